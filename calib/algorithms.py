@@ -1,0 +1,159 @@
+"""From a histogram to amax: minmax, percentile, entropy, mse.
+
+Each algorithm is a pure function of a histogram and a frozen dataclass that holds its parameters. amax is the largest
+magnitude kept, in activation units; the INT8 scale is amax / 127.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.entropy import BINS as SEARCH_BINS
+from calib.entropy import entropy_amax_from_counts, rebinned
+from calib.errors import CalibrationError
+from calib.histogram import Histogram
+
+ZERO_AMAX = 1.0  # amax of a tensor that was zero throughout: any positive scale represents it; TensorRT refuses 0
+
+
+def minmax_amax(histogram: Histogram) -> float:
+    """Amax = max |x|: nothing is clipped. Equals TensorRT's IInt8MinMaxCalibrator."""
+    return histogram.abs_max
+
+
+def percentile_amax(histogram: Histogram, percentile: float = 99.99) -> float:
+    """Amax = the percentile of |x|, interpolated in its bin.
+
+    Equals TensorRT's IInt8LegacyCalibrator with quantile = percentile / 100 and regression cutoff 1.0. Where that
+    percentile is zero (almost all values are), max |x| is taken, since a scale must be positive.
+    """
+    counts = histogram.counts
+    cumulative = np.cumsum(counts)
+    target = percentile / 100 * float(cumulative[-1])
+    i = int(np.searchsorted(cumulative, target, side="left"))
+    i = min(i, len(counts) - 1)
+    before = float(cumulative[i] - counts[i])
+    inside = (target - before) / float(counts[i]) if counts[i] else 1.0
+    if i == 0 and target <= histogram.zeros:
+        return histogram.abs_max
+    return min((i + inside) * histogram.width, histogram.abs_max)
+
+
+def entropy_amax(histogram: Histogram) -> float:
+    """Amax with the smallest KL divergence between the activation and its INT8 version; see `calib.entropy`."""
+    limit = histogram.abs_max
+    counts = rebinned(histogram.counts, histogram.width, limit)
+    return entropy_amax_from_counts(counts, limit / SEARCH_BINS)
+
+
+def mse_amax(histogram: Histogram) -> float:
+    """Amax that minimises the expected squared error of rounding to the INT8 grid and clipping, under the histogram."""
+    limit = histogram.abs_max
+    counts = rebinned(histogram.counts, histogram.width, limit)
+    counts[0] = max(counts[0] - histogram.zeros, 0.0)  # zero is on every grid and costs nothing
+    return float(_mse_candidate(counts) / SEARCH_BINS * limit)
+
+
+@numba.njit(nogil=True, cache=True)
+def _squared_error(counts: NDArray[np.float64], amax: float) -> float:
+    """Sum of squared errors, in bin widths, of values at the bin centres on the grid of 127 steps up to amax bins."""
+    step = amax / 127.0
+    error = 0.0
+    for j in range(counts.size):
+        if counts[j] > 0:
+            x = j + 0.5
+            difference = x - min(np.rint(x / step), 127.0) * step
+            error += counts[j] * (difference * difference + 1.0 / 12.0)
+    return error
+
+
+@numba.njit(nogil=True, cache=True)
+def _mse_candidate(counts: NDArray[np.float64]) -> int:
+    """The amax in bins, 1..len(counts), with the smallest error: every 16th first, then all around the best of them."""
+    bins = counts.size
+    best, smallest = bins, np.inf
+    for amax in range(16, bins + 1, 16):
+        error = _squared_error(counts, float(amax))
+        if error < smallest:
+            best, smallest = amax, error
+    for amax in range(max(best - 15, 1), min(best + 15, bins) + 1):
+        error = _squared_error(counts, float(amax))
+        if error < smallest:
+            best, smallest = amax, error
+    return best
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """The whole range of the data."""
+
+    name: ClassVar[str] = "minmax"
+
+    def amax(self, histogram: Histogram) -> float:
+        """Largest magnitude kept, activation units."""
+        return minmax_amax(histogram) or ZERO_AMAX
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A percentile of |x|.
+
+    Attributes:
+        percentile: Per cent of the values kept, over 0 and up to 100.
+    """
+
+    percentile: float = 99.99
+    name: ClassVar[str] = "percentile"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise CalibrationError(f"percentile: expected a number over 0 and up to 100, found {self.percentile}")
+
+    def amax(self, histogram: Histogram) -> float:
+        """Largest magnitude kept, activation units."""
+        return percentile_amax(histogram, self.percentile) or ZERO_AMAX
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """The smallest KL divergence, as TensorRT's Entropy2."""
+
+    name: ClassVar[str] = "entropy"
+
+    def amax(self, histogram: Histogram) -> float:
+        """Largest magnitude kept, activation units."""
+        return (entropy_amax(histogram) if histogram.abs_max else 0.0) or ZERO_AMAX
+
+
+@dataclass(frozen=True)
+class MSE:
+    """The smallest mean squared error."""
+
+    name: ClassVar[str] = "mse"
+
+    def amax(self, histogram: Histogram) -> float:
+        """Largest magnitude kept, activation units."""
+        return (mse_amax(histogram) if histogram.abs_max else 0.0) or ZERO_AMAX
+
+
+Algorithm = MinMax | Percentile | Entropy | MSE
+NAMES = tuple(a.name for a in (Entropy, MinMax, Percentile, MSE))
+
+
+def algorithm_from_name(name: str, percentile: float = 99.99) -> Algorithm:
+    """The algorithm of that name; `percentile` is used by the one that has it.
+
+    Raises:
+        CalibrationError: There is none of that name.
+    """
+    if name == Percentile.name:
+        return Percentile(percentile)
+    for kind in (Entropy, MinMax, MSE):
+        if name == kind.name:
+            return kind()
+    raise CalibrationError(f"algorithm: expected one of {', '.join(NAMES)}, found '{name}'")

@@ -1,0 +1,175 @@
+"""Calibrators: an algorithm with its parameters, a stream of image batches, a cache.
+
+A calibrator is handed to a back end, which streams the batches through the model: ONNX Runtime gives the activations
+back (`collect`), TensorRT's builder calibrates by itself. One pass collects what all algorithms need; the algorithm
+only chooses how amax is computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from numpy.typing import ArrayLike, NDArray
+
+from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, algorithm_from_name
+from calib.cache import DEFAULT_VERSION, CalibrationCache, cache_from_amax, text_from_cache
+from calib.errors import CalibrationError
+from calib.files import Transaction
+from calib.statistics import Statistics, read_statistics
+
+
+class CalibrationBatch(Protocol):
+    """A batch of a data stream.
+
+    Attributes:
+        inputs: Arrays by input name; the first axis is the batch.
+        names: Name of each image, for messages.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray]: ...  # type: ignore[type-arg]  # noqa: D102 - see the class
+    @property
+    def names(self) -> Sequence[str]: ...  # noqa: D102 - see the class
+
+
+class Calibrator:
+    """Collects activations and turns them into scales.
+
+    Attributes:
+        algorithm: How amax is computed.
+        batches: The stream of batches, which may be iterated again; None when activations are given by hand.
+        cache: Where `write_cache` writes; None to give a path there.
+        statistics: What was collected so far.
+    """
+
+    algorithm: Algorithm
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        batches: Iterable[CalibrationBatch] | None = None,
+        *,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.algorithm = algorithm
+        self.batches = batches
+        self.cache = Path(cache) if cache is not None else None
+        self.statistics = Statistics()
+
+    def __iter__(self) -> Iterator[CalibrationBatch]:
+        if self.batches is None:
+            raise CalibrationError("calibrator: expected a stream of batches, found none; pass it as `batches`")
+        return iter(self.batches)
+
+    def collect(self, activations: Mapping[str, ArrayLike], images: int) -> None:
+        """Count one batch.
+
+        Args:
+            activations: Values by tensor name, any shape.
+            images: How many images the batch holds.
+
+        Raises:
+            NonFiniteError: An activation holds NaN or infinity.
+        """
+        for tensor, values in activations.items():
+            self.statistics.add(tensor, values)
+        self.statistics.images += images
+
+    def merge(self, other: Statistics | Calibrator) -> None:
+        """Add what another calibrator collected, of another shard of the images, exactly.
+
+        Raises:
+            CalibrationError: It was collected from another model.
+        """
+        self.statistics = self.statistics.merged(other.statistics if isinstance(other, Calibrator) else other)
+
+    def resume(self, path: str | Path) -> None:
+        """Start from statistics on disk (`calibration.h5`) instead of nothing, or add them to what is there.
+
+        Raises:
+            CalibrationError: The file cannot be read as statistics, or is of another model.
+        """
+        self.merge(read_statistics(Path(path)))
+
+    def compute_amax(self) -> dict[str, float]:
+        """Largest magnitude kept of each tensor, activation units, from what was collected.
+
+        Raises:
+            CalibrationError: Nothing was collected.
+        """
+        if not self.statistics.images:
+            raise CalibrationError("calibrator: expected statistics of at least one image, found none; collect first")
+        return {name: self.algorithm.amax(h) for name, h in self.statistics.histograms.items()}
+
+    def compute_cache(self, version: int = DEFAULT_VERSION) -> CalibrationCache:
+        """The calibration cache of what was collected, for that TensorRT version."""
+        return cache_from_amax(self.compute_amax(), self.algorithm, version)
+
+    def write_cache(self, path: str | Path | None = None) -> Path:
+        """Write the cache, whole or not at all; returns its path.
+
+        Raises:
+            CalibrationError: No path is known, nothing was collected, or the file cannot be written.
+        """
+        target = Path(path) if path is not None else self.cache
+        if target is None:
+            raise CalibrationError("calibrator: expected a path for the cache, found none; pass `cache` or `path`")
+        text = text_from_cache(self.compute_cache())
+        with Transaction(target.parent) as files:
+            files.stage(target.name).write_text(text, encoding="utf-8")
+        return target
+
+
+class EntropyCalibrator(Calibrator):
+    """Smallest KL divergence, as TensorRT's IInt8EntropyCalibrator2."""
+
+    def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
+        super().__init__(Entropy(), batches, cache=cache)
+
+
+class MinMaxCalibrator(Calibrator):
+    """The whole range of the data, as TensorRT's IInt8MinMaxCalibrator."""
+
+    def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
+        super().__init__(MinMax(), batches, cache=cache)
+
+
+class PercentileCalibrator(Calibrator):
+    """A percentile of |x|, as TensorRT's IInt8LegacyCalibrator with that quantile."""
+
+    def __init__(
+        self,
+        batches: Iterable[CalibrationBatch] | None = None,
+        *,
+        percentile: float = 99.99,
+        cache: str | Path | None = None,
+    ) -> None:
+        super().__init__(Percentile(percentile), batches, cache=cache)
+
+
+class MSECalibrator(Calibrator):
+    """Smallest mean squared error of the INT8 grid."""
+
+    def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
+        super().__init__(MSE(), batches, cache=cache)
+
+
+def calibrator_from_name(
+    name: str,
+    batches: Iterable[CalibrationBatch] | None = None,
+    *,
+    percentile: float = 99.99,
+    cache: str | Path | None = None,
+) -> Calibrator:
+    """The calibrator of that algorithm: entropy, minmax, percentile or mse.
+
+    Raises:
+        CalibrationError: There is none of that name.
+    """
+    algorithm = algorithm_from_name(name, percentile)
+    if isinstance(algorithm, Percentile):
+        return PercentileCalibrator(batches, percentile=percentile, cache=cache)
+    kinds = {"entropy": EntropyCalibrator, "minmax": MinMaxCalibrator, "mse": MSECalibrator}
+    return kinds[algorithm.name](batches, cache=cache)

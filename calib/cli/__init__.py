@@ -1,0 +1,76 @@
+"""The command line: one module a command; each parses, calls one function and prints."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from calib.shadowing import shadowing_datasets
+
+_COMMANDS = ("run", "pack", "cache", "demo")
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command, or the help, is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"calib.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="calib-int8", prog_name="calib")
+def command_line() -> None:
+    """INT8 calibration: images in; INT8 model, reusable calibration cache and accuracy-drop report out.
+
+    Exit codes: 0 done and within --max-drop; 1 failed; 2 wrong usage; 3 done, but neither INT8 nor a fallback is
+    within --max-drop; 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code; errors of the library become one line."""
+    problem = shadowing_datasets()
+    if problem is not None:
+        _fail(problem)
+    try:
+        code = command_line.main(arguments, prog_name="calib", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("calib: interrupted; older files are untouched", err=True)
+        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        click.echo("calib: interrupted; older files are untouched", err=True)
+        code = EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader went away (`calib ... | head`): nothing is left to say, also not by the interpreter at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    except _library_errors() as error:
+        _fail(str(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """What the packages raise on bad input; asked for only once something was raised."""
+    from calib.errors import CalibrationError
+    from datasets import DatasetError
+    from quant.errors import QuantError
+
+    return CalibrationError, DatasetError, QuantError
+
+
+def _fail(message: str) -> None:
+    click.echo(f"calib: error: {' '.join(message.split())}", err=True)
+    sys.exit(EXIT_FAILED)

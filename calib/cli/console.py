@@ -1,0 +1,59 @@
+"""Progress, notes and warnings on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+
+
+class TerminalConsole:
+    """Shows a run's progress; bars only on a terminal, nothing but warnings when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def note(self, line: str) -> None:
+        """One line of what is being done."""
+        if not self._quiet:
+            click.echo(line, err=True)
+
+    def warn(self, line: str) -> None:
+        """One line that the user should read."""
+        click.echo(f"warning: {line}", err=True)
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar with images/s and the time left."""
+        if self._quiet or not sys.stderr.isatty():
+            yield lambda images: None
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        class RateColumn(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:,.0f} images/s" if speed else "")
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task(description, total=total)
+            yield lambda images: progress.update(bar, advance=images)

@@ -1,0 +1,18 @@
+"""`calib demo`: a small real project to try the main job on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("demo", epilog="Example: calib demo digits && cd digits && calib run --data imgs/ --algo entropy")
+@click.argument("folder", type=click.Path(path_type=Path))
+def command(folder: Path) -> None:
+    """Write a small real project: handwritten digits, a network trained on others, and calib.toml."""
+    from calib.sample_project import write_sample_project
+
+    images = write_sample_project(folder)
+    click.echo(f"{folder}: model.onnx, calib.toml and {images} labelled images in imgs/")
+    click.echo(f"next: cd {folder} && calib run --data imgs/ --algo entropy")

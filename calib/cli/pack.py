@@ -1,0 +1,44 @@
+"""`calib pack`: an image folder as one HDF5 file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("pack", epilog="Example: calib pack imgs/ imgs.h5 --size 256x256")
+@click.argument("folder", type=_FILE)
+@click.argument("pack", type=_FILE)
+@click.option("--labels", type=_FILE, help="CSV file,label.")
+@click.option("--classes", type=_FILE, help="File with one class name a line, in order.")
+@click.option("--size", metavar="HxW", help="Resize and crop to this size; needed when the images differ in size.")
+@click.option("--max-bad", type=float, default=0.05, show_default=True, help="Accepted share of unreadable images.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+def command(
+    folder: Path, pack: Path, labels: Path | None, classes: Path | None, size: str | None, max_bad: float, quiet: bool
+) -> None:
+    """Pack an image folder into one HDF5 file, which streams faster and travels better."""
+    from calib.cli.console import TerminalConsole
+    from datasets import ImageFolder, write_pack
+
+    source = ImageFolder(folder, labels=labels, classes=classes)
+    console = TerminalConsole(quiet=quiet)
+    with console.task("Packing", len(source)) as advance:
+        left_out = write_pack(
+            source, pack, size=_parsed_size(size), progress=lambda done, total: advance(1), max_bad=max_bad
+        )
+    for item in left_out:
+        console.warn(f"{item.file} was left out: {item.reason}")
+    click.echo(f"{pack}: {len(source) - len(left_out)} images")
+
+
+def _parsed_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, separator, width = text.lower().partition("x")
+    if not (separator and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH such as 256x256, found '{text}'", param_hint="--size")
+    return int(height), int(width)

@@ -1,0 +1,67 @@
+"""`calib run`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FILE = click.Path(path_type=Path)
+# The names and choices stand in quant.settings, which is not imported for --help; a test holds them equal.
+ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
+
+
+@click.command("run", epilog="Example: calib run --data imgs/ --algo entropy")
+@click.option("--model", type=_FILE, help="ONNX model; by default the only *.onnx in the working folder.")
+@click.option("--data", type=_FILE, help="Calibration images: a folder (flat or class-per-folder) or an HDF5 pack.")
+@click.option("--eval", type=_FILE, help="Evaluation images; by default those of --data that calibration leaves over.")
+@click.option("--labels", type=_FILE, help="CSV file,label for the evaluated images.")
+@click.option("--classes", type=_FILE, help="File with one class name a line, in the model's order.")
+@click.option(
+    "--preprocess",
+    metavar="PRESET|FILE.toml",
+    help="imagenet (default), imagenet-tf, unit, yolo, cifar10, or a TOML file.",
+)
+@click.option("--algo", type=click.Choice(ALGORITHMS), help="How amax is computed; default entropy.")
+@click.option("--percentile", type=float, help="Per cent kept by --algo percentile; default 99.99.")
+@click.option("--num-images", type=int, help="Calibration images; default 512.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["random", "first"]),
+    help="random: a seeded sample, by class where labels are known (default); first: name order.",
+)
+@click.option("--batch-size", type=int, help="Images in a batch; default 64.")
+@click.option("--seed", type=int, help="Seed of the sample; default 0.")
+@click.option("--backend", type=click.Choice(["auto", "onnxruntime"]), help="What runs the model; default auto.")
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp16", "fp32"]),
+    help="int8 (default; FP16 and FP32 are baselines and fallbacks), or fp16 or fp32 alone.",
+)
+@click.option("--cache", type=_FILE, help="Calibration cache; default calibration.cache in --out.")
+@click.option("--cache-only", is_flag=True, default=None, help="Stop when the cache does not fit; never recalibrate.")
+@click.option("--trust-cache", is_flag=True, default=None, help="Use a bare cache from elsewhere, after a check.")
+@click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
+@click.option("--max-drop", type=float, help="Largest accepted drop of top-1, percentage points; default 1.0.")
+@click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report's JSON alone.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes; warnings remain.")
+def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
+    """Calibrate, build, compare, report: the main job.
+
+    Settings also come from calib.toml in the working folder; options win.
+    """
+    from calib.cli.console import TerminalConsole
+    from quant.pipeline import run
+    from quant.report.render import json_from_document, summary_from_document
+    from quant.settings import settings_from_options
+
+    settings = settings_from_options(options)
+    document = run(settings, TerminalConsole(quiet=quiet))
+    if as_json:
+        click.echo(json_from_document(document), nl=False)
+    else:
+        click.echo(summary_from_document(document, settings.out))
+    exit_code: int = document["exit_code"]
+    return exit_code

@@ -1,0 +1,290 @@
+"""Samples in, batches out: decoding in threads ahead of use, in exact order, with unreadable images set aside."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import DatasetError, TooManyUnreadableError, UnreadableImageError
+from datasets.preprocessing import Preprocessing
+from datasets.sampling import sample_indices
+from datasets.source import ImageSource, TensorSource
+
+__all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
+
+# Handing work to a thread costs about as much as decoding a tiny image, so images travel in chunks.
+_MOST_IN_CHUNK = 32
+_TINY_VALUES = 64 * 64 * 3
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An image that was left out.
+
+    Attributes:
+        file: its name in the source.
+        reason: why it could not be read.
+    """
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some samples, ready for a model.
+
+    Attributes:
+        inputs: model input name -> array whose first axis is the batch.
+        indices: of the samples in their source, int64 [B].
+        names: of the samples in their source.
+        labels: class indices, int64 [B]; None where the source is unlabelled.
+    """
+
+    inputs: dict[str, NDArray[np.generic]]
+    indices: NDArray[np.int64]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64] | None
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self.indices)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """What a worker made of some consecutive indices: samples of the readable ones, in order, and the rest."""
+
+    inputs: dict[str, NDArray[np.generic] | Sequence[NDArray[np.generic]]]
+    indices: list[int]
+    bad: list[Quarantined]
+
+
+class BatchStream:
+    """Batches of a source's samples, in the order of `indices` whatever the number of threads.
+
+    Every `iter()` starts anew. An unreadable image is skipped and recorded, and the next image takes its place, so that
+    only the last batch can be smaller. At most about `prefetch` batches are held ahead of use. Leaving a loop early
+    stops the threads.
+
+    Attributes:
+        source: where samples come from.
+        indices: of the samples in the source, int64, in stream order.
+        batch_size: samples in every batch but the last.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource | TensorSource,
+        indices: NDArray[np.int64] | Sequence[int] | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        batch_size: int = 64,
+        input_name: str = "input",
+        threads: int | None = None,
+        prefetch: int = 2,
+        max_bad: float = 0.05,
+    ) -> None:
+        """Prepares a stream; nothing is read yet.
+
+        Args:
+            source: an image or tensor source.
+            indices: which samples, in which order; None for all in the source's order.
+            preprocessing: bound to the model input; None leaves images as uint8 [H, W, 3], all of one size.
+            batch_size: samples in a batch.
+            input_name: the model input that images are for; tensor packs name theirs themselves.
+            threads: decoding threads; None for one a processor, at most 4.
+            prefetch: batches that are decoded ahead.
+            max_bad: the largest share (0..1) of unreadable images that is put up with.
+
+        Raises:
+            DatasetError: arguments out of range, no samples, or preprocessing that is not bound or not for images.
+        """
+        self.source = source
+        self.indices = np.arange(len(source)) if indices is None else np.asarray(indices, np.int64).copy()
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.input_name = input_name
+        self.threads = min(4, os.cpu_count() or 1) if threads is None else threads
+        self.prefetch = prefetch
+        self.max_bad = max_bad
+        self._bad: list[Quarantined] = []
+        self._tiny = False
+        self._turn = threading.Lock()
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        for name in ("batch_size", "threads", "prefetch"):
+            if getattr(self, name) < 1:
+                raise DatasetError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        if not 0 <= self.max_bad <= 1:
+            raise DatasetError(f"max_bad: expected a share from 0 to 1, found {self.max_bad}")
+        if self.indices.ndim != 1 or not self.images:
+            raise DatasetError(f"{self.source.path}: no samples to stream; expected at least one index")
+        if self.indices.min() < 0 or self.indices.max() >= len(self.source):
+            raise DatasetError(f"{self.source.path}: indices must lie in 0..{len(self.source) - 1}")
+        if self.preprocessing is not None:
+            if not isinstance(self.source, ImageSource):
+                raise DatasetError(f"{self.source.path}: holds ready model inputs; preprocessing is for images only")
+            if not self.preprocessing.is_bound:
+                raise DatasetError(f"preprocessing {self.preprocessing.name!r} is not bound to a model input")
+
+    @property
+    def images(self) -> int:
+        """Number of samples asked for, unreadable ones included."""
+        return len(self.indices)
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """The unreadable images met so far in the latest iteration, in stream order."""
+        return tuple(self._bad)
+
+    def __len__(self) -> int:
+        """Number of batches if every image is readable."""
+        return (self.images + self.batch_size - 1) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Starts anew.
+
+        Raises:
+            TooManyUnreadableError: as soon as more than `max_bad` of the images have turned out unreadable.
+            DatasetError: an image's size does not fit.
+        """
+        self._bad = []
+        return self._batches(self._bad)
+
+    def _batches(self, bad: list[Quarantined]) -> Iterator[Batch]:
+        assembler = _Assembler(self.source, self.batch_size)
+        for chunk in self._chunks():
+            bad.extend(chunk.bad)
+            if len(bad) > self.max_bad * self.images:
+                raise TooManyUnreadableError(
+                    f"{len(bad)} of {self.images} images are unreadable, more than --max-bad {self.max_bad:g} allows; "
+                    f"the first is {bad[0].file}: {bad[0].reason}"
+                )
+            yield from assembler.full_batches(chunk)
+        if len(bad) == self.images:
+            raise TooManyUnreadableError(
+                f"none of the {self.images} images is readable; the first is {bad[0].file}: {bad[0].reason}"
+            )
+        yield from assembler.last_batch()
+
+    def _chunks(self) -> Iterator[_Chunk]:
+        """Chunks in order, decoded in threads; ends its threads however it is left."""
+        ahead = self.batch_size * self.prefetch
+        length = max(1, min(_MOST_IN_CHUNK, ahead // self.threads))
+        parts = iter([self.indices[at : at + length].tolist() for at in range(0, self.images, length)])
+        stop = threading.Event()
+        executor = ThreadPoolExecutor(self.threads, thread_name_prefix="datasets-decode")
+        try:
+            pending: deque[Future[_Chunk]] = deque()
+            for part in islice(parts, max(self.threads, ahead // length)):
+                pending.append(executor.submit(self._decode, part, stop))
+            while pending:
+                chunk = pending.popleft().result()
+                pending.extend(executor.submit(self._decode, part, stop) for part in islice(parts, 1))
+                yield chunk
+        finally:
+            stop.set()
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _decode(self, indices: list[int], stop: threading.Event) -> _Chunk:
+        """What a worker thread does; once `stop` is set nobody reads the result, so it may be partial."""
+        if isinstance(self.source, ImageSource):
+            # Tiny images cost mostly interpreter time, and threads that fight for the interpreter lose a third of it.
+            with self._turn if self._tiny else nullcontext():
+                return self._decode_images(self.source, indices, stop)
+        samples = [self.source.load(index) for index in indices if not stop.is_set()]
+        return _Chunk({name: [sample[name] for sample in samples] for name in self.source.inputs}, indices, [])
+
+    def _decode_images(self, source: ImageSource, indices: list[int], stop: threading.Event) -> _Chunk:
+        images: list[NDArray[np.uint8]] = []
+        readable: list[int] = []
+        bad: list[Quarantined] = []
+        for index in indices:
+            if stop.is_set():
+                break
+            try:
+                image = source.read(index)
+            except UnreadableImageError as error:
+                bad.append(Quarantined(error.file, error.reason))
+                continue
+            images.append(image if self.preprocessing is None else self._fitted(self.preprocessing, image, index))
+            readable.append(index)
+        self._tiny = bool(images) and images[0].size <= _TINY_VALUES
+        if self.preprocessing is None or not images:
+            return _Chunk({self.input_name: images}, readable, bad)
+        return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad)
+
+    def _fitted(self, preprocessing: Preprocessing, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        try:
+            return preprocessing.fitted(image)
+        except DatasetError as error:
+            raise DatasetError(f"{self.source.names[index]}: {error}") from None
+
+
+class _Assembler:
+    """Fills batches from chunks of any length."""
+
+    def __init__(self, source: ImageSource | TensorSource, batch_size: int) -> None:
+        self._source = source
+        self._batch_size = batch_size
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._indices: list[int] = []
+        self._first_name = ""
+
+    def full_batches(self, chunk: _Chunk) -> Iterator[Batch]:
+        """Takes a chunk in and gives the batches that it completes."""
+        at = 0
+        while at < len(chunk.indices):
+            taken = min(self._batch_size - len(self._indices), len(chunk.indices) - at)
+            self._take(chunk, at, at + taken)
+            at += taken
+            if len(self._indices) == self._batch_size:
+                yield self._batch()
+
+    def last_batch(self) -> Iterator[Batch]:
+        """The samples that are left over, if any."""
+        if self._indices:
+            yield self._batch()
+
+    def _take(self, chunk: _Chunk, start: int, end: int) -> None:
+        filled = len(self._indices)
+        self._first_name = self._first_name or self._source.names[chunk.indices[start]]
+        for name, samples in chunk.inputs.items():
+            if name not in self._arrays:
+                self._arrays[name] = np.empty((self._batch_size, *samples[start].shape), samples[start].dtype)
+            target = self._arrays[name]
+            if isinstance(samples, np.ndarray):
+                target[filled : filled + end - start] = samples[start:end]
+                continue
+            for place, index in enumerate(range(start, end), start=filled):
+                if samples[index].shape != target.shape[1:]:
+                    raise self._size_error(chunk.indices[index], samples[index].shape, target.shape[1:])
+                target[place] = samples[index]
+        self._indices.extend(chunk.indices[start:end])
+
+    def _batch(self) -> Batch:
+        count = len(self._indices)
+        indices = np.array(self._indices, np.int64)
+        inputs = {name: array[:count] for name, array in self._arrays.items()}
+        labels = None if self._source.labels is None else self._source.labels[indices]
+        batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels)
+        # New arrays for the next batch: this one belongs to whoever gets it. The shape must not change, though.
+        self._arrays = {name: np.empty_like(array) for name, array in self._arrays.items()}
+        self._indices = []
+        return batch
+
+    def _size_error(self, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> DatasetError:
+        return DatasetError(
+            f"{self._source.names[index]}: {found[0]} x {found[1]} pixels (height x width), but {self._first_name} has "
+            f"{expected[0]} x {expected[1]}; state one size to resize all images to"
+        )

@@ -1,0 +1,150 @@
+"""One stored image -> 8-bit RGB pixels, or a plain reason why not.
+
+Goes to Pillow's decoders directly instead of through `Image.open`: the format is known from the file's name and
+checked against its first bytes, nothing is tried in turn, and a decompression bomb is found from the header without
+`Image.open`'s process-wide Python warning, which threads could not silence safely.
+"""
+
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from datasets.errors import UnreadableImageError
+
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WebP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+
+# JPEG also stands for MPO, a JPEG with more pictures appended; the plain decoder takes the first.
+_DECODERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+
+# First bytes of the formats we read, and of others that are often renamed by mistake.
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"GIF8", "GIF"),
+    (b"%PDF", "PDF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+)
+_HEAD_BYTES = 16
+_ORIENTATION_TAG = 0x0112
+# Where Pillow keeps what an orientation can come from; images without these keys need no look at EXIF.
+_ORIENTATION_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+
+
+def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8]:
+    """Decodes an image, turned upright by its EXIF orientation; the first frame where there are several.
+
+    Alpha is dropped, not composited, as torchvision does. 16-bit grey is scaled to 8 bits (v / 257, rounded).
+
+    Args:
+        stream: a seekable binary stream at its start.
+        name: the image's name in its source, for the error.
+        expected: the format that its file name promises, a value of `FORMATS`.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        UnreadableImageError: empty, not an image, another format than expected, damaged, truncated, too many pixels,
+            or of a kind of pixels without a defined range.
+    """
+    head = stream.read(_HEAD_BYTES)
+    stream.seek(0)
+    found = _format_of(head)
+    if found != expected:
+        raise UnreadableImageError(name, _format_reason(head, found, expected))
+    try:
+        image = _DECODERS[found](stream, name)
+        _check_pixel_count(image.size, name)
+        image.load()
+        return _rgb_pixels(_upright(image), name)
+    except (UnreadableImageError, MemoryError):
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(name, f"damaged or truncated {found} file: {message}") from error
+
+
+def _format_of(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}.get(head[8:12], "video or HEIC")
+    return next((label for signature, label in _SIGNATURES if head.startswith(signature)), None)
+
+
+def _format_reason(head: bytes, found: str | None, expected: str) -> str:
+    if not head:
+        return "empty file (0 bytes)"
+    if found is None:
+        return f"not an image: the file begins with {head!r}, which no {expected} file does"
+    return f"its name says {expected}, but it holds {found}; rename or convert it"
+
+
+def _check_pixel_count(size: tuple[int, int], name: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    width, height = size
+    if limit is not None and width * height > limit:
+        raise UnreadableImageError(name, f"decompression bomb: {width} x {height} pixels, at most {limit} are decoded")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if not _ORIENTATION_KEYS.intersection(image.info):
+        return image  # TIFF keeps its orientation elsewhere, but Pillow has applied it on load
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 - a damaged EXIF block says nothing about the orientation; the pixels are sound
+        return image
+    return ImageOps.exif_transpose(image) if orientation != 1 else image
+
+
+def _rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image), name)
+    if image.mode == "F":
+        raise UnreadableImageError(name, "floating-point pixels have no defined range; convert it to 8 or 16 bits")
+    if image.mode != "RGB":
+        image.info.pop("transparency", None)  # else convert() carries a transparent colour over, with a warning
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _from_16_bit(grey: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+    wide = grey.astype(np.int64)
+    low, high = int(wide.min()), int(wide.max())
+    if low < 0 or high > 65535:
+        reason = f"32-bit integer pixels from {low} to {high}; only 8 and 16 bits are read, convert it"
+        raise UnreadableImageError(name, reason)
+    eight = ((wide + 128) // 257).astype(np.uint8)
+    return np.repeat(eight[:, :, np.newaxis], 3, axis=2)

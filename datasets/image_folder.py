@@ -1,0 +1,161 @@
+"""Images in a folder: flat, or one sub-folder a class; labels from the sub-folders or a CSV."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.decoding import FORMATS, decode_image
+from datasets.errors import DatasetError, UnreadableImageError
+from datasets.labels import labels_from_csv, labels_from_folders, read_class_names
+
+# Small files are decoded from memory, which is faster; larger ones from disk, so that a 20 GB TIFF is not read whole.
+_READ_WHOLE_BYTES = 64 * 2**20
+
+
+class ImageFolder:
+    """The JPEG, PNG, BMP, WebP and TIFF images of a folder and its sub-folders, in name order.
+
+    Hidden files and folders are skipped. Nothing is decoded before `read`, so damaged images are found then.
+
+    Attributes:
+        path: the folder.
+        names: POSIX paths relative to the folder, sorted as plain strings.
+        labels: class index of every image, int64 [N]; None for a flat folder without a CSV.
+        class_names: class names by index: the `classes` given, else the folders' or the CSV's names in alphabetical
+            order; None where labels are bare indices or absent.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        labels: str | Path | None = None,
+        classes: str | Path | Sequence[str] | None = None,
+    ) -> None:
+        """Lists the folder and settles the labels.
+
+        Args:
+            path: the folder.
+            labels: a CSV with the columns `file` (relative to the folder) and `label` (class name or index); takes
+                the place of labels from sub-folders.
+            classes: class names in the order of the model's outputs, or a file with one name a line.
+
+        Raises:
+            DatasetError: no such folder, no images in it, or labels that do not fit.
+        """
+        self.path = Path(path)
+        self.names = _image_names(self.path)
+        self.class_names = None if classes is None else read_class_names(classes)
+        if labels is None:
+            found = labels_from_folders(self.path, self.names, self.class_names)
+        else:
+            found = labels_from_csv(Path(labels), self.path, self.names, self.class_names)
+        self.labels: NDArray[np.int64] | None = None
+        if found is not None:
+            self.labels, self.class_names = found.indices, found.class_names
+        self._prefix = os.path.join(self.path, "")  # noqa: PTH118 - a Path per image costs as much as a small decode
+        self._formats = tuple(FORMATS[PurePath(name).suffix.lower()] for name in self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        labelled = "unlabelled" if self.labels is None else f"{len(set(self.labels.tolist()))} classes"
+        return f"{type(self).__name__}({str(self.path)!r}: {len(self)} images, {labelled})"
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The image as uint8 [H, W, 3] RGB, upright by its EXIF orientation, without alpha.
+
+        Raises:
+            UnreadableImageError: with the image's name and a plain reason.
+        """
+        name = self.names[index]
+        try:
+            with open(self._prefix + name, "rb", buffering=0) as file:  # noqa: PTH123
+                if os.fstat(file.fileno()).st_size <= _READ_WHOLE_BYTES:
+                    return decode_image(io.BytesIO(file.read()), name, self._formats[index])
+                return decode_image(io.BufferedReader(file), name, self._formats[index])
+        except OSError as error:
+            raise UnreadableImageError(name, _os_reason(error)) from error
+
+    def content(self, index: int) -> bytes:
+        """The bytes of the image's file.
+
+        Raises:
+            UnreadableImageError: the file cannot be read.
+        """
+        try:
+            return Path(self._prefix + self.names[index]).read_bytes()
+        except OSError as error:
+            raise UnreadableImageError(self.names[index], _os_reason(error)) from error
+
+    def fingerprint(self, index: int) -> str:
+        """Size, times and inode of the image's file: equal as long as the file was not written to.
+
+        Raises:
+            UnreadableImageError: the file is gone.
+        """
+        try:
+            status = os.stat(self._prefix + self.names[index])  # noqa: PTH116
+        except OSError as error:
+            raise UnreadableImageError(self.names[index], _os_reason(error)) from error
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+def _os_reason(error: OSError) -> str:
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
+
+
+def _image_names(folder: Path) -> tuple[str, ...]:
+    if not folder.exists():
+        raise DatasetError(f"{folder}: no such folder; expected a folder of images")
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: not a folder; expected a folder of images")
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    _collect(folder, "", (_folder_id(os.stat(folder)),), names, others)  # noqa: PTH116
+    if not names:
+        common = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+        found = ", ".join(f"{count} {suffix}" for suffix, count in common) or "no files at all"
+        raise DatasetError(f"{folder}: no images in it; expected files ending in {' '.join(FORMATS)}; found {found}")
+    return tuple(sorted(names))
+
+
+def _collect(
+    folder: str | Path, prefix: str, ancestors: tuple[tuple[int, int], ...], names: list[str], others: Counter[str]
+) -> None:
+    """Adds the images below `folder` to `names`, and counts the extensions of the other files."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DatasetError(f"{folder}: the folder cannot be listed: {(error.strerror or str(error)).lower()}") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            here = _folder_id(entry.stat())
+            if here not in ancestors:  # a symbolic link back to a folder above would never end
+                _collect(entry.path, f"{prefix}{entry.name}/", (*ancestors, here), names, others)
+            continue
+        suffix = PurePath(entry.name).suffix.lower()
+        # A dangling link named like an image is kept: it turns up as unreadable instead of vanishing unseen.
+        if suffix in FORMATS and (entry.is_symlink() or entry.is_file()):
+            names.append(prefix + entry.name)
+        else:
+            others[suffix or "without an extension"] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _folder_id(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,153 @@
+"""Class labels of an image folder: from its sub-folders or from a CSV, with or without a file of class names."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import DatasetError
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Class index of every image (int64 [N]) and the class names by index, where known."""
+
+    indices: NDArray[np.int64]
+    class_names: tuple[str, ...] | None
+
+
+def read_class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Class names in index order, given as they are or as a file with one name a line.
+
+    Raises:
+        DatasetError: no such file, not UTF-8 text, no names, or a name twice.
+    """
+    if isinstance(classes, (str, Path)):
+        where, text = str(classes), _read_text(Path(classes), "classes file")
+        names = [line.strip() for line in text.splitlines()]
+        while names and not names[-1]:
+            names.pop()
+    else:
+        where, names = "classes", list(classes)
+    if not names:
+        raise DatasetError(f"{where}: no class names; expected one name a line, in the order of the model's outputs")
+    seen: dict[str, int] = {}
+    for line, name in enumerate(names, start=1):
+        if not name:
+            raise DatasetError(f"{where}:{line}: empty line; expected a class name")
+        if name in seen:
+            raise DatasetError(f"{where}:{line}: class {name!r} stands on line {seen[name]} already")
+        seen[name] = line
+    return tuple(names)
+
+
+def labels_from_folders(folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels | None:
+    """Labels from the first folder of every name; None for a flat folder.
+
+    Raises:
+        DatasetError: some images lie in the folder itself and others in sub-folders, or a folder is not a class.
+    """
+    flat = [name for name in names if "/" not in name]
+    nested = [name for name in names if "/" in name]
+    if not nested:
+        return None
+    if flat:
+        raise DatasetError(
+            f"{folder}: {len(flat)} images lie in the folder itself (first {flat[0]!r}) and {len(nested)} in "
+            f"sub-folders (first {nested[0]!r}); put all in one folder per class, or all in the folder itself, "
+            "or give the labels in a CSV"
+        )
+    found = [name.split("/", 1)[0] for name in names]
+    class_names = classes or tuple(sorted(set(found)))
+    index = {name: i for i, name in enumerate(class_names)}
+    for name, label in zip(names, found, strict=True):
+        if label not in index:
+            raise DatasetError(f"{folder}: folder {label!r} (of {name!r}) is not one of the {len(index)} classes given")
+    return Labels(np.array([index[label] for label in found], np.int64), class_names)
+
+
+def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels:
+    """Labels from a CSV with the columns `file` and `label`; a label is a class name or an index.
+
+    Without `classes`, either all labels are indices or all are names, and names count in alphabetical order.
+
+    Raises:
+        DatasetError: `file.csv:LINE: ...` for a row that is wrong, `file.csv: ...` where images have no row.
+    """
+    rows = _rows(path, folder, set(names))
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise DatasetError(
+            f"{path}: {len(missing)} of {len(names)} images of {folder} have no label; the first is {missing[0]!r}"
+        )
+    if classes is not None:
+        index = {name: i for i, name in enumerate(classes)}
+        return Labels(np.array([_known_class(path, rows[name], index) for name in names], np.int64), classes)
+    numbered = {name: label.isdecimal() for name, (_, label) in rows.items()}
+    if all(numbered.values()):
+        return Labels(np.array([int(rows[name][1]) for name in names], np.int64), None)
+    if any(numbered.values()):
+        line, label = next(rows[name] for name, is_index in numbered.items() if is_index)
+        raise DatasetError(
+            f"{path}:{line}: label {label!r} is an index, but other labels are class names; "
+            "use one kind, or give the class names in a file"
+        )
+    class_names = tuple(sorted({label for _, label in rows.values()}))
+    index = {name: i for i, name in enumerate(class_names)}
+    return Labels(np.array([index[rows[name][1]] for name in names], np.int64), class_names)
+
+
+def _rows(path: Path, folder: Path, known: set[str]) -> dict[str, tuple[int, str]]:
+    """Image name -> (line, label)."""
+    reader = csv.reader(io.StringIO(_read_text(path, "labels CSV"), newline=""))
+    header = [cell.strip().lower() for cell in next(reader, [])]
+    if "file" not in header or "label" not in header:
+        raise DatasetError(f"{path}:1: expected a header with the columns 'file,label', found {','.join(header)!r}")
+    file_column, label_column = header.index("file"), header.index("label")
+    rows: dict[str, tuple[int, str]] = {}
+    for row in reader:
+        line = reader.line_num
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise DatasetError(f"{path}:{line}: expected {len(header)} columns, found {len(row)}")
+        name, label = _posix(row[file_column], known), row[label_column].strip()
+        if name not in known:
+            raise DatasetError(f"{path}:{line}: no image {name!r} in {folder}")
+        if name in rows:
+            raise DatasetError(f"{path}:{line}: {name!r} has a label on line {rows[name][0]} already")
+        if not label:
+            raise DatasetError(f"{path}:{line}: {name!r} has an empty label")
+        rows[name] = line, label
+    return rows
+
+
+def _posix(cell: str, known: set[str]) -> str:
+    """A relative path as a CSV may spell it (with backslashes, blanks or a leading ./) as names are spelled here."""
+    if cell in known:
+        return cell
+    return cell.strip().replace("\\", "/").removeprefix("./")
+
+
+def _known_class(path: Path, row: tuple[int, str], index: dict[str, int]) -> int:
+    line, label = row
+    if label in index:
+        return index[label]
+    if label.isdecimal() and int(label) < len(index):
+        return int(label)
+    raise DatasetError(f"{path}:{line}: {label!r} is not one of the {len(index)} classes given")
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such {what}") from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: {what} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: {what} cannot be read: {error.strerror}") from None

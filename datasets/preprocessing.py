@@ -1,0 +1,335 @@
+"""How an image becomes a model input: resize, crop, colour order, normalisation, layout; presets and TOML."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets import geometry
+from datasets.errors import DatasetError
+
+Resize = Literal["crop", "stretch", "letterbox", "none"]
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Color = Literal["rgb", "bgr", "grey"]
+Layout = Literal["auto", "nchw", "nhwc"]
+DType = Literal["auto", "float32", "float16", "float64", "uint8"]
+
+# ITU-R 601 luma in 16-bit fixed point, the weights of Pillow's convert("L").
+_LUMA = (19595, 38470, 7471)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A full description of the way from a decoded image to a model input.
+
+    The value of a pixel is `(pixel * scale - mean) / std`, per channel in the order of `color`. A description is first
+    bound to a model input (`bound_to`), which settles size, layout and dtype; then it can be called.
+
+    Attributes:
+        name: for people; has no influence on values or on `digest`.
+        size: height and width of the model input; None takes the model's.
+        resize: `crop` scales until the image covers size / crop_fraction, then takes the centre; `stretch` ignores
+            the ratio; `letterbox` keeps it and fills up with `pad_value`; `none` accepts images of the size only.
+        crop_fraction: the part of the scaled image's side that `crop` keeps (224 / 256 = 0.875 for ImageNet).
+        keep_exact: an image that has the target size already is taken as it is: it was prepared for this model.
+        interpolation: Pillow's filter of that name, with antialiasing when it scales down.
+        color: channel order, or one channel of luma.
+        scale: factor of a pixel before mean and std; 1/255 maps to 0..1.
+        mean: one number for all channels, or one a channel.
+        std: as `mean`.
+        layout: order of the axes; `auto` follows the model.
+        dtype: of the values; `auto` follows the model. `uint8` passes pixels through and allows no normalisation.
+        pad_value: pixel value 0..255 of the letterbox's border.
+    """
+
+    name: str = "custom"
+    size: tuple[int, int] | None = None
+    resize: Resize = "crop"
+    crop_fraction: float = 0.875
+    keep_exact: bool = True
+    interpolation: Interpolation = "bilinear"
+    color: Color = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Layout = "auto"
+    dtype: DType = "auto"
+    pad_value: int = 114
+
+    def __post_init__(self) -> None:
+        """Checks every field and brings numbers to one type, so that equal descriptions have equal digests."""
+        if not isinstance(self.name, str):
+            raise DatasetError(f"name: expected a text, found {self.name!r}")
+        for field, options in _OPTIONS.items():
+            _check_option(field, getattr(self, field), options)
+        if not isinstance(self.keep_exact, bool):
+            raise DatasetError(f"keep_exact: expected true or false, found {self.keep_exact!r}")
+        fixed = {
+            "size": None if self.size is None else _size(self.size),
+            "crop_fraction": _number("crop_fraction", self.crop_fraction),
+            "scale": _number("scale", self.scale),
+            "mean": _per_channel("mean", self.mean, self.channels),
+            "std": _per_channel("std", self.std, self.channels),
+        }
+        for field, value in fixed.items():
+            object.__setattr__(self, field, value)
+        if not 0 < self.crop_fraction <= 1:
+            raise DatasetError(f"crop_fraction: expected a number above 0 and at most 1, found {self.crop_fraction}")
+        if self.scale == 0:
+            raise DatasetError("scale: 0 makes every pixel the same; expected 1/255 or another factor")
+        if min(self.std) <= 0:
+            raise DatasetError(f"std: expected numbers above 0, found {list(self.std)}")
+        if not _is_int(self.pad_value) or not 0 <= self.pad_value <= 255:
+            raise DatasetError(f"pad_value: expected a whole number from 0 to 255, found {self.pad_value!r}")
+        if self.dtype == "uint8":
+            self._check_plain_pixels()
+
+    @staticmethod
+    def preset(name: str) -> "Preprocessing":
+        """A preset by its name; raises DatasetError listing the presets when there is none of that name."""
+        if name not in PRESETS:
+            raise DatasetError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+    @staticmethod
+    def from_spec(spec: str) -> "Preprocessing":
+        """A preset by its name, or the description in a file whose name ends in .toml."""
+        if spec.lower().endswith(".toml"):
+            return Preprocessing.from_toml(spec)
+        if spec not in PRESETS:
+            raise DatasetError(f"no preset {spec!r}; expected one of {', '.join(PRESETS)}, or a path ending in .toml")
+        return PRESETS[spec]
+
+    @staticmethod
+    def from_toml(path: str | Path) -> "Preprocessing":
+        """Reads the fields from a TOML file; `preset = "..."` there names what the other keys start from.
+
+        Raises:
+            DatasetError: `file.toml: ...` for a missing file, broken TOML, unknown keys, wrong types or values.
+        """
+        from datasets.preprocessing_toml import preprocessing_from_toml
+
+        return preprocessing_from_toml(Path(path))
+
+    def to_toml(self) -> str:
+        """The description as TOML, which `from_toml` reads back equal."""
+        from datasets.preprocessing_toml import toml_from_preprocessing
+
+        return toml_from_preprocessing(self)
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields as JSON values, in their declared order."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of all fields but `name`."""
+        fields = self.to_dict()
+        del fields["name"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model input: 1 for grey, else 3."""
+        return 1 if self.color == "grey" else 3
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether size, layout and dtype are settled."""
+        return self.size is not None and self.layout != "auto" and self.dtype != "auto"
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Shape of one model input without the batch axis; raises DatasetError unless bound."""
+        height, width = self._bound_size()
+        return (self.channels, height, width) if self.layout == "nchw" else (height, width, self.channels)
+
+    def bound_to(self, shape: Sequence[int | str | None], dtype: str) -> "Preprocessing":
+        """Settles size, layout and dtype for one model input.
+
+        Args:
+            shape: of the model input with its batch axis; open axes are None, a name or negative.
+            dtype: numpy's name of the model input's type, such as `float32`.
+
+        Raises:
+            DatasetError: the model input cannot take what this describes, or leaves open what this leaves open too.
+        """
+        axes = [axis if isinstance(axis, int) and axis > 0 else None for axis in shape]
+        shown = f"[{', '.join('?' if axis is None else str(axis) for axis in shape)}]"
+        if len(axes) != 4:
+            raise DatasetError(f"the model input {shown} takes no images: expected [N, C, H, W] or [N, H, W, C]")
+        layout = self._layout_for(axes, shown)
+        found = (axes[2], axes[3]) if layout == "nchw" else (axes[1], axes[2])
+        if self.size is None:
+            height, width = found
+            if height is None or width is None:
+                raise DatasetError(
+                    f"the model input {shown} leaves the image size open; state it as size = [height, width]"
+                )
+            size = height, width
+        else:
+            size = self.size
+            if any(axis not in (None, stated) for axis, stated in zip(found, size, strict=True)):
+                raise DatasetError(
+                    f"size {list(size)} is stated, but the model input {shown} takes images of height {found[0]} "
+                    f"and width {found[1]}; leave size out to take the model's"
+                )
+        return replace(self, size=size, layout=layout, dtype=self._dtype_for(dtype))
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """Turns one uint8 [H, W, 3] RGB image into a contiguous array of `sample_shape`."""
+        sample: NDArray[np.generic] = self.normalised(self.fitted(image)[np.newaxis])[0]
+        return sample
+
+    def fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image resized to the model's size, uint8 [h, w, 3] RGB still."""
+        size = self._bound_size()
+        if image.shape[:2] == size and (self.keep_exact or self.resize != "crop"):
+            return image
+        if self.resize == "crop":
+            return geometry.scaled_and_cropped(image, size, self.crop_fraction, self.interpolation)
+        if self.resize == "stretch":
+            return geometry.stretched(image, size, self.interpolation)
+        if self.resize == "letterbox":
+            return geometry.letterboxed(image, size, self.pad_value, self.interpolation)
+        height, width = image.shape[:2]
+        raise DatasetError(
+            f"{height} x {width} pixels (height x width), but resize 'none' takes {size[0]} x {size[1]} only; "
+            "set resize to 'crop', 'stretch' or 'letterbox'"
+        )
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """Turns fitted images, uint8 [B, h, w, 3] RGB, into a contiguous [B, *sample_shape] in one go."""
+        out = np.empty((len(pixels), *self.sample_shape), dtype=self.dtype)
+        gain, offset = self._gain_and_offset()
+        for channel, plane in enumerate(self._planes(pixels)):
+            target = out[:, channel] if self.layout == "nchw" else out[..., channel]
+            if self.dtype == "uint8":
+                target[...] = plane
+            elif self.dtype == "float16":  # computed in float32: half the digits are lost once, not twice
+                target[...] = plane * np.float32(gain[channel]) + np.float32(offset[channel])
+            else:
+                np.multiply(plane, target.dtype.type(gain[channel]), out=target, dtype=target.dtype)
+                target += target.dtype.type(offset[channel])
+        return out
+
+    def _planes(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        red, green, blue = (pixels[..., channel] for channel in range(3))
+        if self.color == "grey":
+            luma = np.tensordot(pixels.astype(np.uint32), np.array(_LUMA, np.uint32), axes=1)
+            return [((luma + 0x8000) >> 16).astype(np.uint8)]
+        return [red, green, blue] if self.color == "rgb" else [blue, green, red]
+
+    def _gain_and_offset(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(pixel * scale - mean) / std as pixel * gain + offset, per channel."""
+        mean = np.broadcast_to(np.array(self.mean, np.float64), self.channels)
+        std = np.broadcast_to(np.array(self.std, np.float64), self.channels)
+        return self.scale / std, -mean / std
+
+    def _bound_size(self) -> tuple[int, int]:
+        if not self.is_bound or self.size is None:
+            raise DatasetError(f"preprocessing {self.name!r} is not bound to a model input; call bound_to first")
+        return self.size
+
+    def _layout_for(self, axes: Sequence[int | None], shown: str) -> Layout:
+        channels = self.channels
+        places: dict[Layout, int | None] = {"nchw": axes[1], "nhwc": axes[3]}
+        if self.layout != "auto":
+            if places[self.layout] not in (None, channels):
+                raise DatasetError(
+                    f"layout {self.layout!r} with color {self.color!r} needs {channels} on axis "
+                    f"{1 if self.layout == 'nchw' else 3} of the model input {shown}, found {places[self.layout]}"
+                )
+            return self.layout
+        exact = [layout for layout, axis in places.items() if axis == channels]
+        possible = exact or [layout for layout, axis in places.items() if axis is None]
+        if len(possible) == 1:
+            return possible[0]
+        if possible:
+            raise DatasetError(f"the model input {shown} can be read as nchw and as nhwc; state layout")
+        other = 3 if channels == 1 else 1
+        hint = f"; set color = '{'rgb' if other == 3 else 'grey'}'" if other in places.values() else ""
+        raise DatasetError(
+            f"no axis of the model input {shown} fits the {channels} channel{'s' * (channels > 1)} of color "
+            f"{self.color!r}; expected [N, {channels}, H, W] or [N, H, W, {channels}]{hint}"
+        )
+
+    def _dtype_for(self, model: str) -> DType:
+        for option in get_args(DType):
+            if option == model and option != "auto":
+                if self.dtype not in ("auto", option):
+                    raise DatasetError(
+                        f"dtype {self.dtype!r} is stated, but the model input takes {model}; leave dtype out"
+                    )
+                if option == "uint8":
+                    self._check_plain_pixels()
+                result: DType = option
+                return result
+        raise DatasetError(f"the model input takes {model}; images can be given as float32, float16, float64 or uint8")
+
+    def _check_plain_pixels(self) -> None:
+        if self.scale != 1 or any(self.mean) or set(self.std) != {1.0}:
+            raise DatasetError(
+                f"uint8 takes pixels as they are, but preprocessing {self.name!r} normalises them; "
+                "set scale = 1, mean = [0] and std = [1], or take the preset 'raw'"
+            )
+
+
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "resize": get_args(Resize),
+    "interpolation": get_args(Interpolation),
+    "color": get_args(Color),
+    "layout": get_args(Layout),
+    "dtype": get_args(DType),
+}
+
+
+def _check_option(field: str, value: object, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise DatasetError(f"{field}: expected one of {', '.join(options)}; found {value!r}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DatasetError(f"{field}: expected a finite number, found {value!r}")
+    return float(value)
+
+
+def _size(value: object) -> tuple[int, int]:
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value):
+        return value[0], value[1]
+    raise DatasetError(f"size: expected [height, width] in whole pixels, found {value!r}")
+
+
+def _per_channel(field: str, value: object, channels: int) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) not in (1, channels):
+        expected = "a list of 1 number" if channels == 1 else f"a list of 1 or {channels} numbers"
+        raise DatasetError(f"{field}: expected {expected}, found {value!r}")
+    return tuple(_number(field, number) for number in value)
+
+
+PRESETS: dict[str, Preprocessing] = {
+    preset.name: preset
+    for preset in (
+        # torchvision's reference transforms for ImageNet classifiers
+        Preprocessing("imagenet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        # Keras' "tf" mode: -1..1
+        Preprocessing("imagenet-tf", scale=1 / 127.5, mean=(1.0,)),
+        Preprocessing("unit", resize="stretch"),
+        Preprocessing("yolo", resize="letterbox"),
+        # mean and std of CIFAR-10's training images; nothing is cropped away from so small a picture
+        Preprocessing("cifar10", crop_fraction=1.0, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        # for models that normalise inside
+        Preprocessing("raw", scale=1.0),
+    )
+}

@@ -1,0 +1,55 @@
+"""What a source of images or tensors offers; folders and packs fit these protocols without inheriting from them."""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Source(Protocol):
+    """An ordered, indexed collection of samples with names and perhaps labels."""
+
+    @property
+    def path(self) -> Path:
+        """The folder or file that holds the samples."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name a sample, unique, in index order."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class index of every sample, int64 [N], or None where the source is unlabelled."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Class names by class index, or None where they are unknown."""
+
+    def __len__(self) -> int: ...
+
+    def content(self, index: int) -> bytes:
+        """The stored bytes of a sample: what its identity is hashed from."""
+
+    def fingerprint(self, index: int) -> str:
+        """A cheap text that changes when the stored sample may have changed, made without reading it."""
+
+
+@runtime_checkable
+class ImageSource(Source, Protocol):
+    """A source whose samples are 8-bit RGB images."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The image as uint8 [H, W, 3] RGB; raises UnreadableImageError. May be called from several threads."""
+
+
+@runtime_checkable
+class TensorSource(Source, Protocol):
+    """A source whose samples are ready model inputs, one array an input."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the model inputs that a sample has."""
+
+    def load(self, index: int) -> dict[str, NDArray[np.generic]]:
+        """One sample: input name -> array without a batch axis. May be called from several threads."""

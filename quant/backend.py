@@ -1,0 +1,118 @@
+"""The seam between the main job and what runs models: one protocol, one class for each back end."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnx
+from numpy.typing import NDArray
+
+from calib.calibrator import Calibrator
+from quant.errors import BuildError
+from quant.evaluate import Runnable
+from quant.graph import OnnxModel
+from quant.half import half_model
+from quant.qdq import qdq_model_from_amax
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Build:
+    """A model built for one precision.
+
+    Attributes:
+        precision: fp32, fp16 or int8.
+        runnable: Runs batches.
+        payload: The built file's contents; None for FP32 on ONNX Runtime, which is the user's own model.
+        suffix: Ending of the built file's name.
+        bytes: Size of the built file.
+    """
+
+    precision: str
+    runnable: Runnable
+    payload: bytes | None
+    suffix: str
+    bytes: int
+
+
+class Backend(Protocol):
+    """What calibrates, builds and runs models.
+
+    Attributes:
+        name: onnxruntime or tensorrt.
+        version: Its version.
+        device: What it runs on, for people.
+    """
+
+    name: str
+    version: str
+    device: str
+
+    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
+        """Stream the calibrator's batches through the model and give it the activations."""
+
+    def build(self, model: OnnxModel, precision: str, amax: Mapping[str, float] | None = None) -> Build:
+        """Build the model; INT8 needs amax (activation units) of its tensors.
+
+        Raises:
+            BuildError: This precision cannot be built.
+        """
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self) -> None:
+        import onnxruntime
+
+        self.version: str = onnxruntime.__version__
+        self.device = _processor()
+
+    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
+        """Stream the calibrator's batches through the model and give it the activations."""
+        from quant.onnxruntime_backend import collect_statistics
+
+        collect_statistics(model, calibrator, advance)
+
+    def build(self, model: OnnxModel, precision: str, amax: Mapping[str, float] | None = None) -> Build:
+        """FP32 as it is, FP16 by typing the model, INT8 as explicit Q/DQ.
+
+        Raises:
+            BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
+        """
+        from quant.onnxruntime_backend import OnnxRuntimeSession
+
+        proto = _rewritten(model.proto, precision, amax)
+        session = OnnxRuntimeSession(proto, name=f"{model.path} ({precision})")
+        payload = None if precision == "fp32" else proto.SerializeToString()
+        return Build(precision, session, payload, ".onnx", len(payload) if payload else proto.ByteSize())
+
+
+def _rewritten(proto: onnx.ModelProto, precision: str, amax: Mapping[str, float] | None) -> onnx.ModelProto:
+    if precision == "int8":
+        if amax is None:
+            raise BuildError("int8: expected scales, found none; calibrate first")
+        return qdq_model_from_amax(proto, amax)
+    return half_model(proto) if precision == "fp16" else proto
+
+
+def _processor() -> str:
+    """The processor's name, for people."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def rows_of(inputs: Mapping[str, NDArray[Any]]) -> int:
+    """Batch size of a set of inputs."""
+    return len(next(iter(inputs.values())))

@@ -1,0 +1,229 @@
+"""From data to scales: a fitting cache is used again, statistics are used again, or the images are run.
+
+In this order: a bare cache that the user trusts; a cache whose provenance fits (nothing is read); statistics that fit
+with scales of another algorithm (they are computed anew, no image is read); calibration.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import calib
+from calib.algorithms import Algorithm, algorithm_from_name
+from calib.cache import CalibrationCache, cache_from_amax, coverage, read_cache
+from calib.calibrator import calibrator_from_name
+from calib.errors import CacheError
+from calib.provenance import (
+    Calibration,
+    ImageRecord,
+    Source,
+    differences,
+    read_calibration,
+    sidecar_paths,
+    write_calibration,
+)
+from calib.statistics import Statistics
+from datasets import identify
+from datasets.identity import ImageIdentity
+from quant.backend import Backend
+from quant.console import Console
+from quant.data import RunData
+from quant.errors import BuildError
+from quant.graph import OnnxModel, activation_names
+from quant.qdq import quantizable_tensors
+from quant.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """Scales, and how they came about.
+
+    Attributes:
+        cache: The scales.
+        path: The cache file.
+        how: calibrated, recomputed (statistics used again), reused, or trusted.
+        images: Readable images that the statistics come from; None for a trusted cache, which does not say.
+        seconds: For reading, decoding, inference, statistics and search.
+        statistics: Histograms; None for a trusted cache.
+        quarantined: Unreadable images and why.
+        data_sha256: Hash of the images' contents in order; None for a trusted cache.
+    """
+
+    cache: CalibrationCache
+    path: Path
+    how: str
+    images: int | None
+    seconds: float
+    statistics: Statistics | None
+    quarantined: tuple[tuple[str, str], ...]
+    data_sha256: str | None
+
+    @property
+    def amax(self) -> Mapping[str, float]:
+        """Largest magnitude kept of each tensor, activation units."""
+        return self.cache.amax
+
+    @property
+    def zero_tensors(self) -> tuple[str, ...]:
+        """Tensors that were zero for all images."""
+        histograms = self.statistics.histograms if self.statistics is not None else {}
+        return tuple(name for name, histogram in histograms.items() if not histogram.abs_max)
+
+
+def obtain_calibration(
+    settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, console: Console
+) -> CalibrationResult:
+    """The scales for a run; see the module's text for where they come from.
+
+    Raises:
+        CacheError: The cache cannot be used and may not be replaced (`cache_only`, `trust_cache`, a foreign `cache`).
+        NonFiniteError: An activation holds NaN or infinity.
+        DatasetError: Too many images cannot be read.
+    """
+    start = time.perf_counter()
+    algorithm = algorithm_from_name(settings.algo, settings.percentile)
+    path = settings.cache_path
+    if settings.trust_cache:
+        cache = trusted_cache(path, model, algorithm)
+        console.note(f"{path}: used as it is ({len(cache.scales)} tensors); where its scales come from is not known")
+        return CalibrationResult(cache, path, "trusted", None, time.perf_counter() - start, None, (), None)
+    stored = _stored_calibration(settings, console)
+    source = _source_of(model, data, stored)
+    problems = differences(stored.source, source) if stored is not None else ["there is none"]
+    if stored is not None and not problems:
+        how, calibration = "reused", stored
+        if not stored.matches(algorithm):
+            how, calibration = "recomputed", _recomputed(stored, source, algorithm)
+            console.note(f"{path}: holds {stored.algorithm}; {algorithm.name} is computed from the same statistics")
+            write_calibration(calibration, path)
+        else:
+            console.note(f"{path}: fits and is used again; no image is read for calibration")
+    elif settings.cache_only:
+        raise CacheError(f"{path}: cannot be used: {'; '.join(problems)}; leave out --cache-only to recalibrate")
+    else:
+        if stored is not None:
+            console.warn(f"{path}: was made from {'; '.join(problems)}; recalibrating")
+        how, calibration = "calibrated", _calibrated(settings, model, data, backend, console, algorithm, source)
+        write_calibration(calibration, path)
+    return CalibrationResult(
+        calibration.cache,
+        path,
+        how,
+        calibration.statistics.images,
+        time.perf_counter() - start,
+        calibration.statistics,
+        calibration.source.quarantined,
+        calibration.source.data,
+    )
+
+
+def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> CalibrationCache:
+    """A cache without provenance, checked as far as it can be: format, scales, algorithm, and that it fits the model.
+
+    Raises:
+        CacheError: It is malformed, of another algorithm, lacks tensors, or holds tensors that the model does not have.
+    """
+    cache = read_cache(path)
+    if cache.algo != algorithm.name:
+        raise CacheError(f"{path}:1: expected a cache of {algorithm.name}, found {cache.algo}; choose with --algo")
+    try:
+        needed = quantizable_tensors(model.proto)
+    except BuildError:
+        needed = []  # no INT8 build is possible, which the build itself will say
+    known = activation_names(model.proto)
+    fit = coverage(cache, needed, known)
+    if fit.foreign:
+        raise CacheError(
+            f"{path}: expected tensors of {model.path}, found {len(fit.foreign)} that it does not have, "
+            f"'{fit.foreign[0]}' first; this cache is of another model"
+        )
+    if fit.missing:
+        raise CacheError(
+            f"{path}: expected scales of all {len(needed)} tensors to be quantized, {len(fit.missing)} are missing, "
+            f"'{fit.missing[0]}' first; recalibrate without --trust-cache"
+        )
+    return cache
+
+
+def _stored_calibration(settings: RunSettings, console: Console) -> Calibration | None:
+    """The calibration on disk; None when there is none, or one that may be replaced."""
+    path = settings.cache_path
+    if not path.exists():
+        if settings.cache_only:
+            raise CacheError(f"{path}: expected a calibration cache, found none; leave out --cache-only to calibrate")
+        return None
+    try:
+        return read_calibration(path)
+    except CacheError as error:
+        if settings.cache_only:
+            raise
+        if settings.cache is not None and not sidecar_paths(path)[0].exists():
+            # Named by the user and not written by this tool: it is not ours to overwrite.
+            raise CacheError(
+                f"{path}: has no provenance ({sidecar_paths(path)[0].name}) beside it, so it is not known to fit; "
+                "use it with --trust-cache, or give another --cache to write to"
+            ) from error
+        console.warn(f"{error} - recalibrating")
+        return None
+
+
+def _source_of(model: OnnxModel, data: RunData, stored: Calibration | None) -> Source:
+    """What this run's calibration would be made from; contents that did not change are not read again."""
+    known = stored.source.images if stored is not None else ()
+    identity = identify(data.source, data.selection, [ImageIdentity(r.name, r.fingerprint, r.sha256) for r in known])
+    preprocessing = data.preprocessing.to_dict() if data.preprocessing is not None else {}
+    return Source(
+        model=model.sha256,
+        data=identity.sha256,
+        preprocessing=json.loads(json.dumps(preprocessing)),
+        images=tuple(ImageRecord(e.name, e.fingerprint, e.sha256) for e in identity.entries),
+        paths={"model": str(model.path), "data": str(data.source.path)},
+    )
+
+
+def _calibrated(
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    backend: Backend,
+    console: Console,
+    algorithm: Algorithm,
+    source: Source,
+) -> Calibration:
+    stream = data.calibration_stream(settings)
+    calibrator = calibrator_from_name(settings.algo, stream, percentile=settings.percentile)
+    with console.task("Calibrating", stream.images) as advance:
+        backend.collect(model, calibrator, advance)
+    return Calibration(
+        cache=calibrator.compute_cache(),
+        algorithm=algorithm.name,
+        parameters=asdict(algorithm),
+        source=Source(
+            source.model,
+            source.data,
+            source.preprocessing,
+            source.images,
+            source.paths,
+            tuple((item.file, item.reason) for item in stream.quarantined),
+        ),
+        statistics=calibrator.statistics,
+        versions={"calib": calib.__version__, backend.name: backend.version},
+    )
+
+
+def _recomputed(stored: Calibration, source: Source, algorithm: Algorithm) -> Calibration:
+    amax = {name: algorithm.amax(histogram) for name, histogram in stored.statistics.histograms.items()}
+    return Calibration(
+        cache=cache_from_amax(amax, algorithm),
+        algorithm=algorithm.name,
+        parameters=asdict(algorithm),
+        source=Source(
+            source.model, source.data, source.preprocessing, source.images, source.paths, stored.source.quarantined
+        ),
+        statistics=stored.statistics,
+        versions=stored.versions,
+    )

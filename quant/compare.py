@@ -1,0 +1,122 @@
+"""Comparing builds on the same images: the drop with its confidence interval, agreement, latency."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.evaluate import Runnable
+
+_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+_LATENCY_SECONDS = 2.0  # per build
+_LATENCY_RUNS = (5, 50)  # at least, at most
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Accuracy lost against a baseline on the same images.
+
+    Attributes:
+        points: Baseline's accuracy minus this build's, percentage points; negative when this build is better.
+        low: Lower end of the 95 % confidence interval, percentage points.
+        high: Upper end.
+        lost: Images right in the baseline and wrong here.
+        won: Images wrong in the baseline and right here.
+    """
+
+    points: float
+    low: float
+    high: float
+    lost: int
+    won: int
+
+
+def paired_drop(baseline: NDArray[np.bool_], other: NDArray[np.bool_]) -> Drop:
+    """The drop between two builds that saw the same images.
+
+    The interval is the adjusted Wald interval for a difference of paired proportions (D. Bonett, R. Price, 2012,
+    "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data", Journal of
+    Educational and Behavioral Statistics 37): one image is added to each of the two discordant cells, which keeps its
+    coverage near 95 % for few images and for few flips.
+
+    Args:
+        baseline: bool [N], image right in the baseline.
+        other: bool [N], image right in this build, same order.
+    """
+    images = len(baseline)
+    lost = int((baseline & ~other).sum())
+    won = int((~baseline & other).sum())
+    p_lost, p_won = (lost + 1) / (images + 2), (won + 1) / (images + 2)
+    half = _Z95 * math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (images + 2))
+    middle = p_lost - p_won
+    return Drop(
+        points=100 * (lost - won) / images,
+        low=100 * max(middle - half, -1.0),
+        high=100 * min(middle + half, 1.0),
+        lost=lost,
+        won=won,
+    )
+
+
+def agreement(baseline: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    """Share of images with the same top-1 class in both, per cent."""
+    return 100 * float((baseline == other).mean())
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one run.
+
+    Attributes:
+        milliseconds: Median of a batch.
+        batch: Images in it.
+        runs: How many were timed.
+    """
+
+    milliseconds: float
+    batch: int
+    runs: int
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput at that batch size."""
+        return 1000 * self.batch / self.milliseconds
+
+
+def measure_latency(
+    builds: Mapping[str, Runnable], inputs: Mapping[str, NDArray[Any]], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Latency]:
+    """Time all builds on the same batch, in turn, so that a drifting machine meets them alike.
+
+    One run of each warms it up. Builds are then timed for about two seconds each, at least 5 and at most 50 times.
+
+    Args:
+        builds: Builds by name.
+        inputs: One batch by input name.
+        clock: Seconds, monotonic.
+    """
+    batch = len(next(iter(inputs.values())))
+    seconds: dict[str, list[float]] = {name: [] for name in builds}
+    for build in builds.values():
+        build.run(inputs)
+    while True:
+        waiting = [name for name, times in seconds.items() if not _timed_enough(times)]
+        if not waiting:
+            break
+        for name in waiting:
+            start = clock()
+            builds[name].run(inputs)
+            seconds[name].append(clock() - start)
+    return {name: Latency(1000 * statistics.median(times), batch, len(times)) for name, times in seconds.items()}
+
+
+def _timed_enough(times: list[float]) -> bool:
+    least, most = _LATENCY_RUNS
+    return len(times) >= most or (len(times) >= least and sum(times) >= _LATENCY_SECONDS)

@@ -1,0 +1,52 @@
+"""What a run tells its user while it works; the command line shows it, a library user may listen or not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+
+class Console(Protocol):
+    """Where progress, notes and warnings go."""
+
+    def note(self, line: str) -> None:
+        """One line of what is being done."""
+
+    def warn(self, line: str) -> None:
+        """One line that the user should read; it also stands in the report."""
+
+    def task(self, description: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+        """A piece of work on `total` images; gives a function to call with how many more are done."""
+
+
+class RecordingConsole:
+    """Shows nothing and keeps the warnings; wraps another console where one is given.
+
+    Attributes:
+        warnings: All warnings so far, in order.
+    """
+
+    def __init__(self, inner: Console | None = None) -> None:
+        self.inner = inner
+        self.warnings: list[str] = []
+
+    def note(self, line: str) -> None:
+        """Pass a line on."""
+        if self.inner is not None:
+            self.inner.note(line)
+
+    def warn(self, line: str) -> None:
+        """Keep a warning and pass it on."""
+        self.warnings.append(line)
+        if self.inner is not None:
+            self.inner.warn(line)
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Pass progress on."""
+        if self.inner is None:
+            yield lambda images: None
+        else:
+            with self.inner.task(description, total) as advance:
+                yield advance

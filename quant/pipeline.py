@@ -1,0 +1,177 @@
+"""The main job: calibrate, build, compare, report. `calib run` is a thin shell around `run`."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from itertools import islice
+
+from calib.files import Transaction, exclusive
+from quant.backend import Backend, Build, OnnxRuntimeBackend
+from quant.calibrate import CalibrationResult, obtain_calibration
+from quant.compare import Drop, Latency, measure_latency, paired_drop
+from quant.console import Console, RecordingConsole
+from quant.data import RunData, open_data
+from quant.errors import BuildError, QuantError
+from quant.evaluate import Evaluation, evaluate
+from quant.graph import OnnxModel, load_model
+from quant.report.document import Document, document_from_run
+from quant.report.render import html_from_document, json_from_document, markdown_from_document
+from quant.settings import RunSettings
+from quant.verdict import Verdict, decide, is_near_chance
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """All results of a run, before they become a report.
+
+    Attributes:
+        settings: What was asked for.
+        model: The FP32 model.
+        data: The images.
+        backend: What ran them.
+        calibration: Scales; None when no INT8 was asked for.
+        builds: Builds by precision, FP32 first.
+        failed: Why a precision could not be built, by precision.
+        evaluations: By precision.
+        drops: Against FP32, by precision, where images are labelled.
+        latencies: By precision.
+        verdict: What to use, and why.
+        quarantined: Unreadable images and why, each once.
+        warnings: What the user should read.
+    """
+
+    settings: RunSettings
+    model: OnnxModel
+    data: RunData
+    backend: Backend
+    calibration: CalibrationResult | None
+    builds: dict[str, Build]
+    failed: dict[str, str]
+    evaluations: dict[str, Evaluation]
+    drops: dict[str, Drop]
+    latencies: dict[str, Latency]
+    verdict: Verdict
+    quarantined: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+
+def run(settings: RunSettings, console: Console | None = None) -> Document:
+    """Do the main job and write its files into `settings.out`.
+
+    Args:
+        settings: What to do; `model` and `data` are given.
+        console: Where progress goes; nowhere by default.
+
+    Returns:
+        The report.
+
+    Raises:
+        ModelError, BuildError, QuantError: The model, or what was asked of it, cannot be.
+        DatasetError: The images cannot be used.
+        CalibrationError: Calibration failed, the cache may not be used, or files could not be written.
+    """
+    listener = RecordingConsole(console)
+    with contextlib.ExitStack() as stack:
+        if settings.model is None:
+            raise QuantError("model: expected an ONNX file, found nothing; give --model")
+        model = load_model(settings.model)
+        data = open_data(settings, model, listener)
+        for folder in sorted({settings.out, settings.cache_path.parent}):
+            stack.enter_context(exclusive(folder))
+        backend = OnnxRuntimeBackend()
+        listener.note(f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device})")
+        result = _result(settings, model, data, backend, listener)
+        document = document_from_run(result)
+        _write(result, document)
+    return document
+
+
+def _result(
+    settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
+) -> RunResult:
+    builds = {"fp32": backend.build(model, "fp32")}
+    failed: dict[str, str] = {}
+    calibration = None
+    if settings.precision == "int8":
+        calibration = obtain_calibration(settings, model, data, backend, listener)
+        _warn_of_zeros(calibration, listener)
+    for precision in _reduced_precisions(settings):
+        try:
+            builds[precision] = backend.build(model, precision, calibration.amax if calibration else None)
+        except BuildError as error:
+            failed[precision] = str(error)
+            listener.warn(f"{precision} cannot be built: {error}")
+    runnables = {name: build.runnable for name, build in builds.items()}
+    stream = data.evaluation_stream(settings)
+    with listener.task("Evaluating", stream.images) as advance:
+        evaluations = evaluate(runnables, "fp32", stream, advance)
+    quarantined = dict(calibration.quarantined if calibration else ())
+    quarantined.update((item.file, item.reason) for item in stream.quarantined)
+    if quarantined:
+        first = next(iter(quarantined))
+        listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
+    drops = _drops(evaluations)
+    _warn_near_chance(evaluations["fp32"], model, listener)
+    latencies = measure_latency(runnables, next(iter(islice(data.evaluation_stream(settings), 1))).inputs)
+    return RunResult(
+        settings,
+        model,
+        data,
+        backend,
+        calibration,
+        builds,
+        failed,
+        evaluations,
+        drops,
+        latencies,
+        decide(settings, drops, failed, labelled=evaluations["fp32"].correct is not None),
+        tuple(quarantined.items()),
+        tuple(listener.warnings),
+    )
+
+
+def _reduced_precisions(settings: RunSettings) -> tuple[str, ...]:
+    return {"int8": ("fp16", "int8"), "fp16": ("fp16",), "fp32": ()}[settings.precision]
+
+
+def _drops(evaluations: dict[str, Evaluation]) -> dict[str, Drop]:
+    baseline = evaluations["fp32"].correct
+    if baseline is None:
+        return {}
+    return {
+        name: paired_drop(baseline, evaluation.correct)
+        for name, evaluation in evaluations.items()
+        if name != "fp32" and evaluation.correct is not None
+    }
+
+
+def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -> None:
+    zeros = calibration.zero_tensors
+    if zeros:
+        listener.warn(
+            f"{len(zeros)} tensors were zero for all calibration images, '{zeros[0]}' first; they get amax 1 (any "
+            "positive one represents zeros)"
+        )
+
+
+def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: RecordingConsole) -> None:
+    shape = model.outputs[0].shape
+    classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
+    if baseline.correct is None and baseline.labels is None and baseline.predicted is None:
+        listener.warn("the model gives no class logits [batch, classes]: outputs are compared, labels are not used")
+    if classes is not None and baseline.top1 is not None and is_near_chance(baseline.top1, classes, baseline.images):
+        listener.warn(
+            f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / classes:.2f} %): the preprocessing is probably "
+            "wrong (--preprocess), or the labels are not in the model's order (--classes)"
+        )
+
+
+def _write(result: RunResult, document: Document) -> None:
+    with Transaction(result.settings.out) as files:
+        for precision, build in result.builds.items():
+            if build.payload is not None and precision in (result.settings.precision, result.verdict.chosen):
+                files.stage(f"model.{precision}{build.suffix}").write_bytes(build.payload)
+        files.stage("report.json").write_text(json_from_document(document), encoding="utf-8")
+        files.stage("report.md").write_text(markdown_from_document(document), encoding="utf-8")
+        files.stage("report.html").write_text(html_from_document(document), encoding="utf-8")

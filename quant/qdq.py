@@ -1,0 +1,264 @@
+"""The explicit INT8 model: QuantizeLinear / DequantizeLinear pairs where TensorRT's explicit quantization wants them.
+
+Placement (NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement recommendations):
+- on the data and weight inputs of Conv, ConvTranspose, Gemm and MatMul;
+- on the skip input of a residual Add whose other input comes from such a node, so that the two fuse;
+- nowhere else: never between a convolution and its BatchNormalization or Relu, never on a bias.
+BatchNormalization is folded first. A Gemm becomes MatMul + Add, since TensorRT 8.6 refuses a Gemm whose weight is
+dequantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from quant.errors import BuildError
+from quant.graph import GraphEditor, fold_batch_norm, opset_of
+from quant.weights import LIMIT, quantize_weights
+
+QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
+_KERNEL_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class QuantizableInput:
+    """An edge that gets a Q/DQ pair.
+
+    Attributes:
+        tensor: Activation that is quantized.
+        node: Index of the node that reads it, among the nodes of the edited graph.
+        position: Which of the node's inputs.
+    """
+
+    tensor: str
+    node: int
+    position: int
+
+
+def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
+    """The graph that quantization works on: constants and BatchNormalization folded, Gemm with constants rewritten.
+
+    Raises:
+        BuildError: The model is quantized already, or cannot be brought to opset 13.
+    """
+    if any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in proto.graph.node):
+        raise BuildError("the model is quantized already; give the FP32 model")
+    if opset_of(proto) < MIN_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, MIN_OPSET)
+        except Exception as error:  # the converter raises RuntimeError and others of its own
+            reason = (str(error).splitlines() or [""])[0]
+            raise BuildError(
+                f"opset {opset_of(proto)} cannot be converted to {MIN_OPSET}, which INT8 needs ({reason}); "
+                "export the model with opset 17"
+            ) from error
+    editor = GraphEditor(proto)
+    fold_batch_norm(editor)
+    _rewrite_gemm(editor)
+    return editor
+
+
+def _rewrite_gemm(editor: GraphEditor) -> None:
+    """Gemm with constant weights as MatMul + Add."""
+    nodes = []
+    for node in editor.nodes:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        weight = editor.constants.get(node.input[1]) if node.op_type == "Gemm" else None
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if weight is None or attributes.get("transA", 0) or (bias and bias not in editor.constants):
+            nodes.append(node)
+            continue
+        weight = weight.T if attributes.get("transB", 0) else weight
+        weight_name = editor.fresh_name(f"{node.input[1]}_matmul")
+        editor.constants[weight_name] = (weight * attributes.get("alpha", 1.0)).astype(weight.dtype)
+        product = editor.fresh_name(f"{node.output[0]}_matmul") if bias else node.output[0]
+        name = node.name or node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], weight_name], [product], name=f"{name}_matmul"))
+        if bias:
+            bias_name = editor.fresh_name(f"{bias}_add")
+            editor.constants[bias_name] = (editor.constants[bias] * attributes.get("beta", 1.0)).astype(weight.dtype)
+            nodes.append(helper.make_node("Add", [product, bias_name], [node.output[0]], name=f"{name}_bias"))
+    editor.nodes = nodes
+
+
+def quantizable_inputs(editor: GraphEditor) -> list[QuantizableInput]:
+    """The activations that get a Q/DQ pair, edge by edge, in the order of the graph."""
+    edges = []
+    producers = editor.producers()
+    consumers = editor.consumers()
+    order = {id(node): i for i, node in enumerate(editor.nodes)}
+    for i, node in enumerate(editor.nodes):
+        if node.op_type in QUANTIZED_OPS:
+            edges += [
+                QuantizableInput(name, i, position)
+                for position, name in enumerate(node.input[:2])
+                if name and name not in editor.constants
+            ]
+        elif node.op_type == "Add":
+            skip = _skip_position(node, editor, producers, consumers, order)
+            if skip is not None:
+                edges.append(QuantizableInput(node.input[skip], i, skip))
+    return edges
+
+
+def _skip_position(
+    node: onnx.NodeProto,
+    editor: GraphEditor,
+    producers: Mapping[str, onnx.NodeProto],
+    consumers: Mapping[str, int],
+    order: Mapping[int, int],
+) -> int | None:
+    """Which input of an Add is the skip connection; None when the Add is not residual.
+
+    The main path ends in a convolution or matrix product (with its bias) that only this Add reads; where both inputs
+    do, the later one fuses with the Add and the other is the skip.
+    """
+    if node.input[0] == node.input[1] or any(name in editor.constants for name in node.input):
+        return None
+
+    def kernel(name: str) -> int | None:
+        producer = producers.get(name)
+        if producer is None or consumers[name] != 1:
+            return None
+        if producer.op_type == "Add":  # the bias of a MatMul
+            parts = [part for part in producer.input if part not in editor.constants]
+            producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
+        return order[id(producer)] if producer is not None and producer.op_type in _KERNEL_OPS else None
+
+    main = [kernel(name) for name in node.input]
+    if main[0] is None and main[1] is None:
+        return None
+    return 1 if (main[0] if main[0] is not None else -1) > (main[1] if main[1] is not None else -1) else 0
+
+
+def quantizable_tensors(proto: onnx.ModelProto) -> list[str]:
+    """Activations that an INT8 model needs scales for, each once, in the order of the graph.
+
+    Raises:
+        BuildError: See `prepared_for_quantization`.
+    """
+    return list(dict.fromkeys(edge.tensor for edge in quantizable_inputs(prepared_for_quantization(proto))))
+
+
+def qdq_model_from_amax(proto: onnx.ModelProto, amax: Mapping[str, float]) -> onnx.ModelProto:
+    """The INT8 model: symmetric, zero point 0, activations per tensor, weights per output channel, float biases.
+
+    Args:
+        proto: FP32 model; not edited.
+        amax: Largest magnitude kept of each activation, activation units.
+
+    Raises:
+        BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
+    """
+    editor = prepared_for_quantization(proto)
+    edges = quantizable_inputs(editor)
+    if not edges:
+        raise BuildError(f"the model has no {', '.join(QUANTIZED_OPS)} to quantize; use --precision fp16")
+    missing = list(dict.fromkeys(edge.tensor for edge in edges if edge.tensor not in amax))
+    if missing:
+        raise BuildError(
+            f"missing scale of {len(missing)} of {len({edge.tensor for edge in edges})} tensors, '{missing[0]}' first; "
+            "recalibrate"
+        )
+    _refuse_half_precision(editor)
+    writer = _PairWriter(editor)
+    for edge in edges:
+        node = editor.nodes[edge.node]
+        node.input[edge.position] = writer.activation(edge.tensor, amax[edge.tensor])
+    for node in editor.nodes:
+        if node.op_type in QUANTIZED_OPS:
+            _quantize_constant_inputs(node, editor, writer)
+    editor.nodes = writer.placed(editor.nodes)
+    return editor.model()
+
+
+def _refuse_half_precision(editor: GraphEditor) -> None:
+    for node in editor.nodes:
+        for name in node.input[1:2] if node.op_type in QUANTIZED_OPS else ():
+            constant = editor.constants.get(name)
+            if constant is not None and constant.dtype != np.float32:
+                raise BuildError(f"weights '{name}' are {constant.dtype}, expected float32; give the FP32 model")
+
+
+def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer: _PairWriter) -> None:
+    for position in range(2):
+        constant = editor.constants.get(node.input[position])
+        if constant is None:
+            continue
+        if node.op_type == "Conv":
+            axis = 0
+        elif node.op_type == "ConvTranspose":
+            axis = 1
+        elif node.op_type == "Gemm":
+            transposed = any(a.name == "transB" and a.i for a in node.attribute)
+            axis = 0 if transposed else 1
+        else:  # MatMul: columns of the right operand, rows of the left one; a vector has one scale an element's axis
+            axis = constant.ndim - 1 if position == 1 else max(constant.ndim - 2, 0)
+        if constant.ndim == 0:
+            continue
+        node.input[position] = writer.weights(node.input[position], axis)
+
+
+class _PairWriter:
+    """Makes the Q/DQ nodes, one pair for each tensor however many nodes read it."""
+
+    def __init__(self, editor: GraphEditor) -> None:
+        self.editor = editor
+        self.after: dict[str, list[onnx.NodeProto]] = {}
+        self.first: list[onnx.NodeProto] = []
+        self._dequantized: dict[tuple[str, int], str] = {}
+
+    def activation(self, tensor: str, amax: float) -> str:
+        """The dequantized tensor of an activation."""
+        if (tensor, -1) in self._dequantized:
+            return self._dequantized[tensor, -1]
+        names = [
+            self.editor.fresh_name(f"{tensor}_{end}") for end in ("scale", "zero_point", "quantized", "dequantized")
+        ]
+        scale, zero_point, quantized, dequantized = names
+        self.editor.constants[scale] = np.array(np.float32(amax) / np.float32(LIMIT), np.float32)
+        self.editor.constants[zero_point] = np.array(0, np.int8)
+        self.after[tensor] = [
+            helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], name=quantized),
+            helper.make_node("DequantizeLinear", [quantized, scale, zero_point], [dequantized], name=dequantized),
+        ]
+        self._dequantized[tensor, -1] = dequantized
+        return dequantized
+
+    def weights(self, name: str, axis: int) -> str:
+        """The dequantized tensor of constant weights."""
+        if (name, axis) in self._dequantized:
+            return self._dequantized[name, axis]
+        quantized = quantize_weights(self.editor.constants[name], axis)
+        values, scale, zero_point, dequantized = (
+            self.editor.fresh_name(f"{name}_{end}") for end in ("quantized", "scale", "zero_point", "dequantized")
+        )
+        self.editor.constants[values] = quantized.values
+        self.editor.constants[scale] = quantized.scales
+        self.editor.constants[zero_point] = np.zeros(quantized.scales.shape, np.int8)
+        self.first.append(
+            helper.make_node(
+                "DequantizeLinear", [values, scale, zero_point], [dequantized], name=dequantized, axis=quantized.axis
+            )
+        )
+        self._dequantized[name, axis] = dequantized
+        return dequantized
+
+    def placed(self, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+        """All nodes in topological order: pairs directly after what they quantize, weights first."""
+        inputs = {value.name for value in self.editor.proto.graph.input}
+        ordered = [*self.first]
+        for tensor, pair in self.after.items():
+            if tensor in inputs:
+                ordered += pair
+        for node in nodes:
+            ordered.append(node)
+            for name in node.output:
+                ordered += self.after.get(name, [])
+        return ordered

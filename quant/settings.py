@@ -1,0 +1,158 @@
+"""The settings of a run, from `calib.toml` and from options; options win."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from quant.errors import QuantError
+
+CONFIG_NAME = "calib.toml"
+_CHOICES = {
+    "algo": ("entropy", "minmax", "percentile", "mse"),
+    "sampling": ("random", "first"),
+    "backend": ("auto", "onnxruntime"),
+    "precision": ("int8", "fp16", "fp32"),
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that `calib run` can be told. Field names are the keys of `calib.toml`.
+
+    Attributes:
+        model: ONNX model; None for the only one in the working folder.
+        data: Calibration images: a folder, or an HDF5 pack.
+        eval: Evaluation images; None for those of `data` that calibration left over.
+        labels: CSV `file,label` for the evaluated images.
+        classes: File with one class name a line, in the model's order.
+        preprocess: Preset, or path of a TOML file.
+        algo: How amax is computed: entropy, minmax, percentile, mse.
+        percentile: Per cent kept by `algo = "percentile"`.
+        num_images: Calibration images.
+        sampling: random (seeded, by class where labels are known) or first (name order).
+        batch_size: Images in a batch.
+        seed: Seed of the sample.
+        backend: auto, onnxruntime.
+        precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
+        cache: Calibration cache; None for `calibration.cache` in `out`.
+        cache_only: Stop when the cache does not fit, instead of recalibrating.
+        trust_cache: Use a cache that has no provenance, after checking it against the model.
+        out: Folder for everything that is written.
+        max_drop: Largest accepted drop of top-1, percentage points.
+        max_bad: Largest accepted share of unreadable images, 0..1.
+    """
+
+    model: Path | None = None
+    data: Path | None = None
+    eval: Path | None = None
+    labels: Path | None = None
+    classes: Path | None = None
+    preprocess: str = "imagenet"
+    algo: str = "entropy"
+    percentile: float = 99.99
+    num_images: int = 512
+    sampling: Literal["random", "first"] = "random"
+    batch_size: int = 64
+    seed: int = 0
+    backend: str = "auto"
+    precision: str = "int8"
+    cache: Path | None = None
+    cache_only: bool = False
+    trust_cache: bool = False
+    out: Path = Path("calib-out")
+    max_drop: float = 1.0
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise QuantError(f"{name}: expected one of {', '.join(choices)}, found '{getattr(self, name)}'")
+        for name in ("num_images", "batch_size"):
+            if getattr(self, name) < 1:
+                raise QuantError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0 < self.percentile <= 100:
+            raise QuantError(f"percentile: expected a number over 0 and up to 100, found {self.percentile}")
+        if not 0 <= self.max_bad <= 1:
+            raise QuantError(f"max_bad: expected a share from 0 to 1, found {self.max_bad}")
+        if self.max_drop != self.max_drop:
+            raise QuantError("max_drop: expected a number of percentage points, found nan")
+        if self.cache_only and self.precision != "int8":
+            raise QuantError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+
+    @property
+    def cache_path(self) -> Path:
+        """Where the calibration cache is or will be."""
+        return self.cache if self.cache is not None else self.out / "calibration.cache"
+
+
+def settings_from_options(options: Mapping[str, Any], folder: Path | None = None) -> RunSettings:
+    """Settings out of `calib.toml` in a folder, where there is one, and options that override it.
+
+    Args:
+        options: Field values; None stands for "not given".
+        folder: Where `calib.toml` is looked for and the model is searched; the working folder by default.
+
+    Raises:
+        QuantError: Unknown keys, wrong types, no data, or no single model.
+    """
+    folder = folder if folder is not None else Path()
+    config = folder / CONFIG_NAME
+    values = _values_from_toml(config) if config.is_file() else {}
+    values.update({key: value for key, value in options.items() if value is not None})
+    settings = RunSettings(**values)
+    if settings.data is None:
+        raise QuantError(
+            f"data: expected a folder of images or an HDF5 pack, found nothing; give --data or put it in {CONFIG_NAME}"
+        )
+    return settings if settings.model is not None else replace(settings, model=_only_model(folder))
+
+
+def _only_model(folder: Path) -> Path:
+    candidates = sorted(folder.glob("*.onnx"))
+    if len(candidates) == 1:
+        return candidates[0]
+    listed = f"{len(candidates)}: {', '.join(path.name for path in candidates[:8])}" if candidates else "none"
+    raise QuantError(f"model: expected one *.onnx in {folder.absolute()}, found {listed}; choose with --model")
+
+
+def _values_from_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise QuantError(f"{path}: not valid TOML: {error}") from error
+    kinds = {field.name: str(field.type) for field in fields(RunSettings)}
+    values = {}
+    for key, value in document.items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            raise QuantError(f"{path}: unknown key '{key}'; known are {', '.join(kinds)}")
+        values[name] = _typed(path, key, kinds[name], value)
+    if "preprocess" in values and values["preprocess"].endswith(".toml"):
+        values["preprocess"] = str(path.parent / values["preprocess"])
+    return values
+
+
+def _typed(path: Path, key: str, kind: str, value: Any) -> Any:  # noqa: ANN401 - TOML holds several types
+    if kind.startswith("Path"):
+        expected, fits = "a path in quotes", isinstance(value, str)
+        value = path.parent / value if fits else value
+    elif kind == "bool":
+        expected, fits = "true or false", isinstance(value, bool)
+    elif kind == "int":
+        expected, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+    elif kind == "float":
+        expected, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)
+        value = float(value) if fits else value
+    else:
+        expected, fits = "a text in quotes", isinstance(value, str)
+    if not fits:
+        raise QuantError(f"{path}: {key}: expected {expected}, found {value!r}")
+    return value

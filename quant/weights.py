@@ -1,0 +1,44 @@
+"""Weights as INT8: symmetric, one scale for each output channel, zero point 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIMIT = 127  # the grid is -127..127: symmetric, -128 is not used
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """INT8 weights.
+
+    Attributes:
+        values: int8, the shape of the float weights.
+        scales: float32 [channels], all positive; weight = value * scale.
+        axis: The axis that the scales run along.
+    """
+
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    axis: int
+
+
+def quantize_weights(weights: NDArray[np.floating], axis: int) -> QuantizedWeights:
+    """Quantize weights with scale = max |w| / 127 of each channel, rounding half to even.
+
+    A channel that is zero throughout gets scale 1: any positive scale represents it.
+
+    Args:
+        weights: Float weights, any shape.
+        axis: Output axis.
+    """
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    largest = np.abs(weights.astype(np.float32)).max(axis=others)
+    scales = np.where(largest > 0, largest / np.float32(LIMIT), np.float32(1)).astype(np.float32)
+    scales = np.maximum(scales, np.finfo(np.float32).tiny)
+    shape = [1] * weights.ndim
+    shape[axis] = -1
+    values = np.clip(np.rint(weights / scales.reshape(shape)), -LIMIT, LIMIT).astype(np.int8)
+    return QuantizedWeights(values, scales, axis)
