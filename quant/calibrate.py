@@ -179,7 +179,7 @@ def _source_of(model: OnnxModel, data: RunData, stored: Calibration | None) -> S
     return Source(
         model=model.sha256,
         data=identity.sha256,
-        preprocessing=json.loads(json.dumps(preprocessing)),
+        preprocessing={key: value for key, value in json.loads(json.dumps(preprocessing)).items() if key != "name"},
         images=tuple(ImageRecord(e.name, e.fingerprint, e.sha256) for e in identity.entries),
         paths={"model": str(model.path), "data": str(data.source.path)},
     )

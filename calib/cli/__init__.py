@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 
 import click
 
@@ -39,6 +40,7 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; errors of the library become one line."""
+    warnings.filterwarnings("ignore", module="PIL")  # a damaged image is quarantined with its reason instead
     problem = shadowing_datasets()
     if problem is not None:
         _fail(problem)

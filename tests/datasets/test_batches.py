@@ -163,8 +163,12 @@ def test_closing_waits_for_no_more_than_the_image_in_hand(numbered_folder):
     source = SlowImages(ImageFolder(numbered_folder(160)), 0.02)
     stream = iter(BatchStream(source, preprocessing=PLAIN, batch_size=32, threads=2))  # 32 images a thread at a time
     next(stream)
+    deadline = time.monotonic() + 5
+    while len(source.reads) < 66 and time.monotonic() < deadline:  # until a thread is well into its next 32
+        time.sleep(0.01)
     before = len(source.reads)
     stream.close()
+    assert before >= 66
     assert len(source.reads) - before <= 4
 
 
