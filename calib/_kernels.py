@@ -14,21 +14,36 @@ from numpy.typing import NDArray
 CHUNK = 16384  # values: a chunk stays in the L2 cache between the pass for extremes and the pass that counts
 INFINITY_KEY = 0x7F800000  # order key of +inf; keys from here on, or up to -INFINITY_KEY - 1, are not finite
 MIN_EXPONENT = -120  # smallest bin width 2^-120: keeps 1 / width a float32
+UNSET = MIN_EXPONENT - 1  # exponent of a row that holds nothing but zeros
 
-# Slots of the integer state that `accumulate` keeps between calls.
-EXPONENT, ZEROS, MIN_KEY, MAX_KEY, STARTED = range(5)
-UNSET = MIN_EXPONENT - 1  # EXPONENT before any value other than zero was seen
+# Rows of counts: magnitudes of negative values, of zero and positive ones, of those above a limit.
+NEGATIVE, POSITIVE, ABOVE = range(3)
+# Slots of the integer state that `accumulate` keeps between calls; the first three are the rows' exponents.
+ZEROS, MIN_KEY, MAX_KEY, STARTED = range(3, 7)
+STATE_SLOTS = 7
 
 
 @numba.njit(nogil=True, cache=True)
-def _fold(counts: NDArray[np.int64], bins: int) -> None:
-    """Double the bin width in place: each new bin is the sum of two neighbours; bin 0 is the innermost of each sign."""
-    half = bins // 2
-    for sign in range(2):
-        for i in range(half):
-            counts[sign, i] = counts[sign, 2 * i] + counts[sign, 2 * i + 1]
-        for i in range(half, bins):
-            counts[sign, i] = 0
+def _fold(row: NDArray[np.int64]) -> None:
+    """Double the bin width of a row in place: each new bin is the sum of two neighbours."""
+    half = row.size // 2
+    for i in range(half):
+        row[i] = row[2 * i] + row[2 * i + 1]
+    for i in range(half, row.size):
+        row[i] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _make_room(row: NDArray[np.int64], state: NDArray[np.int64], slot: int, largest: int, log2_bins: int) -> None:
+    """Widen a row's bins until they hold the magnitude with these float32 bits."""
+    if largest <= 0:
+        return
+    needed = max((largest >> 23) - 126 - log2_bins, MIN_EXPONENT)
+    if state[slot] == UNSET:  # only zeros so far: they stay in bin 0 of any width
+        state[slot] = needed
+    while state[slot] < needed:
+        _fold(row)
+        state[slot] += 1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -44,25 +59,34 @@ def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def accumulate(
-    values: NDArray[np.float32], bits: NDArray[np.int32], counts: NDArray[np.int64], state: NDArray[np.int64]
+def accumulate(  # noqa: PLR0912 - one loop, so that a chunk is read from memory once
+    values: NDArray[np.float32],
+    bits: NDArray[np.int32],
+    limit: float,
+    counts: NDArray[np.int64],
+    state: NDArray[np.int64],
 ) -> int:
-    """Count values into a signed histogram that grows by doubling.
+    """Count values into histograms that grow by doubling.
 
     Args:
         values: float32 [n], contiguous.
         bits: The same memory as int32 [n].
-        counts: int64 [2, bins], edited: row 0 negative values, row 1 zero and positive values, by magnitude.
-        state: int64 [5], edited; see the slot names above.
+        limit: Values above it go to the third row; infinity for none.
+        counts: int64 [rows, bins], edited; see the row names above. Two rows will do without a limit.
+        state: int64 [STATE_SLOTS], edited.
 
     Returns:
         -1, or the flat index of the first NaN or infinity, at whose chunk counting stopped.
     """
-    bins = counts.shape[1]
-    log2_bins = int(np.log2(bins))
+    log2_bins = int(np.log2(counts.shape[1]))
+    limit32 = np.float32(limit)
+    limit_bits = np.array([limit32]).view(np.int32)[0]
+    negative, positive, above = counts[NEGATIVE], counts[POSITIVE], counts[counts.shape[0] - 1]
     for start in range(0, values.size, CHUNK):
         stop = min(start + CHUNK, values.size)
         low, high, zeros = _extremes(bits[start:stop])
+        low = np.int32(0) if low == -1 else low  # -0.0 counts as 0.0
+        high = np.int32(0) if high == -1 else high
         if high >= INFINITY_KEY or low <= -INFINITY_KEY - 1:
             for i in range(start, stop):
                 if (bits[i] & np.int32(INFINITY_KEY)) == np.int32(INFINITY_KEY):
@@ -72,18 +96,29 @@ def accumulate(
         else:
             state[MIN_KEY], state[MAX_KEY] = min(state[MIN_KEY], low), max(state[MAX_KEY], high)
         state[ZEROS] += zeros
-        largest = max(high, np.int32(0))  # bits of the largest magnitude of the chunk
         if low < 0:
-            largest = max(largest, (low ^ np.int32(0x7FFFFFFF)) & np.int32(0x7FFFFFFF))
-        if largest > 0:
-            needed = max((largest >> 23) - 126 - log2_bins, MIN_EXPONENT)
-            if state[EXPONENT] == UNSET:  # only zeros so far: they stay in bin 0 of any width
-                state[EXPONENT] = needed
-            while state[EXPONENT] < needed:
-                _fold(counts, bins)
-                state[EXPONENT] += 1
-        inverse = np.float32(2.0 ** -max(state[EXPONENT], MIN_EXPONENT))
-        for i in range(start, stop):
-            value = values[i]
-            counts[np.uint32(value < 0), np.uint32(abs(value) * inverse)] += 1
+            largest = (low ^ np.int32(0x7FFFFFFF)) & np.int32(0x7FFFFFFF)
+            _make_room(negative, state, NEGATIVE, largest, log2_bins)
+        _make_room(positive, state, POSITIVE, min(high, limit_bits), log2_bins)
+        if high > limit_bits:
+            _make_room(above, state, ABOVE, high, log2_bins)
+        scale_negative = np.float32(2.0 ** -max(state[NEGATIVE], MIN_EXPONENT))
+        scale_positive = np.float32(2.0 ** -max(state[POSITIVE], MIN_EXPONENT))
+        scale_above = np.float32(2.0 ** -max(state[ABOVE], MIN_EXPONENT))
+        if high <= limit_bits:
+            for i in range(start, stop):
+                value = values[i]
+                if value < 0:
+                    negative[np.uint32(-value * scale_negative)] += 1
+                else:
+                    positive[np.uint32(value * scale_positive)] += 1
+        else:
+            for i in range(start, stop):
+                value = values[i]
+                if value < 0:
+                    negative[np.uint32(-value * scale_negative)] += 1
+                elif value <= limit32:
+                    positive[np.uint32(value * scale_positive)] += 1
+                else:
+                    above[np.uint32(value * scale_above)] += 1
     return -1

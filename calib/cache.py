@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -73,17 +74,23 @@ class CalibrationCache:
 def header_from_algorithm(algorithm: Algorithm, version: int = DEFAULT_VERSION) -> str:
     """First line of a cache of this algorithm, as TensorRT of this version would write it."""
     if isinstance(algorithm, Percentile):
-        cutoff, quantile = (struct.pack(">d", number).hex() for number in (1.0, algorithm.percentile / 100))
+        share = float(Decimal(repr(algorithm.percentile)) / 100)  # 99.99 / 100 in floats is not TensorRT's 0.9999
+        cutoff, quantile = (struct.pack(">d", number).hex() for number in (1.0, share))
         return f"0 {cutoff} {quantile}"
     calibrator = next(key for key, name in _CALIBRATORS.items() if name == algorithm.name)
     return f"TRT-{version}-{calibrator}"
+
+
+def scale_from_amax(amax: float) -> np.float32:
+    """Amax / 127 in float32, kept a positive normal number however small amax is."""
+    return max(np.float32(amax) / np.float32(INT8_LEVELS), np.finfo(np.float32).tiny)
 
 
 def cache_from_amax(
     amax: Mapping[str, float], algorithm: Algorithm, version: int = DEFAULT_VERSION
 ) -> CalibrationCache:
     """The cache that holds these amax (activation units), its scales rounded to float32 as they are in the file."""
-    scales = {name: float(np.float32(value) / np.float32(INT8_LEVELS)) for name, value in amax.items()}
+    scales = {name: float(scale_from_amax(value)) for name, value in amax.items()}
     return CalibrationCache(header_from_algorithm(algorithm, version), scales)
 
 

@@ -101,7 +101,7 @@ class Calibrator:
         """
         if not self.statistics.images:
             raise CalibrationError("calibrator: expected statistics of at least one image, found none; collect first")
-        return {name: self.algorithm.amax(h) for name, h in self.statistics.histograms.items()}
+        return amax_from_statistics(self.statistics, self.algorithm)
 
     def compute_cache(self, version: int = DEFAULT_VERSION) -> CalibrationCache:
         """The calibration cache of what was collected, for that TensorRT version."""
@@ -123,10 +123,16 @@ class Calibrator:
 
 
 class EntropyCalibrator(Calibrator):
-    """Smallest KL divergence, as TensorRT's IInt8EntropyCalibrator2."""
+    """Smallest KL divergence, as TensorRT's IInt8EntropyCalibrator2; with `match_tensorrt`, its very answers."""
 
-    def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
-        super().__init__(Entropy(), batches, cache=cache)
+    def __init__(
+        self,
+        batches: Iterable[CalibrationBatch] | None = None,
+        *,
+        cache: str | Path | None = None,
+        match_tensorrt: bool = False,
+    ) -> None:
+        super().__init__(Entropy(match_tensorrt), batches, cache=cache)
 
 
 class MinMaxCalibrator(Calibrator):
@@ -161,6 +167,7 @@ def calibrator_from_name(
     batches: Iterable[CalibrationBatch] | None = None,
     *,
     percentile: float = 99.99,
+    match_tensorrt: bool = False,
     cache: str | Path | None = None,
 ) -> Calibrator:
     """The calibrator of that algorithm: entropy, minmax, percentile or mse.
@@ -168,8 +175,25 @@ def calibrator_from_name(
     Raises:
         CalibrationError: There is none of that name.
     """
-    algorithm = algorithm_from_name(name, percentile)
+    algorithm = algorithm_from_name(name, percentile, match_tensorrt=match_tensorrt)
     if isinstance(algorithm, Percentile):
-        return PercentileCalibrator(batches, percentile=percentile, cache=cache)
-    kinds = {"entropy": EntropyCalibrator, "minmax": MinMaxCalibrator, "mse": MSECalibrator}
-    return kinds[algorithm.name](batches, cache=cache)
+        return PercentileCalibrator(batches, percentile=algorithm.percentile, cache=cache)
+    if isinstance(algorithm, Entropy):
+        return EntropyCalibrator(batches, match_tensorrt=algorithm.match_tensorrt, cache=cache)
+    return (MinMaxCalibrator if isinstance(algorithm, MinMax) else MSECalibrator)(batches, cache=cache)
+
+
+def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[str, float]:
+    """Largest magnitude kept of each tensor, activation units.
+
+    Raises:
+        CalibrationError: TensorRT's own entropy answers are wanted, and the statistics do not hold what they need.
+    """
+    if isinstance(algorithm, Entropy) and algorithm.match_tensorrt:
+        if statistics.first_batch is None:
+            raise CalibrationError(
+                "entropy to match TensorRT: expected histograms that start from the first batch, found none; calibrate "
+                "with match_tensorrt"
+            )
+        return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
+    return {name: algorithm.amax(histogram) for name, histogram in statistics.histograms.items()}

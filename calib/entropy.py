@@ -1,82 +1,140 @@
-"""Entropy calibration: the amax whose INT8 distribution diverges least from the activation's.
+"""Entropy calibration: the amax whose INT8 version diverges least from the activation.
 
-The search is that of TensorRT's IInt8EntropyCalibrator2 (S. Migacz, "8-bit Inference with TensorRT", GTC 2017), with
-the details recovered from caches that TensorRT 8.6.0 wrote: 2048 bins of |x|; the first bin is replaced by the second;
-for each i in 128..2048 the kept distribution P is bins [0, i) with everything beyond added to its last bin, and Q
-spreads the same bins over 128 equal levels, each level's mass evenly over its non-empty bins; amax is
-(i + 0.5) * width at the smallest KL(P || Q).
+The search is that of TensorRT's IInt8EntropyCalibrator2 (S. Migacz, "8-bit Inference with TensorRT", GTC 2017), in the
+details recovered from caches that TensorRT 8.6.0 wrote; docs/entropy.md shows how well each detail fits.
 
-All candidates of a tensor follow from prefix sums: with p_j the bins of P and L_l, n_l the mass and the number of
-non-empty bins of level l, the sum of p_j log q_j is a sum over the 128 levels of P_l log(L_l / n_l).
+2048 bins of |x|; bin 0 takes the count of bin 1. For each i in 128..2048 the kept distribution P is bins [0, i), with
+the mass beyond them added to bin i - 1; Q spreads the same bins, without that mass, over 128 levels: bin j belongs to
+level floor(128 j / i), and a level's mass is spread evenly over its non-empty bins. A candidate whose bin i - 1 is
+empty while there is mass beyond it diverges infinitely. The smallest KL(P || Q) wins, the largest i among equals, and
+amax is (i + 0.5) bin widths.
+
+The range of the bins decides which of several shallow minima wins. TensorRT's own range is max |x| of its first batch,
+doubled as later batches need: `calib.first_batch` keeps such a histogram. `entropy_amax` is independent of order: it
+searches several grids whose ranges lie where TensorRT's may lie, and takes the median.
 """
 
 from __future__ import annotations
+
+import math
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 2048
+SEARCH_BINS = 2048
 LEVELS = 128
-_TIE = 1e-12  # nats: divergences closer than this differ by rounding only
+MIN_KEPT = 0.95  # share of the mass that amax keeps at least; TensorRT never clipped over 1.1 % of any tensor seen
+_TIE = 1e-12  # nats: above the rounding of the sums (1e-14), below any gap between candidates seen (1e-8)
 
 
-def rebinned(counts: NDArray[np.int64], width: float, limit: float, bins: int = BINS) -> NDArray[np.float64]:
-    """Counts on another grid: `bins` equal bins over [0, limit]; a count is spread evenly over its bin.
+def entropy_amax_from_counts(counts: NDArray[np.int64], width: float, min_kept: float = 0.0) -> float:
+    """The search on one grid.
 
     Args:
-        counts: Counts by magnitude, bin i holding [i * width, (i + 1) * width).
+        counts: int64 [SEARCH_BINS], counts by magnitude from zero.
         width: Width of a bin, activation units.
-        limit: Upper edge of the new grid, activation units; nothing may lie above it.
-        bins: Number of bins of the new grid.
+        min_kept: Candidates that keep less than this share of the mass are left out. A candidate that keeps a single
+            occupied bin has no divergence at all, so where the smallest |x| is above a sixteenth of the largest (a
+            sigmoid gate), the bare rule would clip everything to the smallest.
+
+    Returns:
+        amax in activation units; 0 when every candidate is empty.
     """
-    cumulative = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
-    last = int(np.flatnonzero(counts)[-1]) if counts.any() else 0
-    edges = np.arange(len(counts) + 1) * width
-    edges[last + 1 :] = np.maximum(limit, edges[last]) + np.arange(len(counts) - last) * width
-    return np.diff(np.interp(np.linspace(0.0, limit, bins + 1), edges, cumulative))
+    best = _best_candidate(np.ascontiguousarray(counts, np.int64), LEVELS, min_kept)
+    return (best + 0.5) * width if best > 0 else 0.0
+
+
+def entropy_amax_from_fine_counts(counts: NDArray[np.int64], width: float) -> float:
+    """The search on several grids made of whole bins of a finer histogram; the median of their answers.
+
+    The grids' ranges run from the largest magnitude to twice that: max |x| of a first batch, doubled until it holds all
+    data, lies there. Joining whole bins keeps counts exact: sharing bins out would fill bins that are empty, which the
+    number of non-empty bins in a level feels.
+
+    Args:
+        counts: int64 [n], counts by magnitude from zero; the largest magnitude in the upper half for full resolution.
+        width: Width of a bin, activation units.
+
+    Returns:
+        amax in activation units; 0 when nothing but zeros was counted.
+    """
+    occupied = np.flatnonzero(counts)
+    if not len(occupied):
+        return 0.0
+    used = int(occupied[-1]) + 1
+    smallest = -(-used // SEARCH_BINS)
+    factors = np.arange(smallest, max(round(2 * used / SEARCH_BINS), smallest) + 1)
+    if len(factors) % 2 == 0:
+        factors = factors[1:]  # an odd number of answers has a middle one
+    answers = [entropy_amax_from_counts(_joined(counts, int(f)), float(f * width), MIN_KEPT) for f in factors]
+    return float(np.median(answers))
+
+
+def _joined(counts: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
+    """Counts on SEARCH_BINS bins, each of `factor` old ones."""
+    whole = np.zeros(SEARCH_BINS * factor, np.int64)
+    kept = min(len(whole), len(counts))
+    whole[:kept] = counts[:kept]
+    return np.asarray(whole.reshape(SEARCH_BINS, factor).sum(axis=1), np.int64)
 
 
 @numba.njit(nogil=True, cache=True)
-def _best_candidate(counts: NDArray[np.float64], levels: int) -> int:
-    """The i in levels..len(counts) with the smallest KL(P || Q), the last one where several are equal.
+def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> int:
+    """The i in levels..len(counts) with the smallest KL(P || Q); -1 when all candidates are empty.
 
-    Equal ones occur where values are few: with a single non-empty bin kept, P and Q are the same whatever is clipped.
+    With A the kept mass, T the tail, N = A + T, b the mass of bin i - 1, S and C the mass and the number of non-empty
+    bins of a level, c the mass of a bin:
+
+        N KL = N log(A / N) + [(b + T) log(b + T) - b log b - T log(S / C of the last level)]
+               + sum over levels of [sum of c log c - S log(S / C)]
+
+    All sums are differences of prefix sums. Every level's bracket is at least 0, so a candidate is dropped as soon as
+    its partial sum passes the best one.
     """
     bins = counts.size
-    mass = np.zeros(bins + 1)  # prefix sums: of counts, of non-empty bins, of c log c
-    filled = np.zeros(bins + 1)
-    entropy = np.zeros(bins + 1)
+    mass, entropy = np.zeros(bins + 1), np.zeros(bins + 1)
+    filled = np.zeros(bins + 1, np.int64)
+    logs = np.zeros(bins + 1)
     for j in range(bins):
-        c = counts[j]
+        c = float(counts[max(j, 1)])
         mass[j + 1] = mass[j] + c
-        filled[j + 1] = filled[j] + (1.0 if c > 0 else 0.0)
-        entropy[j + 1] = entropy[j] + (c * np.log(c) if c > 0 else 0.0)
+        filled[j + 1] = filled[j] + (1 if c > 0 else 0)
+        entropy[j + 1] = entropy[j] + (c * math.log(c) if c > 0 else 0.0)
+        logs[j + 1] = math.log(j + 1.0)
     total = mass[bins]
-    best, smallest = bins, np.inf
-    for i in range(levels, bins + 1):
-        tail = total - mass[i]
-        last = counts[i - 1] + tail
-        if mass[i] <= 0 or (last > 0 and counts[i - 1] <= 0):
-            continue  # Q has no mass where P has some: the divergence is infinite
-        p_log_p = entropy[i - 1] + (last * np.log(last) if last > 0 else 0.0)
-        p_log_q = 0.0
+    divergences = np.full(bins + 1, np.inf)
+    smallest = np.inf
+    for i in range(bins, levels - 1, -1):  # from the top: good candidates come early, so most others are dropped early
+        kept, tail, last = mass[i], total - mass[i], mass[i] - mass[i - 1]
+        if kept <= 0 or (last <= 0 < tail) or kept < min_kept * total:
+            continue
+        divergence = math.log(kept / total)
+        if tail > 0:
+            start = _level_start(levels - 1, i, levels)
+            level_log = math.log(kept - mass[start]) - logs[filled[i] - filled[start]]
+            joint = last + tail
+            divergence += (joint * math.log(joint) - last * math.log(last) - tail * level_log) / total
         start = 0
         for level in range(levels):
-            stop = (level + 1) * i // levels
-            kept = mass[stop] - mass[start]
-            if kept > 0:
-                q = np.log(kept / (filled[stop] - filled[start]))
-                p_log_q += (kept + (tail if level == levels - 1 else 0.0)) * q
+            stop = _level_start(level + 1, i, levels)
+            count = filled[stop] - filled[start]
+            if count > 1:  # a level of one bin is exact
+                level_mass = mass[stop] - mass[start]
+                spread = level_mass * (math.log(level_mass) - logs[count])
+                divergence += (entropy[stop] - entropy[start] - spread) / total
+                if divergence > smallest + 2 * _TIE:
+                    break
             start = stop
-        divergence = (p_log_p - p_log_q) / total + np.log(mass[i] / total)
-        if divergence <= smallest + _TIE:
-            best, smallest = i, min(divergence, smallest)
-    return best
+        divergences[i] = divergence
+        smallest = min(smallest, divergence)
+    for i in range(bins, levels - 1, -1):
+        if divergences[i] <= smallest + _TIE and divergences[i] < np.inf:
+            return i
+    return -1
 
 
-def entropy_amax_from_counts(counts: NDArray[np.float64], width: float) -> float:
-    """The search over one grid of BINS bins of |x| from zero; returns amax in activation units."""
-    searched = counts.copy()
-    searched[0] = searched[1]
-    return float((_best_candidate(searched, LEVELS) + 0.5) * width)
+@numba.njit(nogil=True, cache=True, inline="always")
+def _level_start(level: int, bins: int, levels: int) -> int:
+    """The first bin j with floor(levels * j / bins) >= level."""
+    return (level * bins + levels - 1) // levels

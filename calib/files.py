@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -56,6 +57,9 @@ class Transaction:
         for name in self._names:
             with (self._scratch / name).open("rb") as file:
                 os.fsync(file.fileno())
+        for name in self._names:  # the one way a rename on the same disk fails; seen before the first of them
+            if (self.folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"'{name}' is a folder there")
         for name in self._names:
             (self._scratch / name).replace(self.folder / name)
         if os.name == "posix":
@@ -81,6 +85,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    if folder.exists() and not folder.is_dir():
+        raise CalibrationError(f"{folder}: expected a folder to write to, found a file; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)

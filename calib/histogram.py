@@ -3,12 +3,13 @@
 Bins have width 2^k and start at zero. When a value falls outside, the width is doubled by adding neighbouring bins;
 edges nest, so this is exact, and the smallest width that holds the largest magnitude is the one that remains. The
 result therefore depends on the set of values alone: any batch size, order, shard or merge gives the same counts, and
-memory does not grow with the number of images. The signs are counted apart, so that the histogram of a Relu's or a
-Clip's output follows from that of its input.
+memory does not grow with the number of images. Negative and other values are counted apart, each with a width of its
+own, so that the histogram of a Relu's or a Clip's output follows exactly from that of its input.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 
@@ -18,12 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from calib import _kernels as kernels
 from calib.errors import CalibrationError, NonFiniteError
 
-BINS = 8192  # for each sign; a power of two: at least the upper half of them is in use, 2^-12 of the range each
+BINS = 8192  # for each sign; a power of two: the largest magnitude lies in the upper half of them
+_SIGNS = (kernels.NEGATIVE, kernels.POSITIVE)
 
 
 def _empty_state() -> NDArray[np.int64]:
-    state = np.zeros(5, np.int64)
-    state[kernels.EXPONENT] = kernels.UNSET
+    state = np.zeros(kernels.STATE_SLOTS, np.int64)
+    state[: kernels.ZEROS] = kernels.UNSET
     return state
 
 
@@ -38,13 +40,20 @@ def _key_from_value(value: float) -> int:
     return bits if bits >= 0 else bits ^ 0x7FFFFFFF
 
 
+def _accumulate(values: ArrayLike, limit: float, counts: NDArray[np.int64], state: NDArray[np.int64]) -> None:
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    index = kernels.accumulate(flat, flat.view(np.int32), limit, counts, state)
+    if index >= 0:
+        raise NonFiniteError(f"value {index} is {flat[index]}, expected a finite number", index=index)
+
+
 @dataclass
 class Histogram:
     """Counts of one tensor's values, by sign and magnitude, with the exact extremes beside them.
 
     Attributes:
-        signed_counts: int64 [2, BINS]; row 0 negative values, row 1 zero and positive ones. Bin i holds magnitudes in
-            [i * width, (i + 1) * width).
+        signed_counts: int64 [2, BINS]; row 0 negative values, row 1 zero and positive ones. Bin i of a row holds
+            magnitudes in [i * width, (i + 1) * width) of that row's width, see `widths`.
     """
 
     signed_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
@@ -56,36 +65,52 @@ class Histogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
         """
-        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        index = kernels.accumulate(flat, flat.view(np.int32), self.signed_counts, self._state)
-        if index >= 0:
-            raise NonFiniteError(f"value {index} is {flat[index]}, expected a finite number", index=index)
+        _accumulate(values, math.inf, self.signed_counts, self._state)
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of values together; neither operand is changed."""
-        small, large = sorted((self, other), key=lambda h: int(h._state[kernels.EXPONENT]))
-        counts, state = small.signed_counts, small._state.copy()
-        exponent = int(large._state[kernels.EXPONENT])
-        if state[kernels.EXPONENT] != kernels.UNSET:
-            counts = _folded(counts, exponent - int(state[kernels.EXPONENT]))
-        state[kernels.EXPONENT] = exponent
-        state[kernels.ZEROS] += large._state[kernels.ZEROS]
-        if state[kernels.STARTED] and large._state[kernels.STARTED]:
-            state[kernels.MIN_KEY] = min(state[kernels.MIN_KEY], large._state[kernels.MIN_KEY])
-            state[kernels.MAX_KEY] = max(state[kernels.MAX_KEY], large._state[kernels.MAX_KEY])
-        elif large._state[kernels.STARTED]:
-            state[kernels.MIN_KEY :] = large._state[kernels.MIN_KEY :]
-        return Histogram(counts + large.signed_counts, state)
+        counts, state = np.empty_like(self.signed_counts), self._state.copy()
+        for sign in _SIGNS:
+            counts[sign], state[sign] = _joined_rows(self, other, sign)
+        state[kernels.ZEROS] += other._state[kernels.ZEROS]
+        if self._state[kernels.STARTED] and other._state[kernels.STARTED]:
+            state[kernels.MIN_KEY] = min(state[kernels.MIN_KEY], other._state[kernels.MIN_KEY])
+            state[kernels.MAX_KEY] = max(state[kernels.MAX_KEY], other._state[kernels.MAX_KEY])
+        elif other._state[kernels.STARTED]:
+            state[kernels.MIN_KEY :] = other._state[kernels.MIN_KEY :]
+        return Histogram(counts, state)
+
+    def rectified(self) -> Histogram:
+        """The histogram of max(x, 0), as counting those values would give it."""
+        negative = int(self.signed_counts[kernels.NEGATIVE].sum())
+        counts, state = self.signed_counts.copy(), self._state.copy()
+        counts[kernels.NEGATIVE] = 0
+        counts[kernels.POSITIVE, 0] += negative
+        state[kernels.NEGATIVE] = kernels.UNSET
+        state[kernels.ZEROS] += negative
+        for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
+            state[slot] = _key_from_value(max(value, 0.0))
+        return Histogram(counts, state)
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Widths of the bins of negative and of other values, activation units; powers of two."""
+        negative, positive = (2.0 ** max(int(self._state[sign]), kernels.MIN_EXPONENT) for sign in _SIGNS)
+        return negative, positive
 
     @property
     def width(self) -> float:
-        """Width of a bin, activation units; a power of two."""
-        return float(2.0 ** max(int(self._state[kernels.EXPONENT]), kernels.MIN_EXPONENT))
+        """Width of the bins of `counts`, activation units: the larger of `widths`."""
+        return max(self.widths)
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """int64 [BINS]: how many values have a magnitude in each bin; zeros are in bin 0."""
-        return np.asarray(self.signed_counts.sum(axis=0), np.int64)
+        """int64 [BINS]: how many values have a magnitude in each bin of `width`; zeros are in bin 0."""
+        exponent = int(self._state[list(_SIGNS)].max())
+        total = np.zeros(BINS, np.int64)
+        for sign in _SIGNS:
+            total += _folded(self.signed_counts[sign], exponent, int(self._state[sign]))
+        return total
 
     @property
     def count(self) -> int:
@@ -114,46 +139,109 @@ class Histogram:
 
     @classmethod
     def from_parts(
-        cls, signed_counts: NDArray[np.int64], *, width: float, zeros: int, minimum: float, maximum: float
+        cls,
+        signed_counts: NDArray[np.int64],
+        *,
+        widths: tuple[float, float],
+        zeros: int,
+        minimum: float,
+        maximum: float,
     ) -> Histogram:
-        """Rebuild a histogram from what `signed_counts`, `width`, `zeros`, `min` and `max` gave.
+        """Rebuild a histogram from what `signed_counts`, `widths`, `zeros`, `min` and `max` gave.
 
         Raises:
             CalibrationError: The parts contradict each other.
         """
-        exponent = round(np.log2(width)) if width > 0 else 0
-        if signed_counts.shape != (2, BINS) or (signed_counts < 0).any() or width != 2.0**exponent:
+        exponents = [round(math.log2(width)) if 0 < width < math.inf else 0 for width in widths]
+        if signed_counts.shape != (2, BINS) or (signed_counts < 0).any() or [2.0**e for e in exponents] != list(widths):
             raise CalibrationError(
-                f"expected counts of shape (2, {BINS}), none negative, and a bin width that is a power of two; "
-                f"found shape {signed_counts.shape}, width {width}"
+                f"expected counts of shape (2, {BINS}), none negative, and bin widths that are powers of two; "
+                f"found shape {signed_counts.shape}, widths {widths}"
             )
-        started = bool(signed_counts.any())
-        if not (minimum <= maximum and max(abs(minimum), abs(maximum)) < BINS * width and zeros >= 0):
+        ranges = [BINS * width for width in widths]
+        if not (minimum <= maximum and -ranges[0] < minimum and maximum < ranges[1]):
             raise CalibrationError(
-                f"expected min <= max, both within {BINS} bins of {width}; found min {minimum}, max {maximum}"
+                f"expected min <= max, both within {BINS} bins of {widths}; found min {minimum}, max {maximum}"
             )
-        unset = minimum == 0 == maximum
-        state = np.array(
-            [
-                kernels.UNSET if unset else exponent,
-                zeros,
-                _key_from_value(minimum) if started else 0,
-                _key_from_value(maximum) if started else 0,
-                int(started),
-            ],
-            np.int64,
-        )
+        first_bin, others = int(signed_counts[kernels.POSITIVE, 0]), int(signed_counts.sum()) - zeros
+        if not 0 <= zeros <= first_bin or (others > 0) != bool(minimum or maximum):
+            raise CalibrationError(
+                f"expected counts of {zeros} zeros and of values from {minimum} to {maximum}, found {first_bin} values "
+                f"in the bin of zero and {others} others"
+            )
+        state = _empty_state()
+        for sign, seen in ((kernels.NEGATIVE, minimum < 0), (kernels.POSITIVE, maximum > 0)):
+            state[sign] = exponents[sign] if seen else kernels.UNSET
+        state[kernels.ZEROS] = zeros
+        if signed_counts.any():
+            state[kernels.MIN_KEY :] = _key_from_value(minimum), _key_from_value(maximum), 1
         return cls(np.ascontiguousarray(signed_counts, np.int64), state)
 
 
-def _folded(counts: NDArray[np.int64], times: int) -> NDArray[np.int64]:
-    """Counts with the bin width doubled `times` times."""
+class SplitHistogram:
+    """Counts values up to a limit and those above it apart, in one pass.
+
+    A tensor and its Clip(0, limit) then both have the histogram that counting each of them would give, bit for bit.
+
+    Attributes:
+        limit: Upper bound of the Clip, over zero; infinity for none.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = float(np.float32(limit))
+        self._counts = np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64)
+        self._state = _empty_state()
+
+    def add(self, values: ArrayLike) -> None:
+        """Count values of any shape.
+
+        Raises:
+            NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
+        """
+        _accumulate(values, self.limit, self._counts, self._state)
+
+    def whole(self) -> Histogram:
+        """The histogram of the values."""
+        counts, state = self._counts[:2].copy(), self._state.copy()
+        if len(self._counts) > 2:
+            above, below = int(state[kernels.ABOVE]), int(state[kernels.POSITIVE])
+            widest = max(above, below)
+            counts[kernels.POSITIVE] = _folded(counts[kernels.POSITIVE], widest, below)
+            counts[kernels.POSITIVE] += _folded(self._counts[kernels.ABOVE], widest, above)
+            state[kernels.POSITIVE] = widest
+        state[kernels.ABOVE] = kernels.UNSET
+        return Histogram(counts, state)
+
+    def clipped(self) -> Histogram:
+        """The histogram of the values clipped to [0, limit]."""
+        counts, state = self._counts[:2].copy(), self._state.copy()
+        state[kernels.ABOVE] = kernels.UNSET
+        for slot in (kernels.MIN_KEY, kernels.MAX_KEY):
+            state[slot] = min(int(state[slot]), _key_from_value(self.limit))
+        kept = Histogram(counts, state).rectified()
+        at_limit = int(self._counts[kernels.ABOVE].sum()) if len(self._counts) > 2 else 0
+        if at_limit:  # then the positive row is as wide as the limit needs
+            kept.signed_counts[kernels.POSITIVE, int(self.limit / kept.widths[1])] += at_limit
+        return kept
+
+
+def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArray[np.int64], int]:
+    """Counts of one sign of two histograms together, and their exponent."""
+    exponents = int(first._state[sign]), int(second._state[sign])
+    widest = max(exponents)
+    rows = (_folded(h.signed_counts[sign], widest, e) for h, e in zip((first, second), exponents, strict=True))
+    return np.asarray(sum(rows), np.int64), widest
+
+
+def _folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
+    """A row with bins of width 2^exponent, at least its own width; a row of zeros alone fits any."""
+    times = 0 if own == kernels.UNSET else exponent - own
     if times == 0:
-        return counts
-    folded = np.zeros_like(counts)
+        return row
+    folded = np.zeros_like(row)
     if times >= int(np.log2(BINS)):
-        folded[:, 0] = counts.sum(axis=1)
+        folded[0] = row.sum()
         return folded
     kept = BINS >> times
-    folded[:, :kept] = counts.reshape(2, kept, 1 << times).sum(axis=2)
+    folded[:kept] = row.reshape(kept, 1 << times).sum(axis=1)
     return folded

@@ -7,6 +7,7 @@ the two files beside it, so that a file that was edited, swapped or half replace
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -137,14 +138,34 @@ def write_calibration(calibration: Calibration, cache: Path) -> None:
     text = text_from_cache(calibration.cache)
     with Transaction(cache.parent) as files:
         files.stage(cache.name).write_text(text, encoding="utf-8", newline="\n")
-        statistics_path = files.stage(statistics_name)
-        write_statistics(calibration.statistics, statistics_path)
+        statistics = _hdf5_from_statistics(calibration.statistics)
+        files.stage(statistics_name).write_bytes(statistics)
         digests = {
             cache.name: hashlib.sha256(text.encode()).hexdigest(),
-            statistics_name: _sha256(statistics_path),
+            statistics_name: hashlib.sha256(statistics).hexdigest(),
         }
         document = _document_from_calibration(calibration, digests)
         files.stage(provenance_name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _hdf5_from_statistics(statistics: Statistics) -> bytes:
+    """The statistics file's contents. HDF5 writes into memory: when a disk fills up under it, it ends the process."""
+    buffer = io.BytesIO()
+    write_statistics(statistics, buffer)
+    return buffer.getvalue()
+
+
+def foreign_file(cache: Path) -> Path | None:
+    """The first file in the places of a cache and its two companions that was not written as one of the three.
+
+    None when writing a calibration there replaces nothing else's file: all are absent, or the provenance names them.
+    """
+    provenance, statistics = sidecar_paths(cache)
+    try:
+        owned = {cache.name, statistics.name} <= set(json.loads(provenance.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        owned = False
+    return None if owned else next((path for path in (cache, provenance, statistics) if path.exists()), None)
 
 
 def read_calibration(cache: Path) -> Calibration:
@@ -157,12 +178,13 @@ def read_calibration(cache: Path) -> Calibration:
     contents = read_cache(cache)
     try:
         document = json.loads(provenance_path.read_text(encoding="utf-8"))
-        digests, source = document["files"], document["source"]
+        digests, source = _mapping(document, "files"), _mapping(document, "source")
         images = tuple(ImageRecord(*image) for image in source["images"])
         quarantined = tuple((item[0], item[1]) for item in source["quarantined"])
-        parsed = Source(source["model"], source["data"], source["preprocessing"], images, source["paths"], quarantined)
-        algorithm, parameters, versions = document["algorithm"], document["parameters"], document["versions"]
-        schema = document["schema"]
+        paths, preprocessing = _mapping(source, "paths"), _mapping(source, "preprocessing")
+        parsed = Source(source["model"], source["data"], preprocessing, images, paths, quarantined)
+        algorithm, schema = document["algorithm"], document["schema"]
+        parameters, versions = _mapping(document, "parameters"), _mapping(document, "versions")
     except OSError as error:
         raise CacheError(
             f"{provenance_path}: the cache's provenance cannot be read ({error.strerror}); "
@@ -183,6 +205,14 @@ def read_calibration(cache: Path) -> Calibration:
     except CalibrationError as error:
         raise CacheError(str(error)) from error
     return Calibration(contents, algorithm, parameters, parsed, statistics, versions)
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A part of the provenance that must hold names and values."""
+    if not isinstance(document[key], dict):
+        raise TypeError(f"'{key}': expected an object, found {document[key]!r:.40}")
+    part: dict[str, Any] = document[key]
+    return part
 
 
 def _document_from_calibration(calibration: Calibration, digests: Mapping[str, str]) -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from calib.entropy import SEARCH_BINS
 from calib.errors import CalibrationError, NonFiniteError
+from calib.first_batch import FirstBatchHistogram
 from calib.histogram import BINS, Histogram
 
 FORMAT = "calib-statistics-1"
@@ -17,10 +20,19 @@ FORMAT = "calib-statistics-1"
 
 @dataclass
 class Statistics:
-    """Histograms by tensor name, and how many images they come from."""
+    """Histograms by tensor name, and how many images they come from.
+
+    Attributes:
+        histograms: Independent of batches and order.
+        images: How many images.
+        first_batch: Histograms on TensorRT's grid, which depend on the first batch; None when they were not collected.
+        first_batch_size: Images in that first batch.
+    """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
     images: int = 0
+    first_batch: dict[str, FirstBatchHistogram] | None = None
+    first_batch_size: int = 0
 
     def reserve(self, tensors: Iterable[str]) -> None:
         """Make the tensors known in this order, so that `add` may then be called from threads."""
@@ -41,33 +53,38 @@ class Statistics:
     def merged(self, other: Statistics) -> Statistics:
         """Statistics of both sets of images together, exactly as one pass over all of them would give.
 
+        Histograms that depend on the first batch cannot be merged and are left out.
+
         Raises:
             CalibrationError: The two do not hold the same tensors.
         """
+        if not (self.histograms and other.histograms):
+            return self if self.histograms else other
         different = sorted(set(self.histograms) ^ set(other.histograms))
-        if self.histograms and other.histograms and different:
+        if different:
             raise CalibrationError(
                 f"cannot merge statistics of different models: {len(different)} tensors are in one of them only, "
                 f"'{different[0]}' first; collect both with the same model"
             )
-        empty = Histogram()
-        names = self.histograms or other.histograms
-        histograms = {
-            name: self.histograms.get(name, empty).merged(other.histograms.get(name, empty)) for name in names
-        }
+        histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
         return Statistics(histograms, self.images + other.images)
 
 
-def write_statistics(statistics: Statistics, path: Path, extra: Mapping[str, ArrayLike] | None = None) -> None:
-    """Write statistics as HDF5 (compressed; about 10 kB a tensor). `extra` holds further data sets, by name."""
+def write_statistics(statistics: Statistics, target: Path | BinaryIO) -> None:
+    """Write statistics as HDF5, compressed: about 10 kB a tensor.
+
+    Args:
+        statistics: What to write.
+        target: A path, or an open binary file.
+    """
     import h5py
 
     histograms = list(statistics.histograms.values())
-    with h5py.File(path, "w") as file:
+    with h5py.File(target, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["images"] = statistics.images
         file.create_dataset("tensor", data=list(statistics.histograms), dtype=h5py.string_dtype())
-        file.create_dataset("width", data=np.array([h.width for h in histograms], np.float64))
+        file.create_dataset("width", data=np.array([h.widths for h in histograms], np.float64).reshape(-1, 2))
         file.create_dataset("zeros", data=np.array([h.zeros for h in histograms], np.int64))
         file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
         file.create_dataset("max", data=np.array([h.max for h in histograms], np.float64))
@@ -77,8 +94,17 @@ def write_statistics(statistics: Statistics, path: Path, extra: Mapping[str, Arr
         )
         for i, histogram in enumerate(histograms):
             counts[i] = histogram.signed_counts
-        for name, data in (extra or {}).items():
-            file.create_dataset(name, data=data)
+        if statistics.first_batch is not None:
+            first = [statistics.first_batch[name] for name in statistics.histograms]
+            file.attrs["first_batch_size"] = statistics.first_batch_size
+            file.create_dataset("first_batch_limit", data=np.array([h.limit for h in first], np.float64))
+            file.create_dataset(
+                "first_batch_counts",
+                data=np.array([h.counts for h in first], np.int64).reshape(-1, SEARCH_BINS),
+                compression="gzip",
+                compression_opts=1,
+                shuffle=True,
+            )
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -98,12 +124,28 @@ def read_statistics(path: Path) -> Statistics:
             counts = file["signed_counts"]
             histograms = {
                 name: Histogram.from_parts(
-                    counts[i], width=float(width), zeros=int(zeros), minimum=float(low), maximum=float(high)
+                    counts[i],
+                    widths=(float(width[0]), float(width[1])),
+                    zeros=int(zeros),
+                    minimum=float(low),
+                    maximum=float(high),
                 )
                 for i, (name, width, zeros, low, high) in enumerate(parts)
             }
-            return Statistics(histograms, int(file.attrs["images"]))
+            first, size = _read_first_batch(file, names)
+            return Statistics(histograms, int(file.attrs["images"]), first, size)
     except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, CalibrationError):
+        if isinstance(error, CalibrationError) and str(path) in str(error):
             raise
         raise CalibrationError(f"{path}: cannot be read as statistics ({error}); recalibrate") from error
+
+
+def _read_first_batch(
+    file: Any,  # noqa: ANN401 - h5py has no types
+    names: list[str],
+) -> tuple[dict[str, FirstBatchHistogram] | None, int]:
+    if "first_batch_counts" not in file:
+        return None, 0
+    parts = zip(names, file["first_batch_counts"], file["first_batch_limit"], strict=True)
+    histograms = {name: FirstBatchHistogram.from_parts(counts, float(limit)) for name, counts, limit in parts}
+    return histograms, int(file.attrs["first_batch_size"])

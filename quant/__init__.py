@@ -11,9 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quant.activations import collect_statistics
     from quant.errors import BuildError, ModelError, QuantError
     from quant.graph import OnnxModel, load_model
-    from quant.onnxruntime_backend import collect_statistics
     from quant.pipeline import run
     from quant.qdq import qdq_model_from_amax, quantizable_tensors
     from quant.settings import RunSettings
@@ -24,7 +24,7 @@ _MODULES = {
     "QuantError": "errors",
     "OnnxModel": "graph",
     "load_model": "graph",
-    "collect_statistics": "onnxruntime_backend",
+    "collect_statistics": "activations",
     "run": "pipeline",
     "qdq_model_from_amax": "qdq",
     "quantizable_tensors": "qdq",

@@ -69,17 +69,23 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self) -> None:
+    def __init__(self, memory_limit: int | None = None) -> None:
+        """Find ONNX Runtime.
+
+        Args:
+            memory_limit: Bytes of activations that calibration may hold at a time; None for the default.
+        """
         import onnxruntime
 
+        self._memory_limit = memory_limit
         self.version: str = onnxruntime.__version__
         self.device = _processor()
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
         """Stream the calibrator's batches through the model and give it the activations."""
-        from quant.onnxruntime_backend import collect_statistics
+        from quant.activations import MEMORY_LIMIT, collect_statistics
 
-        collect_statistics(model, calibrator, advance)
+        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit or MEMORY_LIMIT)
 
     def build(self, model: OnnxModel, precision: str, amax: Mapping[str, float] | None = None) -> Build:
         """FP32 as it is, FP16 by typing the model, INT8 as explicit Q/DQ.

@@ -7,28 +7,31 @@ with scales of another algorithm (they are computed anew, no image is read); cal
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import calib
-from calib.algorithms import Algorithm, algorithm_from_name
+from calib.algorithms import Algorithm, Entropy, Percentile, algorithm_from_name
 from calib.cache import CalibrationCache, cache_from_amax, coverage, read_cache
-from calib.calibrator import calibrator_from_name
+from calib.calibrator import amax_from_statistics, calibrator_from_name
 from calib.errors import CacheError
 from calib.provenance import (
     Calibration,
     ImageRecord,
     Source,
     differences,
+    foreign_file,
     read_calibration,
     sidecar_paths,
     write_calibration,
 )
 from calib.statistics import Statistics
 from datasets import identify
-from datasets.identity import ImageIdentity
+from datasets.errors import UnreadableImageError
+from datasets.identity import DataIdentity, ImageIdentity
 from quant.backend import Backend
 from quant.console import Console
 from quant.data import RunData
@@ -85,7 +88,7 @@ def obtain_calibration(
         DatasetError: Too many images cannot be read.
     """
     start = time.perf_counter()
-    algorithm = algorithm_from_name(settings.algo, settings.percentile)
+    algorithm = algorithm_from_name(settings.algo, settings.percentile, match_tensorrt=settings.match_tensorrt)
     path = settings.cache_path
     if settings.trust_cache:
         cache = trusted_cache(path, model, algorithm)
@@ -93,7 +96,7 @@ def obtain_calibration(
         return CalibrationResult(cache, path, "trusted", None, time.perf_counter() - start, None, (), None)
     stored = _stored_calibration(settings, console)
     source = _source_of(model, data, stored)
-    problems = differences(stored.source, source) if stored is not None else ["there is none"]
+    problems = _problems(stored, source, algorithm, settings) if stored is not None else ["there is none"]
     if stored is not None and not problems:
         how, calibration = "reused", stored
         if not stored.matches(algorithm):
@@ -121,6 +124,17 @@ def obtain_calibration(
     )
 
 
+def _problems(stored: Calibration, source: Source, algorithm: Algorithm, settings: RunSettings) -> list[str]:
+    """Why a stored calibration does not serve this run, a line each."""
+    problems = differences(stored.source, source)
+    if isinstance(algorithm, Entropy) and algorithm.match_tensorrt:
+        found = stored.statistics.first_batch_size
+        wanted = min(settings.batch_size, stored.statistics.images)
+        if found != wanted:
+            problems.append(f"statistics with another first batch (of {found or 'no'} images, now {wanted})")
+    return problems
+
+
 def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> CalibrationCache:
     """A cache without provenance, checked as far as it can be: format, scales, algorithm, and that it fits the model.
 
@@ -130,6 +144,11 @@ def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> Calibra
     cache = read_cache(path)
     if cache.algo != algorithm.name:
         raise CacheError(f"{path}:1: expected a cache of {algorithm.name}, found {cache.algo}; choose with --algo")
+    if isinstance(algorithm, Percentile) and not math.isclose(cache.percentile or 0, algorithm.percentile):
+        raise CacheError(
+            f"{path}:1: expected percentile {algorithm.percentile:g}, found {cache.percentile:g}; "
+            "choose with --percentile"
+        )
     try:
         needed = quantizable_tensors(model.proto)
     except BuildError:
@@ -152,6 +171,8 @@ def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> Calibra
 def _stored_calibration(settings: RunSettings, console: Console) -> Calibration | None:
     """The calibration on disk; None when there is none, or one that may be replaced."""
     path = settings.cache_path
+    if settings.cache is not None:
+        _refuse_foreign_files(path)
     if not path.exists():
         if settings.cache_only:
             raise CacheError(f"{path}: expected a calibration cache, found none; leave out --cache-only to calibrate")
@@ -161,20 +182,29 @@ def _stored_calibration(settings: RunSettings, console: Console) -> Calibration 
     except CacheError as error:
         if settings.cache_only:
             raise
-        if settings.cache is not None and not sidecar_paths(path)[0].exists():
-            # Named by the user and not written by this tool: it is not ours to overwrite.
-            raise CacheError(
-                f"{path}: has no provenance ({sidecar_paths(path)[0].name}) beside it, so it is not known to fit; "
-                "use it with --trust-cache, or give another --cache to write to"
-            ) from error
         console.warn(f"{error} - recalibrating")
         return None
+
+
+def _refuse_foreign_files(path: Path) -> None:
+    """Files that the user's --cache names, and that this tool did not write, are not ours to overwrite."""
+    foreign, provenance = foreign_file(path), sidecar_paths(path)[0]
+    if foreign == path and not provenance.exists():
+        raise CacheError(
+            f"{path}: has no provenance ({provenance.name}) beside it, so it is not known to fit; "
+            "use it with --trust-cache, or give another --cache to write to"
+        )
+    if foreign is not None:
+        raise CacheError(
+            f"{foreign}: expected no file, or one that {provenance.name} names, as {path.name} and the files beside it "
+            "would replace it; give another --cache to write to"
+        )
 
 
 def _source_of(model: OnnxModel, data: RunData, stored: Calibration | None) -> Source:
     """What this run's calibration would be made from; contents that did not change are not read again."""
     known = stored.source.images if stored is not None else ()
-    identity = identify(data.source, data.selection, [ImageIdentity(r.name, r.fingerprint, r.sha256) for r in known])
+    identity = _identity_of(data, [ImageIdentity(r.name, r.fingerprint, r.sha256) for r in known])
     preprocessing = data.preprocessing.to_dict() if data.preprocessing is not None else {}
     return Source(
         model=model.sha256,
@@ -183,6 +213,23 @@ def _source_of(model: OnnxModel, data: RunData, stored: Calibration | None) -> S
         images=tuple(ImageRecord(e.name, e.fingerprint, e.sha256) for e in identity.entries),
         paths={"model": str(model.path), "data": str(data.source.path)},
     )
+
+
+def _identity_of(data: RunData, known: Sequence[ImageIdentity]) -> DataIdentity:
+    """Identity of the calibration images; one without any contents (a dead link) is left out, as the stream does."""
+    try:
+        return identify(data.source, data.selection, known)
+    except UnreadableImageError:
+        return identify(data.source, [index for index in data.selection if _has_contents(data, index)], known)
+
+
+def _has_contents(data: RunData, index: int) -> bool:
+    try:
+        data.source.fingerprint(index)
+        data.source.content(index)
+    except UnreadableImageError:
+        return False
+    return True
 
 
 def _calibrated(
@@ -195,7 +242,9 @@ def _calibrated(
     source: Source,
 ) -> Calibration:
     stream = data.calibration_stream(settings)
-    calibrator = calibrator_from_name(settings.algo, stream, percentile=settings.percentile)
+    calibrator = calibrator_from_name(
+        settings.algo, stream, percentile=settings.percentile, match_tensorrt=settings.match_tensorrt
+    )
     with console.task("Calibrating", stream.images) as advance:
         backend.collect(model, calibrator, advance)
     return Calibration(
@@ -216,7 +265,7 @@ def _calibrated(
 
 
 def _recomputed(stored: Calibration, source: Source, algorithm: Algorithm) -> Calibration:
-    amax = {name: algorithm.amax(histogram) for name, histogram in stored.statistics.histograms.items()}
+    amax = amax_from_statistics(stored.statistics, algorithm)
     return Calibration(
         cache=cache_from_amax(amax, algorithm),
         algorithm=algorithm.name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import BatchStream, ImageSource, Preprocessing, open_source, sample_indices
+from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open_source, sample_indices
 from datasets.source import TensorSource
 from quant.console import Console
 from quant.errors import ModelError, QuantError
@@ -103,8 +103,13 @@ def _bound_preprocessing(source: AnySource, settings: RunSettings, model: OnnxMo
             f"{model.path}: has {len(model.inputs)} inputs ({', '.join(info.name for info in model.inputs)}), and "
             "images give one; pack the data as HDF5 with one data set an input, named like it, and give it with --data"
         )
-    info = model.inputs[0]
-    return Preprocessing.from_spec(settings.preprocess).bound_to(info.shape, info.dtype)
+    info, preprocessing = model.inputs[0], Preprocessing.from_spec(settings.preprocess)
+    try:
+        return preprocessing.bound_to(info.shape, info.dtype)
+    except DatasetError as error:
+        raise ModelError(
+            f"{model.path}: input '{info.name}' and --preprocess {settings.preprocess} do not fit: {error}"
+        ) from error
 
 
 def _check_classes(source: AnySource, model: OnnxModel) -> None:

@@ -188,6 +188,20 @@ def activation_names(proto: onnx.ModelProto) -> list[str]:
     return [name for name in names if types.get(name, onnx.TensorProto.FLOAT) in FLOAT_TYPES]
 
 
+def with_free_batch(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the first axis of its inputs free, whatever it was; shapes that may depend on it are forgotten."""
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    for value in result.graph.input:
+        if value.name not in initializers and value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del result.graph.value_info[:]
+    for value in result.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return result
+
+
 class GraphEditor:
     """An editable copy of a model, with the look-ups that rewrites need.
 

@@ -1,29 +1,17 @@
-"""Running models on ONNX Runtime: outputs for evaluation, activations for calibration."""
+"""Running models on ONNX Runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calib.calibrator import CalibrationBatch, Calibrator
-from calib.errors import NonFiniteError
 from quant.errors import BuildError, ModelError
-from quant.graph import OnnxModel, activation_names
 
 Array = NDArray[Any]
-ACTIVATION_BYTES = 32 << 20  # activations held at a time while calibrating: a batch is run in parts that fit
-
-
-Advance = Callable[[int], None]  # called with the number of images that were just done
-
-
-def _ignore(images: int) -> None:
-    """Progress that nobody watches."""
 
 
 class OnnxRuntimeSession:
@@ -62,6 +50,7 @@ class OnnxRuntimeSession:
         self.types = {output.name: output.type for output in self._session.get_outputs()}
         first = self._session.get_inputs()[0].shape
         self.fixed_batch = first[0] if first and isinstance(first[0], int) else None
+        self.fixed_shapes = True  # until an output's shape is seen to depend on more than the batch size
 
     def run(self, inputs: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
         """Outputs for a batch; a ragged one is filled up where the model's batch is fixed, and cut again.
@@ -82,6 +71,28 @@ class OnnxRuntimeSession:
             raise ModelError(f"{self._name}: ONNX Runtime cannot run it: {_reason(error)}") from error
         return results
 
+    def run_into(self, inputs: Mapping[str, Array], outputs: dict[str, Array]) -> None:
+        """Write outputs into arrays of an earlier run of the same batch size, so that no memory is allocated.
+
+        Where an output's shape turns out to differ from that run's, the arrays are replaced instead.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the input or fails.
+        """
+        if self.fixed_shapes:
+            binding = self._session.io_binding()
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            for name, array in outputs.items():
+                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            try:
+                self._session.run_with_iobinding(binding)
+            except Exception:  # noqa: BLE001 - a shape that differs is one cause; a plain run tells the others
+                self.fixed_shapes = False
+            else:
+                return
+        outputs.update(zip(outputs, self.run(inputs, list(outputs)), strict=True))
+
     def _run_in_fixed_batches(self, inputs: Mapping[str, Array], size: int, names: Sequence[str] | None) -> list[Array]:
         fixed = self.fixed_batch or size
         parts = []
@@ -98,87 +109,3 @@ def _reason(error: BaseException) -> str:
     """ONNX Runtime's own words, without its status prefix, on one line."""
     text = " ".join(str(error).split())
     return text.rsplit("[ONNXRuntimeError] : ", 1)[-1].split(" : ", 2)[-1][:300]
-
-
-class ActivationCollector:
-    """Streams batches through the model and hands every float activation to a calibrator.
-
-    Activations live for a part of a batch only, as many images as fit in ACTIVATION_BYTES, so memory does not grow with
-    the number of images; the statistics do not depend on how the images are split.
-    """
-
-    def __init__(self, model: OnnxModel) -> None:
-        """Load the model with all its float activations as outputs.
-
-        Raises:
-            ModelError: ONNX Runtime cannot load it.
-        """
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        inputs = {info.name for info in model.inputs}
-        existing = {value.name for value in proto.graph.output}
-        wanted = activation_names(model.proto)
-        for name in wanted:
-            if name not in existing and name not in inputs:
-                proto.graph.output.append(onnx.ValueInfoProto(name=name))
-        try:
-            self._session = OnnxRuntimeSession(proto, name=str(model.path))
-        except BuildError as error:
-            raise ModelError(str(error)) from error
-        floats = {name for name, kind in self._session.types.items() if kind in _FLOAT_KINDS}
-        self._inputs = [info.name for info in model.inputs if info.dtype.startswith("float")]
-        self._outputs = [name for name in wanted if name in floats]
-        self._part: int | None = self._session.fixed_batch
-
-    def collect(self, calibrator: Calibrator, advance: Advance = _ignore) -> None:
-        """Run all batches of the calibrator's stream.
-
-        Raises:
-            NonFiniteError: An activation holds NaN or infinity; names the tensor and the image.
-            ModelError: The model cannot be run.
-        """
-        with ThreadPoolExecutor() as pool:
-            for batch in calibrator:
-                for part in self._parts(batch):
-                    self._collect_part(part, calibrator, pool)
-                    advance(len(part[1]))
-
-    def _parts(self, batch: CalibrationBatch) -> Iterator[tuple[dict[str, Array], Sequence[str]]]:
-        size = len(batch.names)
-        if self._part is None:
-            one = self._session.run({name: array[:1] for name, array in batch.inputs.items()}, self._outputs)
-            self._part = max(1, ACTIVATION_BYTES // max(1, sum(array.nbytes for array in one)))
-        for start in range(0, size, self._part):
-            stop = min(start + self._part, size)
-            yield {name: array[start:stop] for name, array in batch.inputs.items()}, batch.names[start:stop]
-
-    def _collect_part(
-        self, part: tuple[dict[str, Array], Sequence[str]], calibrator: Calibrator, pool: ThreadPoolExecutor
-    ) -> None:
-        inputs, names = part
-        results = self._session.run(inputs, self._outputs) if self._outputs else []
-        activations = {name: inputs[name] for name in self._inputs} | dict(zip(self._outputs, results, strict=True))
-        calibrator.statistics.reserve(activations)
-        try:
-            list(pool.map(calibrator.statistics.add, activations, activations.values()))
-        except NonFiniteError as error:
-            array = activations[error.tensor]
-            where = ""
-            if array.ndim and len(array) == len(names):
-                where = f", image '{names[error.index // (array.size // len(names))]}'"
-            value = array.reshape(-1)[error.index]
-            raise NonFiniteError(
-                f"tensor '{error.tensor}'{where}: expected finite activations, found {value}; "
-                "check the image and the preprocessing, and that the model itself gives no NaN or infinity there",
-                tensor=error.tensor,
-                index=error.index,
-            ) from None
-        calibrator.statistics.images += len(names)
-
-
-_FLOAT_KINDS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
-
-
-def collect_statistics(model: OnnxModel, calibrator: Calibrator, advance: Advance = _ignore) -> None:
-    """Run a calibrator's batches through a model, so that it can compute scales; see `ActivationCollector`."""
-    ActivationCollector(model).collect(calibrator, advance)

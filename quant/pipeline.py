@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from calib.files import Transaction, exclusive
+from datasets import BatchStream
 from quant.backend import Backend, Build, OnnxRuntimeBackend
 from quant.calibrate import CalibrationResult, obtain_calibration
 from quant.compare import Drop, Latency, measure_latency, paired_drop
@@ -55,6 +57,16 @@ class RunResult:
     quarantined: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of the built files that are kept, by precision: of what was asked for and of what was chosen."""
+        kept = {self.settings.precision, self.verdict.chosen}
+        return {
+            name: f"model.{name}{build.suffix}"
+            for name, build in self.builds.items()
+            if build.payload is not None and name in kept
+        }
+
 
 def run(settings: RunSettings, console: Console | None = None) -> Document:
     """Do the main job and write its files into `settings.out`.
@@ -77,14 +89,22 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
             raise QuantError("model: expected an ONNX file, found nothing; give --model")
         model = load_model(settings.model)
         data = open_data(settings, model, listener)
-        for folder in sorted({settings.out, settings.cache_path.parent}):
+        for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))
-        backend = OnnxRuntimeBackend()
+        backend = OnnxRuntimeBackend(settings.memory_limit << 20)
         listener.note(f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device})")
         result = _result(settings, model, data, backend, listener)
         document = document_from_run(result)
         _write(result, document)
     return document
+
+
+def _folders_to_hold(settings: RunSettings) -> list[Path]:
+    """The folders that are written to, each once however it is spelled, in an order that all runs share."""
+    folders = [settings.out]
+    if settings.precision == "int8" and not settings.trust_cache:
+        folders.append(settings.cache_path.parent)
+    return [folder for _, folder in sorted({folder.resolve(): folder for folder in folders}.items())]
 
 
 def _result(
@@ -106,8 +126,7 @@ def _result(
     stream = data.evaluation_stream(settings)
     with listener.task("Evaluating", stream.images) as advance:
         evaluations = evaluate(runnables, "fp32", stream, advance)
-    quarantined = dict(calibration.quarantined if calibration else ())
-    quarantined.update((item.file, item.reason) for item in stream.quarantined)
+    quarantined = _quarantined(data, calibration, stream)
     if quarantined:
         first = next(iter(quarantined))
         listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
@@ -129,6 +148,13 @@ def _result(
         tuple(quarantined.items()),
         tuple(listener.warnings),
     )
+
+
+def _quarantined(data: RunData, calibration: CalibrationResult | None, evaluated: BatchStream) -> dict[str, str]:
+    """Unreadable images and why, each once; where calibration and evaluation have a folder each, with the folder."""
+    folders = ("", "") if data.eval_source is data.source else (f"{data.source.path}/", f"{data.eval_source.path}/")
+    reasons = {f"{folders[0]}{file}": reason for file, reason in (calibration.quarantined if calibration else ())}
+    return reasons | {f"{folders[1]}{item.file}": item.reason for item in evaluated.quarantined}
 
 
 def _reduced_precisions(settings: RunSettings) -> tuple[str, ...]:
@@ -169,9 +195,12 @@ def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: Recordin
 
 def _write(result: RunResult, document: Document) -> None:
     with Transaction(result.settings.out) as files:
-        for precision, build in result.builds.items():
-            if build.payload is not None and precision in (result.settings.precision, result.verdict.chosen):
-                files.stage(f"model.{precision}{build.suffix}").write_bytes(build.payload)
-        files.stage("report.json").write_text(json_from_document(document), encoding="utf-8")
-        files.stage("report.md").write_text(markdown_from_document(document), encoding="utf-8")
-        files.stage("report.html").write_text(html_from_document(document), encoding="utf-8")
+        for precision, name in result.files.items():
+            files.stage(name).write_bytes(result.builds[precision].payload or b"")
+        for name, text in (
+            ("report.json", json_from_document(document)),
+            ("report.md", markdown_from_document(document)),
+            ("report.html", html_from_document(document)),
+        ):
+            # File names need not be UTF-8: what is not stands escaped in the reports.
+            files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")

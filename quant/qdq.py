@@ -17,12 +17,22 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from calib.cache import scale_from_amax
 from quant.errors import BuildError
 from quant.graph import GraphEditor, fold_batch_norm, opset_of
-from quant.weights import LIMIT, quantize_weights
+from quant.weights import quantize_weights
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
+_INTEGER_OPS = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+}
 _KERNEL_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
@@ -47,7 +57,7 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
     Raises:
         BuildError: The model is quantized already, or cannot be brought to opset 13.
     """
-    if any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in proto.graph.node):
+    if any(node.op_type in _INTEGER_OPS for node in proto.graph.node):
         raise BuildError("the model is quantized already; give the FP32 model")
     if opset_of(proto) < MIN_OPSET:
         try:
@@ -222,7 +232,7 @@ class _PairWriter:
             self.editor.fresh_name(f"{tensor}_{end}") for end in ("scale", "zero_point", "quantized", "dequantized")
         ]
         scale, zero_point, quantized, dequantized = names
-        self.editor.constants[scale] = np.array(np.float32(amax) / np.float32(LIMIT), np.float32)
+        self.editor.constants[scale] = np.array(scale_from_amax(amax), np.float32)
         self.editor.constants[zero_point] = np.array(0, np.int8)
         self.after[tensor] = [
             helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], name=quantized),

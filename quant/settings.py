@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from quant.errors import QuantError
 
 CONFIG_NAME = "calib.toml"
+_WRITTEN = ("report.json", "report.md", "report.html", "model.int8.onnx", "model.fp16.onnx")  # into `out`
 _CHOICES = {
     "algo": ("entropy", "minmax", "percentile", "mse"),
     "sampling": ("random", "first"),
@@ -32,6 +34,7 @@ class RunSettings:
         preprocess: Preset, or path of a TOML file.
         algo: How amax is computed: entropy, minmax, percentile, mse.
         percentile: Per cent kept by `algo = "percentile"`.
+        match_tensorrt: With `algo = "entropy"`, TensorRT's very answers, which depend on the first batch.
         num_images: Calibration images.
         sampling: random (seeded, by class where labels are known) or first (name order).
         batch_size: Images in a batch.
@@ -44,6 +47,7 @@ class RunSettings:
         out: Folder for everything that is written.
         max_drop: Largest accepted drop of top-1, percentage points.
         max_bad: Largest accepted share of unreadable images, 0..1.
+        memory_limit: MB of activations that calibration holds at a time.
     """
 
     model: Path | None = None
@@ -54,6 +58,7 @@ class RunSettings:
     preprocess: str = "imagenet"
     algo: str = "entropy"
     percentile: float = 99.99
+    match_tensorrt: bool = False
     num_images: int = 512
     sampling: Literal["random", "first"] = "random"
     batch_size: int = 64
@@ -66,22 +71,38 @@ class RunSettings:
     out: Path = Path("calib-out")
     max_drop: float = 1.0
     max_bad: float = 0.05
+    memory_limit: int = 1024
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise QuantError(f"{name}: expected one of {', '.join(choices)}, found '{getattr(self, name)}'")
-        for name in ("num_images", "batch_size"):
+        for name in ("num_images", "batch_size", "memory_limit"):
             if getattr(self, name) < 1:
                 raise QuantError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if not 0 < self.percentile <= 100:
             raise QuantError(f"percentile: expected a number over 0 and up to 100, found {self.percentile}")
         if not 0 <= self.max_bad <= 1:
             raise QuantError(f"max_bad: expected a share from 0 to 1, found {self.max_bad}")
-        if self.max_drop != self.max_drop:
-            raise QuantError("max_drop: expected a number of percentage points, found nan")
+        if self.match_tensorrt and self.algo != "entropy":
+            raise QuantError(f"match_tensorrt: expected algo entropy with it, found {self.algo}; leave one of them out")
+        if not math.isfinite(self.max_drop):
+            raise QuantError(f"max_drop: expected a number of percentage points, found {self.max_drop}")
         if self.cache_only and self.precision != "int8":
             raise QuantError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        self._check_paths()
+
+    def _check_paths(self) -> None:
+        """No file of a run may take the place of another, least of all of the user's model."""
+        written = {(self.out / name).resolve() for name in _WRITTEN}
+        if self.model is not None and self.model.resolve() in written:
+            raise QuantError(f"{self.model}: would be overwritten by this run; rename it, or choose another --out")
+        cache = self.cache_path
+        if cache.suffix in (".json", ".h5") or cache.is_dir():
+            found = "a folder" if cache.is_dir() else f"'{cache.suffix}', the ending of a file that goes beside it"
+            raise QuantError(f"{cache}: expected the path of a cache, found {found}; name a file ending in .cache")
+        if not written.isdisjoint(cache.with_suffix(suffix).resolve() for suffix in (cache.suffix, ".json", ".h5")):
+            raise QuantError(f"{cache}: the cache would take the place of a report or model; give it another name")
 
     @property
     def cache_path(self) -> Path:
@@ -128,6 +149,8 @@ def _values_from_toml(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise QuantError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
     kinds = {field.name: str(field.type) for field in fields(RunSettings)}
     values = {}
     for key, value in document.items():

@@ -61,6 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = EXIT_FAILED
     except _library_errors() as error:
         _fail(str(error))
+    except MemoryError:
+        _fail("out of memory; give a smaller --batch-size")
+    except OSError as error:  # what no package foresaw: still a line, never a traceback
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     sys.exit(code if isinstance(code, int) else 0)
 
 

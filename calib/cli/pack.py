@@ -26,10 +26,16 @@ def command(
 
     source = ImageFolder(folder, labels=labels, classes=classes)
     console = TerminalConsole(quiet=quiet)
+    height_width = _parsed_size(size)
+    written = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal written
+        advance(done - written)
+        written = done
+
     with console.task("Packing", len(source)) as advance:
-        left_out = write_pack(
-            source, pack, size=_parsed_size(size), progress=lambda done, total: advance(1), max_bad=max_bad
-        )
+        left_out = write_pack(source, pack, size=height_width, progress=progress, max_bad=max_bad)
     for item in left_out:
         console.warn(f"{item.file} was left out: {item.reason}")
     click.echo(f"{pack}: {len(source) - len(left_out)} images")

@@ -25,6 +25,12 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 )
 @click.option("--algo", type=click.Choice(ALGORITHMS), help="How amax is computed; default entropy.")
 @click.option("--percentile", type=float, help="Per cent kept by --algo percentile; default 99.99.")
+@click.option(
+    "--match-tensorrt",
+    is_flag=True,
+    default=None,
+    help="With --algo entropy: TensorRT's very answers, which depend on the first batch.",
+)
 @click.option("--num-images", type=int, help="Calibration images; default 512.")
 @click.option(
     "--sampling",
@@ -45,6 +51,7 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 @click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
 @click.option("--max-drop", type=float, help="Largest accepted drop of top-1, percentage points; default 1.0.")
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
+@click.option("--memory-limit", type=int, help="MB of activations held while calibrating; default 1024.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report's JSON alone.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings remain.")
 def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types

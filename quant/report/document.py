@@ -97,7 +97,7 @@ def _build(result: RunResult, precision: str) -> Document:
     baseline, latency = result.evaluations["fp32"], result.latencies[precision]
     row: Document = {
         "precision": precision,
-        "file": f"model.{precision}{build.suffix}" if build.payload is not None else str(result.model.path),
+        "file": str(result.model.path) if precision == "fp32" else result.files.get(precision),
         "top1": _rounded(evaluation.top1, 4),
         "top5": _rounded(evaluation.top5, 4),
         "latency_ms": _rounded(latency.milliseconds, 4),

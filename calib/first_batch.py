@@ -1,0 +1,103 @@
+"""A histogram of |x| as TensorRT's entropy calibrator builds it: its range comes from the first batch.
+
+2048 bins over [0, R], R = max |x| of the first batch in float32; before a later batch that exceeds R, neighbouring bins
+are added in pairs and R is doubled, until it fits. The first batch's maximum is counted in the last bin. The result
+depends on which images come first, and on the batch size. Recovered from caches of TensorRT 8.6.0, which it reproduces
+to float32 rounding on all 224 tensors of three models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calib.entropy import SEARCH_BINS, entropy_amax_from_counts
+from calib.errors import CalibrationError
+
+
+@dataclass
+class FirstBatchHistogram:
+    """Counts of one tensor on TensorRT's grid.
+
+    Batches may come in parts: give the largest magnitude of the whole first batch to `open` before adding its parts.
+
+    Attributes:
+        counts: int64 [SEARCH_BINS], counts by magnitude; zeros are not meaningful (bin 0 is never read).
+        limit: Upper edge of the last bin, activation units, a float32; 0 until a value other than zero is known.
+    """
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SEARCH_BINS, np.int64))
+    limit: float = 0.0
+    _at_edge: int = 0  # values of this batch that were exactly at the edge, and so were clamped into the last bin
+
+    def open(self, largest: float) -> None:
+        """Set the range from the largest magnitude of the first batch that is not zero throughout."""
+        if not self.limit:
+            self.limit = float(np.float32(largest))
+
+    def start_batch(self) -> None:
+        """Say that the parts of another batch follow."""
+        self._at_edge = 0
+
+    def add(self, values: ArrayLike, largest: float) -> None:
+        """Count values, or a part of a batch.
+
+        Args:
+            values: Any shape; finite.
+            largest: Their largest magnitude.
+        """
+        self.open(largest)
+        if not self.limit:
+            return
+        while largest > self.limit:
+            self._double()
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        self._at_edge += _count(flat, np.float32(SEARCH_BINS) / np.float32(self.limit), self.counts)
+
+    def _double(self) -> None:
+        # TensorRT doubles before it counts a batch. Values at the old edge that an earlier part of this same batch
+        # brought were clamped into the last bin; on the doubled grid they belong one bin higher.
+        self.counts[SEARCH_BINS - 1] -= self._at_edge
+        joined = self.counts.reshape(-1, 2).sum(axis=1)
+        self.counts = np.concatenate([joined, np.zeros(SEARCH_BINS // 2, np.int64)])
+        self.counts[SEARCH_BINS // 2] += self._at_edge
+        self._at_edge = 0
+        self.limit = float(np.float32(self.limit * 2))
+
+    def amax(self) -> float:
+        """TensorRT's entropy amax, activation units; 0 when only zeros were seen."""
+        return entropy_amax_from_counts(self.counts, self.limit / SEARCH_BINS) if self.limit else 0.0
+
+    @classmethod
+    def from_parts(cls, counts: NDArray[np.int64], limit: float) -> FirstBatchHistogram:
+        """Rebuild from `counts` and `limit`.
+
+        Raises:
+            CalibrationError: The parts are not such a histogram's.
+        """
+        if counts.shape != (SEARCH_BINS,) or (counts < 0).any() or not (np.isfinite(limit) and limit >= 0):
+            raise CalibrationError(f"expected {SEARCH_BINS} counts and a finite range, found {counts.shape}, {limit}")
+        return cls(np.ascontiguousarray(counts, np.int64), limit)
+
+
+def largest_magnitude(values: ArrayLike) -> float:
+    """Max |x| as float32; 0 for an empty array."""
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    return float(max(flat.max(), -flat.min())) if flat.size else 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(values: NDArray[np.float32], inverse: float, counts: NDArray[np.int64]) -> int:
+    """Count magnitudes; returns how many were clamped into the last bin."""
+    last = counts.size - 1
+    clamped = 0
+    for value in values:
+        index = np.int64(abs(value) * inverse)
+        if index > last:
+            index = last
+            clamped += 1
+        counts[index] += 1
+    return clamped

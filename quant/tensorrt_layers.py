@@ -1,0 +1,121 @@
+"""What the builder made of the graph: the precision that each layer really got, what was fused, what is gone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=[^\w\[\]]*(?:\[ONNX Layer: |$))", re.DOTALL)
+_TYPES = (("int8", ("int8",)), ("fp16", ("fp16", "half")), ("fp32", ("fp32", "float")), ("int", ("int", "bool")))
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A layer of an engine.
+
+    Attributes:
+        name: TensorRT's name.
+        kind: TensorRT's type of layer.
+        precision: int8, fp16, fp32, int (indices, booleans) or unknown: what it computes in.
+        nodes: ONNX nodes that it stands for, by name.
+        is_reformat: Does it only copy between memory layouts or types?
+    """
+
+    name: str
+    kind: str
+    precision: str
+    nodes: tuple[str, ...]
+    is_reformat: bool
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """An engine beside its model.
+
+    Attributes:
+        nodes: Number of ONNX nodes.
+        layers: The engine's layers.
+        pruned: ONNX nodes that stand in no layer: folded, merged, or without effect.
+    """
+
+    nodes: int
+    layers: tuple[EngineLayer, ...]
+    pruned: tuple[str, ...]
+
+    @property
+    def precisions(self) -> dict[str, int]:
+        """Number of layers by precision, without the ones that only copy."""
+        return dict(Counter(layer.precision for layer in self.layers if not layer.is_reformat).most_common())
+
+    @property
+    def fused(self) -> tuple[EngineLayer, ...]:
+        """Layers that stand for several ONNX nodes."""
+        return tuple(layer for layer in self.layers if len(layer.nodes) > 1)
+
+    def document(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "onnx_nodes": self.nodes,
+            "engine_layers": len(self.layers),
+            "reformats": sum(layer.is_reformat for layer in self.layers),
+            "precisions": self.precisions,
+            "fused": {layer.name: list(layer.nodes) for layer in self.fused},
+            "pruned": list(self.pruned),
+            "layers": [{"name": layer.name, "type": layer.kind, "precision": layer.precision} for layer in self.layers],
+        }
+
+
+def graph_report(text: str, proto: onnx.ModelProto) -> GraphReport:
+    """Read the engine inspector's JSON.
+
+    Args:
+        text: From an engine built with profiling verbosity DETAILED; it may hold raw control characters.
+        proto: The model that was built.
+    """
+    names = [node.name or next((o for o in node.output if o), f"node_{i}") for i, node in enumerate(proto.graph.node)]
+    described = json.loads(text, strict=False).get("Layers", [])
+    layers = tuple(_layer(entry, names) for entry in described)
+    used = {node for layer in layers for node in layer.nodes}
+    return GraphReport(len(names), layers, tuple(name for name in names if name not in used))
+
+
+def _layer(entry: Any, names: Sequence[str]) -> EngineLayer:  # noqa: ANN401 - a name alone, where nothing more is known
+    if not isinstance(entry, dict):
+        return EngineLayer(str(entry), "", "unknown", _nodes_in(str(entry), names), is_reformat=False)
+    name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", ""))
+    is_reformat = kind in ("Reformat", "NoOp") or name.startswith(("Reformatting CopyNode", "copy_"))
+    told = _ONNX_LAYER.findall(str(entry.get("Metadata", "")))
+    known = set(names)
+    nodes = tuple(dict.fromkeys(node for node in told if node in known)) or _nodes_in(name, names)
+    return EngineLayer(name, kind, _precision(entry), () if is_reformat else nodes, is_reformat)
+
+
+def _nodes_in(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """ONNX nodes in a layer's name, which joins them (a + b) and wraps them (PWN(a, b), {ForeignNode[a...b]})."""
+    parts = {part.strip() for part in re.split(r" \+ |\.\.\.|, |[(){}\[\]]|\|\|", name)}
+    return tuple(node for node in names if node in parts)
+
+
+def _precision(entry: dict[str, Any]) -> str:
+    """What a layer computes in: its weights' type where it has weights, else the type of what it reads."""
+    weights = entry.get("Weights")
+    if isinstance(weights, dict) and weights.get("Count") and _type_in(str(weights.get("Type", ""))) != "unknown":
+        return _type_in(str(weights["Type"]))
+    reads = [_type_in(str(i.get("Format/Datatype", i.get("Format", "")))) for i in entry.get("Inputs", [])]
+    writes = [_type_in(str(o.get("Format/Datatype", o.get("Format", "")))) for o in entry.get("Outputs", [])]
+    for found in (reads, writes):
+        for precision in ("int8", "fp16", "fp32", "int"):
+            if precision in found:
+                return precision
+    return "unknown"
+
+
+def _type_in(text: str) -> str:
+    lowered = text.lower()
+    return next((name for name, words in _TYPES if any(word in lowered for word in words)), "unknown")

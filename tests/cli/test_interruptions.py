@@ -1,0 +1,137 @@
+"""Ctrl-C, a kill, two runs at once: the older files stay whole, and the next run works."""
+
+import io
+import json
+import signal
+
+import pytest
+from PIL import Image
+
+OPTIONS = ("run", "--num-images", 36)  # all images calibrate, all are evaluated
+
+
+@pytest.fixture
+def red_dot():
+    """The bytes of an image that no project holds."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (250, 1, 1)).save(file, format="PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def calibrating(finished, slow_image, red_dot, start_calib):
+    """A run that was stopped in the middle of calibrating, by an image that does not come.
+
+    Gives the process and the function that lets the image come.
+    """
+    opened = slow_image(finished / "imgs" / "red" / "05.png", red_dot)
+    process = start_calib(*OPTIONS, cwd=finished)
+    opened(process)()  # the first reading is for the image's hash
+    return process, opened(process)
+
+
+@pytest.fixture
+def evaluating(finished, slow_image, red_dot, start_calib):
+    """The same, in the middle of evaluating."""
+    (finished / "test" / "red").mkdir(parents=True)
+    (finished / "classes.txt").write_text("blue\ngreen\nred\n")
+    opened = slow_image(finished / "test" / "red" / "05.png", red_dot)
+    options = ("--eval", "test", "--classes", "classes.txt", "--preprocess", "imagenet-tf")
+    process = start_calib("run", *options, cwd=finished)
+    return process, opened(process)
+
+
+def test_ctrl_c_while_calibrating_ends_with_130_and_leaves_the_older_files(finished, snapshot, calibrating, finish):
+    older = snapshot(finished / "calib-out")
+    process, release = calibrating
+    process.send_signal(signal.SIGINT)
+    release()
+    result = finish(process)
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == "calib: interrupted; older files are untouched"
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert snapshot(finished / "calib-out") == older
+
+
+def test_ctrl_c_while_evaluating_ends_with_130_and_leaves_a_whole_cache(
+    calib, finished, snapshot, evaluating, finish, report
+):
+    reports = {"report.json", "report.md", "report.html", "model.int8.onnx"}
+    older = snapshot(finished / "calib-out")
+    process, release = evaluating
+    process.send_signal(signal.SIGINT)
+    release()
+    result = finish(process)
+    assert result.code == 130
+    assert "Traceback" not in result.err
+    newer = snapshot(finished / "calib-out")
+    assert {path: state for path, state in newer.items() if path.name in reports} == {
+        path: state for path, state in older.items() if path.name in reports
+    }
+    # What was calibrated before the interruption is not lost: it is whole, and is used again.
+    assert calib("run", "--preprocess", "imagenet-tf", "--cache-only", cwd=finished).code == 0
+    assert report(finished)["calibration"]["how"] == "reused"
+
+
+def test_a_kill_while_calibrating_leaves_the_older_files_and_the_next_run_works(
+    calib, finished, snapshot, calibrating, finish, red_dot, report
+):
+    older = snapshot(finished / "calib-out")
+    process, release = calibrating
+    process.kill()
+    release()
+    assert finish(process).code == -signal.SIGKILL
+    assert snapshot(finished / "calib-out") == older
+    image = finished / "imgs" / "red" / "05.png"
+    image.unlink()
+    image.write_bytes(red_dot)
+    assert calib(*OPTIONS, cwd=finished).code == 0
+    assert report(finished)["calibration"]["how"] == "calibrated"
+
+
+def test_what_a_killed_run_was_writing_is_cleared_away(calib, finished, snapshot):
+    left = finished / "calib-out" / ".calib-killed"
+    left.mkdir()
+    (left / "calibration.h5").write_bytes(b"half a fi")
+    assert calib("run", cwd=finished).code == 0
+    assert snapshot(finished / "calib-out")  # finds scratch, if there is any
+    assert not left.exists()
+
+
+def test_of_two_runs_in_one_folder_the_second_stops_at_once_and_the_first_is_unharmed(
+    finished, snapshot, calibrating, start_calib, finish, report
+):
+    older = snapshot(finished / "calib-out")
+    first, release = calibrating
+
+    second = finish(start_calib("run", "--quiet", cwd=finished))
+    assert second.code == 1
+    assert "calib-out: another calib run is writing here; wait for it to end, or choose another folder with --out" in (
+        second.error
+    )
+    assert snapshot(finished / "calib-out") == older
+    assert first.poll() is None
+
+    release(last=True)
+    result = finish(first)
+    assert result.code == 0, result.err
+    assert report(finished)["calibration"]["images"] == 36
+    assert json.loads((finished / "calib-out" / "calibration.json").read_text())["source"]["images"][0]
+
+
+def test_two_runs_with_one_cache_and_two_folders_do_not_meet_either(
+    calib, colours, slow_image, red_dot, start_calib, finish
+):
+    opened = slow_image(colours / "imgs" / "red" / "05.png", red_dot)
+    options = (*OPTIONS, "--quiet", "--cache", "shared/mine.cache")
+    first = start_calib(*options, "--out", "one", cwd=colours)
+    opened(first)()
+    release = opened(first)
+    second = calib(*options, "--out", "two", cwd=colours)
+    assert second.code == 1
+    assert "shared: another calib run is writing here" in second.err
+    # Into a folder and a cache of its own, a run works beside the first.
+    assert calib("run", "--out", "two", cwd=colours).code == 0
+    release(last=True)
+    assert finish(first).code == 0

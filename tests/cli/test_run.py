@@ -1,0 +1,186 @@
+"""`calib run`, the main job, on the embedded sample: what it prints, what it writes."""
+
+import json
+
+import pytest
+
+FILES = {
+    "calibration.cache",
+    "calibration.json",
+    "calibration.h5",
+    "model.int8.onnx",
+    "report.json",
+    "report.md",
+    "report.html",
+}
+
+
+def test_the_literal_line_works_in_a_demo_folder(tmp_path, start_calib, finish, report):
+    made = finish(start_calib("demo", "digits", cwd=tmp_path))
+    assert made.code == 0
+    assert "899" in made.out
+    demo = tmp_path / "digits"
+
+    result = finish(start_calib("run", "--data", "imgs/", "--algo", "entropy", cwd=demo))
+
+    assert result.code == 0, result.err
+    assert {path.name for path in (demo / "calib-out").iterdir()} - {".lock"} == FILES
+    lines = result.out.splitlines()
+    assert lines[0].split()[0] == "Build"
+    assert [line.split()[0] for line in lines[1:4]] == ["fp32", "fp16", "int8"]
+    assert lines[-1] == "report: calib-out/report.html"
+    assert "back end" not in result.out
+    assert result.err.startswith("back end: ONNX Runtime")
+
+    found = report(demo)
+    assert (found["verdict"], found["chosen"], found["exit_code"]) == ("pass", "int8", 0)
+    assert found["data"]["calibration"]["images"] == 512
+    assert found["data"]["evaluation"] == {"path": "imgs", "images": 899 - 512, "labelled": True}
+    fp32, _, int8 = found["builds"]
+    assert fp32["top1"] > 95  # a trained network on its own kind of digits
+    assert int8["drop_top1"] == pytest.approx(fp32["top1"] - int8["top1"], abs=0.001)
+    assert int8["bytes"] == (demo / "calib-out" / "model.int8.onnx").stat().st_size
+
+
+def test_the_report_has_all_keys_of_schema_1(finished, report):
+    found = report(finished)
+    assert found["schema"] == 1
+    assert {"verdict", "chosen", "preprocessing", "quarantined", "peak_rss_mb"} <= set(found)
+    assert {"path", "sha256"} <= set(found["model"])
+    assert {"name", "version", "device"} <= set(found["backend"])
+    assert {"path", "images", "sha256"} <= set(found["data"]["calibration"])
+    assert {"path", "images", "labelled"} <= set(found["data"]["evaluation"])
+    assert {"algo", "images", "tensors", "seconds", "images_per_second", "reused", "cache"} <= set(found["calibration"])
+    every = {"precision", "top1", "top5", "latency_ms", "images_per_second", "bytes"}
+    reduced = every | {"drop_top1", "drop_ci95", "agreement", "sqnr_db", "speedup"}
+    assert [build["precision"] for build in found["builds"]] == ["fp32", "fp16", "int8"]
+    assert every <= set(found["builds"][0])
+    assert all(reduced <= set(build) for build in found["builds"][1:])
+
+
+def test_the_report_names_no_built_file_that_is_not_there(finished, report):
+    files = {build["precision"]: build["file"] for build in report(finished)["builds"]}
+    assert files == {"fp32": "model.onnx", "fp16": None, "int8": "model.int8.onnx"}
+    assert (finished / "calib-out" / files["int8"]).is_file()
+
+
+def test_the_known_accuracy_is_reported(finished, report):
+    assert report(finished)["builds"][0]["top1"] == 100  # one colour a class, and the model takes the mean colour
+
+
+def test_json_prints_the_report_alone(calib, colours):
+    result = calib("run", "--json", cwd=colours)
+    assert result.code == 0
+    assert result.out == (colours / "calib-out" / "report.json").read_text()
+    assert json.loads(result.out)["schema"] == 1
+
+
+def test_quiet_leaves_the_result_and_the_warnings(calib, colours):
+    result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
+    assert result.code == 0
+    assert result.out.endswith("report: calib-out/report.html\n")
+    assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones evaluated
+
+
+def test_fewer_images_than_asked_for_is_a_warning(calib, colours, report):
+    result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
+    assert result.warnings[0] == "imgs: 100 calibration images were asked for, 36 are there"
+    assert "the same ones are evaluated" in result.warnings[1]
+    found = report(colours)
+    assert found["warnings"] == result.warnings
+    assert found["data"]["calibration"]["images"] == found["data"]["evaluation"]["images"] == 36
+
+
+def test_what_calibration_leaves_over_is_evaluated(finished, report):
+    found = report(finished)["data"]
+    assert (found["calibration"]["images"], found["evaluation"]["images"]) == (24, 12)
+
+
+def test_other_images_can_be_evaluated(calib, colours, report):
+    (colours / "imgs" / "red").rename(colours / "red")
+    for name in ("blue", "green", "red"):
+        (colours / "test" / name).mkdir(parents=True)
+    for image in (colours / "red").iterdir():
+        image.rename(colours / "test" / "red" / image.name)
+    (colours / "classes.txt").write_text("blue\ngreen\nred\n")
+    result = calib("run", "--eval", "test", "--classes", "classes.txt", "--json", cwd=colours)
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["data"]["evaluation"] == {"path": "test", "images": 12, "labelled": True}
+    assert found["builds"][0]["top1"] == 100
+
+
+def test_labels_can_come_from_a_csv(calib, colours, report):
+    rows = []
+    for path in sorted((colours / "imgs").rglob("*.png")):
+        label = path.parent.name
+        path.rename(colours / "imgs" / f"{label}-{path.name}")
+        rows.append(f"{label}-{path.name},{label}")
+    (colours / "labels.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
+    for name in ("blue", "green", "red"):
+        (colours / "imgs" / name).rmdir()
+    result = calib("run", "--labels", "labels.csv", cwd=colours)
+    assert result.code == 0, result.err
+    assert report(colours)["builds"][0]["top1"] == 100
+
+
+def test_without_labels_the_verdict_is_unlabelled(calib, colours, report):
+    for path in list((colours / "imgs").rglob("*.png")):
+        path.rename(colours / "imgs" / f"{path.parent.name}{path.name}")
+    for name in ("blue", "green", "red"):
+        (colours / "imgs" / name).rmdir()
+    result = calib("run", cwd=colours)
+    assert result.code == 0
+    found = report(colours)
+    assert found["verdict"] == "unlabelled"
+    assert not found["data"]["evaluation"]["labelled"]
+    int8 = found["builds"][-1]
+    assert int8["top1"] is None
+    assert int8["drop_top1"] is None
+    assert int8["agreement"] == 100
+    assert int8["sqnr_db"] > 20
+
+
+def test_shuffled_classes_get_a_warning_of_accuracy_near_chance(calib, colours):
+    (colours / "classes.txt").write_text("red\nblue\ngreen\n")
+    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=colours)
+    assert result.code == 0
+    warning = next(line for line in result.warnings if "near chance" in line)
+    assert "0.00 %" in warning
+    assert "33.33 %" in warning
+    assert "--preprocess" in warning
+    assert "--classes" in warning
+
+
+def test_a_wrong_preprocessing_gets_a_warning_of_accuracy_near_chance(calib, colours):
+    (colours / "dark.toml").write_text('preset = "unit"\nscale = 1e-20\nmean = [0.5, 0.5, 0.4]\n')  # always one class
+    result = calib("run", "--quiet", "--preprocess", "dark.toml", cwd=colours)
+    assert [line for line in result.warnings if "near chance" in line and "preprocessing is probably wrong" in line]
+    assert "near chance" in (colours / "calib-out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_one_precision_alone_is_built_without_calibrating(calib, colours, report, precision):
+    result = calib("run", "--precision", precision, cwd=colours)
+    assert result.code == 0
+    found = report(colours)
+    assert found["calibration"] is None
+    assert found["chosen"] == precision
+    assert [build["precision"] for build in found["builds"]] == list(dict.fromkeys(["fp32", precision]))
+    assert found["data"]["evaluation"]["images"] == 36
+    written = {path.name for path in (colours / "calib-out").iterdir()} - {".lock"}
+    assert written == {"report.json", "report.md", "report.html"} | {"model.fp16.onnx"} - (
+        {"model.fp16.onnx"} if precision == "fp32" else set()
+    )
+
+
+def test_a_name_that_is_no_utf8_is_reported(calib, colours, report):
+    import os
+
+    bad = os.fsencode(colours / "imgs" / "red") + b"/bad\xff.png"
+    with open(bad, "wb") as file:  # noqa: PTH123 - a path in bytes
+        file.write(b"no image")
+    result = calib("run", "--max-bad", 0.2, cwd=colours)
+    assert result.code == 0, result.err
+    assert "bad" in report(colours)["quarantined"][0]["file"]
+    assert "udcff" in (colours / "calib-out" / "report.md").read_text()

@@ -1,0 +1,43 @@
+import os
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import settings
+
+# The first example compiles, and machines that test are busy: how long an example takes says nothing here.
+settings.register_profile("calib", deadline=None)
+settings.load_profile("calib")
+
+
+@pytest.fixture(scope="session")
+def demo_master(tmp_path_factory):
+    """What `calib demo` writes; tests take `demo`, a copy."""
+    from calib.sample_project import write_sample_project
+
+    folder = tmp_path_factory.mktemp("demo") / "digits"
+    write_sample_project(folder)
+    return folder
+
+
+@pytest.fixture
+def demo(demo_master, tmp_path):
+    """A folder as `calib demo` writes it, to change at will."""
+    return shutil.copytree(demo_master, tmp_path / "digits")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts an empty file system with tmpfs options. Skips where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("mounting a file system needs root's rights")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,0 +1,70 @@
+"""CUDA's runtime API in host memory: lets what uses it run, and be watched, where there is no GPU."""
+
+import ctypes
+import types
+
+CODES = {0: b"cudaSuccess", 2: b"cudaErrorMemoryAllocation", 100: b"cudaErrorNoDevice", 700: b"cudaErrorIllegalAddress"}
+
+
+class HostCuda:
+    """Memory lives on the host, copies are done at once.
+
+    Attributes:
+        live: What was made and not yet freed, by handle.
+        made: How often each function was called.
+        fail: Code to return from a function, by its name.
+        limit: Bytes that can be allocated at a time.
+    """
+
+    cudaStreamNonBlocking = 1
+    cudaMemcpyKind = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __init__(self, limit=1 << 30):
+        self.live, self.made, self.fail, self.limit = {}, {}, {}, limit
+        self._next = 1
+
+    def __getattr__(self, name):
+        if not name.startswith("cuda"):
+            raise AttributeError(name)
+
+        def call(*arguments):
+            self.made[name] = self.made.get(name, 0) + 1
+            if name in self.fail:
+                return (self.fail[name],)
+            return getattr(self, f"do_{name}", lambda *_: (0,))(*arguments)
+
+        return call
+
+    def do_cudaGetErrorName(self, code):
+        return 0, CODES[code]
+
+    def do_cudaGetErrorString(self, code):
+        return 0, b"text of " + CODES[code]
+
+    def do_cudaMalloc(self, size):
+        if size + sum(len(memory) for memory in self.live.values() if memory is not None) > self.limit:
+            return (2,)
+        memory = (ctypes.c_uint8 * size)()
+        self.live[ctypes.addressof(memory)] = memory
+        return 0, ctypes.addressof(memory)
+
+    do_cudaMallocHost = do_cudaMalloc
+
+    def _freed(self, handle):
+        return (0,) if self.live.pop(handle, self) is not self else (700,)
+
+    do_cudaFree = do_cudaFreeHost = do_cudaStreamDestroy = do_cudaEventDestroy = _freed
+
+    def _created(self, *_):
+        self._next += 1
+        self.live[self._next] = None
+        return 0, self._next
+
+    do_cudaStreamCreateWithFlags = do_cudaEventCreate = _created
+
+    def do_cudaMemcpyAsync(self, target, source, size, kind, stream):
+        ctypes.memmove(target, source, size)
+        return (0,)
+
+    def do_cudaEventElapsedTime(self, start, end):
+        return 0, 0.5

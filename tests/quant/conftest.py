@@ -1,0 +1,190 @@
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quant.graph import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as data streams give it."""
+
+    inputs: dict
+    names: list
+    labels: np.ndarray | None = None
+
+
+@pytest.fixture(scope="session")
+def batch_of():
+    """A batch of arrays by input name; images are called 0.png, 1.png and so on."""
+
+    def make(first=0, labels=None, **inputs):
+        size = len(next(iter(inputs.values())))
+        names = [f"{i}.png" for i in range(first, first + size)]
+        return Batch({name: np.asarray(array) for name, array in inputs.items()}, names, labels)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def graph_of():
+    """A model out of nodes, shapes of inputs and outputs by name, and constants by name.
+
+    Inputs and outputs are float32, or of the element type that `kinds` has for the name.
+    """
+
+    def make(nodes, inputs, outputs, constants=None, *, kinds=None, opset=17):
+        def value(name, shape):
+            return helper.make_tensor_value_info(name, (kinds or {}).get(name, TensorProto.FLOAT), shape)
+
+        graph = helper.make_graph(
+            nodes,
+            "graph",
+            [value(name, shape) for name, shape in inputs.items()],
+            [value(name, shape) for name, shape in outputs.items()],
+            [
+                numpy_helper.from_array(np.asarray(array, None if hasattr(array, "dtype") else np.float32), name)
+                for name, array in (constants or {}).items()
+            ],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_onnx():
+    """Outputs of a model on a plain session without optimisations; some tensors more with `also`."""
+
+    def run(proto, also=(), **inputs):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in also)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        results = session.run(None, inputs)
+        if also:
+            return dict(zip([output.name for output in session.get_outputs()], results, strict=True))
+        return results
+
+    return run
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model written to disk and loaded."""
+
+    def save(proto, name="model.onnx"):
+        onnx.save(proto, tmp_path / name)
+        return load_model(tmp_path / name)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def random():
+    """Float32 numbers of the normal distribution; the same ones for the same seed."""
+    return lambda *shape, seed=0: np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def norm_constants(random):
+    """Constants of a BatchNormalization called `name` with that many channels."""
+
+    def make(name, channels):
+        return {
+            f"{name}_scale": 1 + 0.3 * random(channels, seed=1),
+            f"{name}_shift": random(channels, seed=2),
+            f"{name}_mean": random(channels, seed=3),
+            f"{name}_var": 0.5 + random(channels, seed=4) ** 2,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def residual_net(graph_of, random, norm_constants):
+    """conv-bn-relu, then conv-bn plus skip, relu, transposed conv, pooling, Gemm, MatMul: one of each that matters."""
+    constants = {
+        "w1": random(4, 3, 3, 3, seed=11),
+        "w2": random(4, 4, 3, 3, seed=12) / 3,
+        "b2": random(4, seed=13),
+        "w3": random(4, 2, 2, 2, seed=14),
+        "w4": random(5, 2, seed=15),
+        "b4": random(5, seed=16),
+        "w5": random(5, 3, seed=17),
+        **norm_constants("n1", 4),
+        **norm_constants("n2", 4),
+    }
+
+    def norm(data, name, output):
+        return helper.make_node(
+            "BatchNormalization", [data, *(f"{name}_{part}" for part in ("scale", "shift", "mean", "var"))], [output]
+        )
+
+    nodes = [
+        helper.make_node("Conv", ["input", "w1"], ["c1"], pads=[1, 1, 1, 1], name="conv1"),
+        norm("c1", "n1", "bn1"),
+        helper.make_node("Relu", ["bn1"], ["relu1"]),
+        helper.make_node("Conv", ["relu1", "w2", "b2"], ["c2"], pads=[1, 1, 1, 1], name="conv2"),
+        norm("c2", "n2", "bn2"),
+        helper.make_node("Add", ["bn2", "relu1"], ["sum"], name="residual"),
+        helper.make_node("Relu", ["sum"], ["relu2"]),
+        helper.make_node("ConvTranspose", ["relu2", "w3"], ["up"], strides=[2, 2], name="up"),
+        helper.make_node("GlobalAveragePool", ["up"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w4", "b4"], ["hidden"], transB=1, name="gemm"),
+        helper.make_node("MatMul", ["hidden", "w5"], ["logits"], name="matmul"),
+    ]
+    return graph_of(nodes, {"input": ["N", 3, 8, 8]}, {"logits": ["N", 3]}, constants)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with models, data and TensorRT's own caches."""
+    folder = Path(os.environ.get("CALIB_SHARED", ROOT.parent / "shared"))
+    if not (folder / "reference").is_dir():
+        pytest.skip(f"needs models, data and TensorRT's reference caches, which are not in {folder} (CALIB_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibration_images(shared, tmp_path_factory):
+    """The folder of the CIFAR-10 calibration images."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    with tarfile.open(shared / "data" / "cifar10-calib.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "cifar10-calib"
+
+
+@pytest.fixture(scope="session")
+def elementwise(graph_of):
+    """Nodes whose results are exact however they are split: abs = |x|, y = 2 |x| + 1."""
+
+    def make(batch="N"):
+        nodes = [
+            helper.make_node("Abs", ["x"], ["abs"]),
+            helper.make_node("Mul", ["abs", "two"], ["double"]),
+            helper.make_node("Add", ["double", "one"], ["y"]),
+        ]
+        return graph_of(nodes, {"x": [batch, 2, 3]}, {"y": [batch, 2, 3]}, {"two": [2.0], "one": [1.0]})
+
+    return make
+
+
+@pytest.fixture
+def logarithm(saved, graph_of):
+    """log = log(x), y = 3 log: not finite where x is not positive."""
+    nodes = [helper.make_node("Log", ["x"], ["log"]), helper.make_node("Mul", ["log", "three"], ["y"])]
+    return saved(graph_of(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"three": [3.0]}))

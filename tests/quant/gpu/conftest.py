@@ -1,0 +1,110 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from calib.calibrator import MinMaxCalibrator
+from datasets import BatchStream, Preprocessing, open_source
+from quant import collect_statistics, load_model
+from quant.errors import QuantError
+from quant.tensorrt_options import BuilderOptions
+
+FAST = BuilderOptions(level=0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gpu():
+    """The GPU, warmed up by one build; every test here skips without one."""
+    from quant.device import find_device
+    from quant.tensorrt_version import load_tensorrt
+
+    try:
+        load_tensorrt()
+        return find_device()
+    except QuantError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def fast():
+    """Builds that take the least effort."""
+    return FAST
+
+
+@pytest.fixture(scope="session")
+def digits(demo_master):
+    """The embedded sample's model."""
+    return load_model(demo_master / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def digit_stream(demo_master, digits):
+    """Batches of the embedded sample's images."""
+    preprocessing = Preprocessing.from_toml(demo_master / "preprocess.toml")
+    preprocessing = preprocessing.bound_to(digits.inputs[0].shape, digits.inputs[0].dtype)
+    source = open_source(demo_master / "imgs")
+
+    def stream(images=256, batch_size=32):
+        return BatchStream(source, np.arange(images), preprocessing=preprocessing, batch_size=batch_size)
+
+    return stream
+
+
+@pytest.fixture(scope="session")
+def digit_images(digit_stream):
+    """200 of them as one input."""
+    return next(iter(digit_stream(200, 200))).inputs
+
+
+@pytest.fixture(scope="session")
+def digit_statistics(digits, digit_stream):
+    """A calibrator that saw 256 images."""
+    calibrator = MinMaxCalibrator(digit_stream())
+    collect_statistics(digits, calibrator)
+    return calibrator
+
+
+@pytest.fixture(scope="session")
+def digit_cache(digit_statistics):
+    """A cache of the toolkit's own scales."""
+    return digit_statistics.compute_cache()
+
+
+@pytest.fixture
+def backend(fast):
+    """Makes back ends and frees them; `notes` gathers what they say."""
+    from quant.tensorrt_backend import TensorRTBackend
+
+    made, notes = [], []
+
+    def make(batch=32, **options):
+        engines = options.pop("engines", None)
+        made.append(TensorRTBackend(batch, dataclasses.replace(fast, **options), engines=engines, note=notes.append))
+        return made[-1]
+
+    make.notes = notes
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def warm(digits, fast):
+    """CUDA and TensorRT load what stays for the life of a process: do that before memory is looked at."""
+    from quant.tensorrt_builder import engine_from_onnx
+    from quant.tensorrt_engine import Engine
+    from quant.tensorrt_network import BatchRange
+
+    for precision in ("fp32", "fp16"):
+        Engine(engine_from_onnx(digits.proto, precision, BatchRange(8, 8, 8), fast).data).close()
+
+
+@pytest.fixture
+def memory_returns(warm):
+    """At the end of the test the GPU's memory is where it was, but for 8 MiB that kernels may load on first use."""
+    from quant.device import memory_info, synchronize
+
+    before = memory_info()[0]
+    yield
+    synchronize()
+    assert before - memory_info()[0] <= 8 << 20

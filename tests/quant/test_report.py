@@ -1,0 +1,175 @@
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from quant import run
+from quant.report.document import headline
+from quant.report.render import (
+    html_from_document,
+    json_from_document,
+    markdown_from_document,
+    summary_from_document,
+)
+from quant.settings import settings_from_options
+
+HOSTILE = "<script>alert('1')</script> \"q\" & a|b *c* _d_ `e` [f](g) <b>h</b>"
+
+
+@pytest.fixture(scope="module")
+def document(demo_master, tmp_path_factory):
+    """The report of a small real run."""
+    settings = settings_from_options({"num_images": 32, "algo": "minmax"}, demo_master)
+    return run(replace(settings, out=tmp_path_factory.mktemp("out")))
+
+
+@pytest.fixture
+def changed(document):
+    """A copy of the report with parts replaced."""
+    return lambda **parts: json.loads(json.dumps(document)) | parts
+
+
+class Page(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text, self.attributes = [], "", []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def keys(value):
+    """All keys of a nested document, with dots between."""
+    if isinstance(value, dict):
+        return {key + rest for key, inner in value.items() for rest in {"", *(f".{k}" for k in keys(inner))}}
+    return set()
+
+
+def test_the_json_has_every_key_of_the_schema(document):
+    expected = {
+        "schema", "verdict", "chosen",
+        "model.path", "model.sha256",
+        "backend.name", "backend.version", "backend.device",
+        "data.calibration.path", "data.calibration.images", "data.calibration.sha256",
+        "data.evaluation.path", "data.evaluation.images", "data.evaluation.labelled",
+        "preprocessing", "quarantined",
+        "calibration.algo", "calibration.images", "calibration.tensors", "calibration.seconds",
+        "calibration.images_per_second", "calibration.reused", "calibration.cache",
+        "builds", "peak_rss_mb",
+    }  # fmt: skip
+    parsed = json.loads(json_from_document(document))
+    assert parsed == document
+    assert expected <= keys(parsed)
+    assert parsed["schema"] == 1
+    build = {"precision", "top1", "top5", "latency_ms", "images_per_second", "bytes"}
+    against_fp32 = {"drop_top1", "drop_ci95", "agreement", "sqnr_db", "speedup"}
+    assert [row["precision"] for row in parsed["builds"]] == ["fp32", "fp16", "int8"]
+    for row in parsed["builds"]:
+        assert build | (against_fp32 if row["precision"] != "fp32" else set()) <= set(row)
+
+
+def test_the_report_of_the_sample_is_what_was_asked_for(document):
+    assert (document["verdict"], document["chosen"], document["exit_code"]) == ("pass", "int8", 0)
+    assert document["calibration"]["algo"] == "minmax"
+    assert document["calibration"]["images"] == document["data"]["calibration"]["images"] == 32
+    assert document["data"]["evaluation"] == {
+        "path": document["data"]["calibration"]["path"],
+        "images": 899 - 32,
+        "labelled": True,
+    }
+    rows = {row["precision"]: row for row in document["builds"]}
+    assert rows["fp32"]["top1"] > 95
+    for name in ("fp16", "int8"):
+        assert rows[name]["drop_top1"] == pytest.approx(rows["fp32"]["top1"] - rows[name]["top1"], abs=1e-3)
+        assert rows[name]["drop_ci95"][0] <= rows[name]["drop_top1"] <= rows[name]["drop_ci95"][1]
+        assert rows[name]["speedup"] == pytest.approx(rows["fp32"]["latency_ms"] / rows[name]["latency_ms"], rel=0.02)
+    assert document["peak_rss_mb"] > 10
+
+
+def test_what_is_not_finite_is_no_json(changed):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_from_document(changed(peak_rss_mb=float("nan")))
+
+
+@pytest.fixture
+def hostile(changed, document):
+    """A report whose every text from outside tries to be markup."""
+    return changed(
+        reason=HOSTILE,
+        model=document["model"] | {"path": HOSTILE},
+        backend=document["backend"] | {"device": HOSTILE},
+        quarantined=[{"file": HOSTILE + "\nsecond line", "reason": HOSTILE}],
+        warnings=[HOSTILE],
+        preprocessing={"name": HOSTILE},
+    )
+
+
+def test_html_shows_hostile_texts_as_they_are(hostile, document):
+    page, plain = Page(html_from_document(hostile)), Page(html_from_document(document))
+    assert page.text.count(HOSTILE) == 7
+    assert set(page.elements) - set(plain.elements) <= {"ul", "li"}  # the lists of warnings and of images left out
+    assert "script" not in page.elements
+
+
+def test_html_loads_nothing_from_elsewhere(document):
+    page = Page(html_from_document(document))
+    assert not [(name, value) for name, value in page.attributes if name in ("src", "href", "srcset", "background")]
+    assert "url(" not in html_from_document(document)
+
+
+def test_markdown_shows_hostile_texts_as_they_are(hostile):
+    markdown_it = pytest.importorskip("markdown_it", reason="a Markdown reader is the oracle here")
+    reader = markdown_it.MarkdownIt("commonmark").enable("table")
+    source = markdown_from_document(hostile)
+    page = Page(reader.render(source))
+    assert page.text.count(HOSTILE) == 7
+    assert not {"script", "b", "a", "em", "code", "html"} & set(page.elements)
+    assert page.elements.count("table") == 1
+    assert page.elements.count("th") * 3 == page.elements.count("td")
+    assert "\nsecond line" not in source  # one line stays one line
+
+
+def test_reports_show_the_same_figures(document):
+    html, markdown = html_from_document(document), markdown_from_document(document)
+    summary = summary_from_document(document, Path("out"))
+    for row in document["builds"]:
+        for text in (html, markdown, summary):
+            assert f"{row['top1']:.2f}" in text
+            assert f"{row['bytes']:,}" in text
+    assert summary.splitlines()[-1] == "report: out/report.html"
+
+
+def test_the_headline_has_the_drop_with_its_uncertainty(changed, document):
+    row = document["builds"][-1] | {"drop_top1": 0.25, "drop_ci95": [-0.1, 0.6], "speedup": 1.5}
+    text = headline(changed(builds=[document["builds"][0], row]))
+    assert text == (
+        "INT8 loses 0.25 points of top-1 against FP32 on 867 images (drop's 95 % CI -0.10 to 0.60; allowed 1) "
+        "and runs at 1.50 times the speed of FP32."
+    )
+    better = row | {"drop_top1": -0.25, "drop_ci95": [-0.6, 0.1]}
+    assert headline(changed(builds=[document["builds"][0], better])).startswith("INT8 gains 0.25 points")
+    unlabelled = row | {"drop_top1": None, "drop_ci95": None, "agreement": 98.5}
+    text = headline(changed(builds=[document["builds"][0], unlabelled]))
+    assert text.startswith("INT8 agrees with FP32 on 98.50 % of 867 unlabelled images")
+    assert "not known" in text
+
+
+def test_columns_that_no_build_fills_are_left_out(changed, document):
+    rows = [
+        row | {"top1": None, "top5": None} | ({"drop_top1": None, "drop_ci95": None} if "drop_top1" in row else {})
+        for row in document["builds"]
+    ]
+    unlabelled = changed(builds=rows, verdict="unlabelled")
+    for text in (markdown_from_document(unlabelled), html_from_document(unlabelled)):
+        assert "Top-1" not in text
+        assert "Agreement" in text

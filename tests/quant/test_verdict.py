@@ -1,0 +1,75 @@
+import pytest
+
+from quant.compare import Drop
+from quant.settings import RunSettings
+from quant.verdict import decide, is_near_chance
+
+
+def drop(points):
+    return Drop(points=points, low=points - 1, high=points + 1, lost=0, won=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "drops", "failed", "labelled", "expected"),
+    [
+        # precision asked for; measured drops; failed builds; labels; verdict, chosen, exit code
+        ("int8", {"int8": 0.5, "fp16": 0.0}, {}, True, ("pass", "int8", 0)),
+        ("int8", {"int8": -0.5, "fp16": 0.0}, {}, True, ("pass", "int8", 0)),
+        ("int8", {"int8": 1.0, "fp16": 0.0}, {}, True, ("pass", "int8", 0)),  # at the limit is within it
+        ("int8", {"int8": 1.01, "fp16": 0.0}, {}, True, ("fail", "fp16", 0)),
+        ("int8", {"int8": 9.0, "fp16": 2.0}, {}, True, ("fail", "fp32", 3)),
+        ("int8", {"int8": 9.0}, {"fp16": "no"}, True, ("fail", "fp32", 3)),
+        ("int8", {"fp16": 0.0}, {"int8": "no"}, True, ("fail", "fp16", 0)),
+        ("int8", {"fp16": 2.0}, {"int8": "no"}, True, ("fail", "fp32", 3)),
+        ("int8", {}, {"int8": "no", "fp16": "no"}, True, ("fail", "fp32", 3)),
+        ("int8", {}, {}, False, ("unlabelled", "int8", 0)),
+        ("int8", {}, {"int8": "no"}, False, ("fail", "fp16", 0)),
+        ("int8", {}, {"int8": "no", "fp16": "no"}, False, ("fail", "fp32", 3)),
+        ("fp16", {"fp16": 0.0}, {}, True, ("pass", "fp16", 0)),
+        ("fp16", {"fp16": 1.5}, {}, True, ("fail", "fp32", 3)),
+        ("fp16", {}, {"fp16": "no"}, True, ("fail", "fp32", 3)),
+        ("fp16", {}, {}, False, ("unlabelled", "fp16", 0)),
+        ("fp32", {}, {}, True, ("pass", "fp32", 0)),
+        ("fp32", {}, {}, False, ("unlabelled", "fp32", 0)),
+    ],
+)
+def test_the_verdict(asked, drops, failed, labelled, expected):
+    settings = RunSettings(precision=asked, max_drop=1.0)
+    found = decide(settings, {name: drop(points) for name, points in drops.items()}, failed, labelled=labelled)
+    assert (found.verdict, found.chosen, found.exit_code) == expected
+
+
+def test_the_reason_says_what_spoke_against_each_precision():
+    settings = RunSettings(max_drop=0.5)
+    found = decide(settings, {"int8": drop(4.1), "fp16": drop(0.75)}, {}, labelled=True)
+    assert found.reason == (
+        "INT8 loses 4.10 points of top-1, more than the allowed 0.5; "
+        "FP16 loses 0.75 points of top-1, more than the allowed 0.5; the plain FP32 model remains"
+    )
+    found = decide(settings, {"fp16": drop(0.25)}, {"int8": "no Conv"}, labelled=True)
+    assert found.reason.startswith("INT8 cannot be built (no Conv); ")
+    assert "FP16, 0.25 points of top-1, is within the allowed 0.5" in found.reason
+
+
+def test_a_negative_limit_demands_a_gain():
+    settings = RunSettings(max_drop=-0.1)
+    assert decide(settings, {"int8": drop(0.0), "fp16": drop(-0.2)}, {}, labelled=True).chosen == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("top1", "classes", "images", "expected"),
+    [
+        (10.0, 10, 1000, True),
+        (2.0, 10, 1000, True),
+        (18.9, 10, 1000, True),  # a tenth of the way from 10 % to 100 % is 19 %
+        (19.1, 10, 1000, False),
+        (80.0, 10, 1000, False),
+        (38.0, 10, 10, True),  # three standard errors of 10 images: 10 + 28.5 %
+        (39.0, 10, 10, False),
+        (54.9, 2, 10_000, True),
+        (55.1, 2, 10_000, False),
+        (60.0, 1000, 50, False),
+    ],
+)
+def test_accuracy_near_chance(top1, classes, images, expected):
+    assert is_near_chance(top1, classes, images) is expected

@@ -1,0 +1,102 @@
+"""Who may import whom, and what an import may cost."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("calib", "quant", "datasets")
+HEAVY = ("numpy", "numba", "h5py", "PIL", "onnx", "onnxruntime", "torch", "tensorrt", "cuda", "matplotlib", "jinja2")
+
+
+def modules():
+    """Every source file of the packages: dotted name -> path."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+
+
+def imported(path):
+    """What a file imports anywhere in it: dotted names, with each name that a `from` takes."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def forbidden(module):
+    """What of ours a module may not import."""
+    if module.startswith("calib.cli"):
+        return ()
+    own = module.split(".")[0]
+    return {"datasets": ("calib", "quant"), "calib": ("datasets", "quant", "calib.cli"), "quant": ("calib.cli",)}[own]
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_follow_the_arrows(module):
+    wrong = [
+        name
+        for name in imported(modules()[module])
+        for package in forbidden(module)
+        if name == package or name.startswith(f"{package}.")
+    ]
+    assert wrong == []
+
+
+def test_the_arrows_are_looked_at_in_every_package():
+    assert {name.split(".")[0] for name in modules()} == set(PACKAGES)
+    assert "calib.provenance" in imported(ROOT / "quant" / "calibrate.py")  # found where it is known to stand
+
+
+def loaded_after(program):
+    """Which heavy packages a program has loaded at its end."""
+    code = f"{program}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_importing_the_packages_loads_nothing_heavy():
+    assert loaded_after("import calib, quant, datasets") == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["cache", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    program = (
+        f"from calib.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code"
+    )
+    assert loaded_after(program) == []
+
+
+def test_help_answers_at_once():
+    command = [sys.executable, "-c", "from calib.cli import main; main(['--help'])"]
+    bare = [sys.executable, "-c", "import click"]
+
+    def best(arguments):
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run(arguments, capture_output=True, check=True, cwd=ROOT)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    # 0.3 s on a quiet machine; a busy one is allowed what it takes to start Python and click besides.
+    assert best(command) < max(0.3, 3 * best(bare))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_resolves(package):
+    module = importlib.import_module(package)
+    assert module.__all__
+    assert sorted(set(module.__all__)) == sorted(module.__all__)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = module.no_such_name
