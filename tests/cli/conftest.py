@@ -106,7 +106,7 @@ def snapshot():
 
     def take(folder):
         files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"]
-        assert not [path for path in Path(folder).rglob(".calib-*")]
+        assert not list(Path(folder).rglob(".calib-*"))
         return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
     return take
@@ -119,7 +119,18 @@ def report():
 
 
 @pytest.fixture(scope="session")
-def write_model():
+def save_graph():
+    """Writes a graph as a model of some opset."""
+
+    def save(graph, path, opset=17):
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def write_model(save_graph):
     """Writes the colour classifier: logits are the mean blue, green and red of an image, so its answer is known.
 
     `before` nodes make the tensor `pixels` out of `input`; `after` nodes make `features` out of `colours`.
@@ -152,9 +163,7 @@ def write_model():
                 *(constant(name, values) for name, values in (constants or {}).items()),
             ],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-        onnx.save(model, path)
-        return path
+        return save_graph(graph, path, opset)
 
     return write
 

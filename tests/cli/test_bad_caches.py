@@ -181,7 +181,9 @@ def test_a_trusted_cache_of_another_model_stops(calib, colours, bare):
     bare.write_text(bare.read_text().replace("flat: ", "elsewhere: "))
     result = calib("run", "--quiet", "--cache", bare, "--trust-cache", cwd=colours)
     assert result.code == 1
-    assert "theirs.cache: expected tensors of model.onnx, found 1 that it does not have, 'elsewhere' first" in result.error
+    assert (
+        "theirs.cache: expected tensors of model.onnx, found 1 that it does not have, 'elsewhere' first" in result.error
+    )
 
 
 def test_a_named_cache_of_ours_is_recalibrated_when_something_differs(calib, colours, report):

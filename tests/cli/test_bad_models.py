@@ -112,11 +112,11 @@ def test_another_size_than_the_preprocessing_states(failing, finished):
     assert "size [32, 32] is stated, but the model input [N, 3, 8, 8] takes images of height 8 and width 8" in error
 
 
-def test_an_input_of_another_rank(failing, finished):
+def test_an_input_of_another_rank(failing, finished, save_graph):
     node = helper.make_node("Relu", ["input"], ["logits"])
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("input", "logits")]
     graph = helper.make_graph([node], "flat", info[:1], info[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), finished / "model.onnx")
+    save_graph(graph, finished / "model.onnx")
     assert "the model input [N, 3] takes no images: expected [N, C, H, W] or [N, H, W, C]" in failing()
 
 
@@ -141,7 +141,7 @@ def test_a_fixed_batch_gives_the_scales_of_a_free_one(calib, colours, write_mode
 
 
 @pytest.fixture
-def two_inputs(finished):
+def two_inputs(finished, save_graph):
     """A model with the inputs `left` and `right`, and images for it as ready arrays."""
 
     def write(labels=(0, 1, 2)):
@@ -152,7 +152,7 @@ def two_inputs(finished):
         graph = onnx.load(finished / "model.onnx").graph
         inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 8, 8]) for name in ("left", "right")]
         made = helper.make_graph(nodes, "two", inputs, list(graph.output), list(graph.initializer))
-        onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), finished / "model.onnx")
+        save_graph(made, finished / "model.onnx")
         rows = np.zeros((30, 3, 8, 8), np.float32)
         for i in range(30):
             rows[i, 2 - i % 3] = 0.1 + 0.8 * (i + 1) / 30
@@ -256,7 +256,8 @@ def test_no_model_in_the_folder(failing, finished):
 
 
 def test_the_only_model_of_a_folder_is_taken(calib, colours, report):
-    (colours / "calib.toml").write_text('data = "imgs"\npreprocess = "unit"\nalgo = "minmax"\nnum_images = 24\nbatch_size = 8\n')
+    config = (colours / "calib.toml").read_text()
+    (colours / "calib.toml").write_text(config.replace('model = "model.onnx"\n', ""))
     (colours / "model.onnx").rename(colours / "mine.onnx")
     assert calib("run", cwd=colours).code == 0
     assert report(colours)["model"]["path"] == "mine.onnx"

@@ -2,7 +2,6 @@
 
 import struct
 
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -63,15 +62,18 @@ def test_json_keeps_the_exit_code(calib, colours):
     assert '"chosen": "fp32"' in result.out
 
 
-def test_a_model_with_nothing_to_quantize_falls_back_to_fp16_and_says_why(calib, colours, report):
-    nodes = [helper.make_node("GlobalAveragePool", ["input"], ["pooled"]), helper.make_node("Flatten", ["pooled"], ["logits"])]
+def test_a_model_with_nothing_to_quantize_falls_back_to_fp16_and_says_why(calib, colours, report, save_graph):
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["logits"]),
+    ]
     graph = helper.make_graph(
         nodes,
         "pool",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 8, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), colours / "model.onnx")
+    save_graph(graph, colours / "model.onnx")
     (colours / "classes.txt").write_text("red\ngreen\nblue\n")  # the order of the channels
     result = calib("run", "--quiet", "--classes", "classes.txt", cwd=colours)
     assert result.code == 0, result.err

@@ -1,6 +1,7 @@
 """`calib run`, the main job, on the embedded sample: what it prints, what it writes."""
 
 import json
+import os
 
 import pytest
 
@@ -175,8 +176,6 @@ def test_one_precision_alone_is_built_without_calibrating(calib, colours, report
 
 
 def test_a_name_that_is_no_utf8_is_reported(calib, colours, report):
-    import os
-
     bad = os.fsencode(colours / "imgs" / "red") + b"/bad\xff.png"
     with open(bad, "wb") as file:  # noqa: PTH123 - a path in bytes
         file.write(b"no image")

@@ -1,0 +1,154 @@
+"""How the command line answers to its own options, to calib.toml and to its surroundings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from calib.cli.run import ALGORITHMS
+from calib.cli.run import command as run_command
+from quant.settings import _CHOICES, RunSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"numpy", "onnx", "onnxruntime", "numba", "h5py", "PIL", "rich", "jinja2", "torch", "tensorrt", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("run", "--unknown"), "--unknown"),
+        (("run", "--algo", "median"), "'median' is not one of 'entropy', 'minmax', 'percentile', 'mse'"),
+        (("run", "--precision", "int4"), "'int4' is not one of 'int8', 'fp16', 'fp32'"),
+        (("run", "--num-images", "many"), "'many' is not a valid integer"),
+        (("run", "--data"), "--data"),
+        (("run", "extra"), "unexpected extra argument"),
+        (("frobnicate",), "No such command 'frobnicate'"),
+        (("demo",), "Missing argument 'FOLDER'"),
+        (("pack", "imgs", "imgs.h5", "--size", "large"), "expected HEIGHTxWIDTH such as 256x256, found 'large'"),
+        (("cache", "show"), "Missing argument 'CACHE'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(calib, colours, arguments, part):
+    result = calib(*arguments, cwd=colours)
+    assert result.code == 2
+    assert part in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert not (colours / "calib-out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--num-images", 0), "num_images: expected at least 1, found 0"),
+        (("--batch-size", -3), "batch_size: expected at least 1, found -3"),
+        (("--percentile", 0), "percentile: expected a number over 0 and up to 100, found 0"),
+        (("--percentile", "nan"), "percentile: expected a number over 0 and up to 100, found nan"),
+        (("--max-bad", 1.5), "max_bad: expected a share from 0 to 1, found 1.5"),
+        (("--max-drop", "nan"), "max_drop: expected a number of percentage points, found nan"),
+        (("--max-drop", "inf"), "max_drop: expected a number of percentage points, found inf"),
+        (("--seed", -1), "seed: expected 0 or more, found -1"),
+        (("--preprocess", "imagenette"), "no preset 'imagenette'; expected one of imagenet, imagenet-tf"),
+        (("--preprocess", "none.toml"), "none.toml: no such file"),
+        (("--cache-only", "--precision", "fp16"), "cache_only: only INT8 uses a cache"),
+        (("--classes", "none.txt"), "none.txt: no such classes file"),
+    ],
+)
+def test_a_value_that_makes_no_sense_exits_with_1(calib, colours, options, part):
+    result = calib("run", *options, cwd=colours)
+    assert result.code == 1
+    assert part in result.error
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ('algoritm = "entropy"', "calib.toml: unknown key 'algoritm'; known are model, data, eval"),
+        ("model = 3", "calib.toml: model: expected a path in quotes, found 3"),
+        ('num_images = "many"', "calib.toml: num_images: expected a whole number, found 'many'"),
+        ("num_images = true", "calib.toml: num_images: expected a whole number, found True"),
+        ('max_drop = "1"', "calib.toml: max_drop: expected a number, found '1'"),
+        ("cache_only = 1", "calib.toml: cache_only: expected true or false, found 1"),
+        ("algo = 1", "calib.toml: algo: expected a text in quotes, found 1"),
+        ('algo = "median"', "algo: expected one of entropy, minmax, percentile, mse, found 'median'"),
+        ("algo = ", "calib.toml: not valid TOML"),
+    ],
+)
+def test_a_wrong_calib_toml_exits_with_1_and_says_where(calib, colours, line, part):
+    (colours / "calib.toml").write_text(f'data = "imgs"\n{line}\n')
+    result = calib("run", cwd=colours)
+    assert result.code == 1
+    assert part in result.error
+    assert not (colours / "calib-out").exists()
+
+
+def test_options_win_over_calib_toml(calib, colours, report):
+    with (colours / "calib.toml").open("a") as file:
+        file.write('seed = 3\nmax-drop = 7\nout = "from-file"\n')
+    assert calib("run", "--algo", "mse", "--seed", 4, cwd=colours).code == 0
+    found = report(colours, "from-file")
+    assert found["calibration"]["algo"] == "mse"
+    assert found["data"]["calibration"]["seed"] == 4
+    assert found["max_drop"] == 7
+    assert found["calibration"]["images"] == 24
+
+
+def test_without_data_the_line_says_what_to_give(calib, tmp_path):
+    result = calib("run", cwd=tmp_path)
+    assert result.code == 1
+    assert "data: expected a folder of images or an HDF5 pack, found nothing; give --data" in result.error
+
+
+def test_every_setting_is_an_option_and_the_choices_agree():
+    options = {option.name: option for option in run_command.params}
+    assert set(RunSettings.__dataclass_fields__) <= set(options)
+    assert tuple(ALGORITHMS) == tuple(_CHOICES["algo"])
+    for name, choices in _CHOICES.items():
+        assert tuple(options[name].type.choices) == tuple(choices)
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("pack",), ("demo",), ("cache",), ("cache", "check")])
+def test_help_imports_nothing_heavy(command):
+    program = (
+        "import sys\nfrom calib.cli import main\n"
+        f"try: main([*{command!r}, '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "print('MODULES', *{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    text, _, modules = done.stdout.partition("MODULES ")
+    assert "Usage: calib" in text
+    assert not set(modules.split()) & HEAVY
+
+
+def test_the_help_names_all_exit_codes(calib, tmp_path):
+    text = " ".join(calib("--help", cwd=tmp_path).out.split())
+    for part in ("0 done", "1 failed", "2 wrong usage", "3 done, but neither", "130 interrupted"):
+        assert part in text
+
+
+def test_another_distributions_datasets_is_told_before_anything_else(start_calib, finish, tmp_path):
+    (tmp_path / "site" / "datasets").mkdir(parents=True)
+    (tmp_path / "site" / "datasets" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    result = finish(start_calib("run", "--unknown", cwd=tmp_path, prefix=[tmp_path / "site"]))
+    assert result.code == 1
+    assert "import package 'datasets': expected the one of calib-int8, found another distribution's at " in result.error
+    assert str(tmp_path / "site" / "datasets") in result.error
+
+
+def test_a_failure_that_no_package_foresaw_is_still_one_line(calib, colours, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "/somewhere/file")
+
+    monkeypatch.setattr("quant.pipeline.load_model", full)
+    result = calib("run", cwd=colours)
+    assert result.code == 1
+    assert result.error == "calib: error: /somewhere/file: No space left on device"
+
+
+def test_a_batch_beyond_all_memory_is_told(calib, colours):
+    result = calib("run", "--quiet", "--batch-size", 1 << 44, cwd=colours)
+    assert result.code == 1
+    assert "out of memory; give a smaller --batch-size" in result.error
