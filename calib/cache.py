@@ -2,7 +2,8 @@
 
 The header is `TRT-<version>-<calibrator>`; the legacy (percentile) calibrator writes `0 <cutoff> <quantile>` instead,
 both as float64 bits. Format read off caches that TensorRT 8.6.0 wrote. A tensor's name may itself hold ": ", so a line
-is split at the last one.
+is split at the last one. TensorRT leaves out leading zeros of the digits: a scale of 3e-32 has seven, and a tensor that
+was zero throughout has the single digit 0.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _CALIBRATORS = {
 }
 _HEADER = re.compile(r"TRT-(\d+)-(\w+)")
 _LEGACY_HEADER = re.compile(r"0 ([0-9a-fA-F]{16}) ([0-9a-fA-F]{16})")
-_SCALE = re.compile(r"[0-9a-fA-F]{8}")
+_SCALE = re.compile(r"[0-9a-fA-F]{7,8}|0")  # fewer digits are no normal float32
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,19 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
     if match and match[2] not in _CALIBRATORS:
         raise CacheError(f"{source}:1: expected one of {', '.join(_CALIBRATORS)}, found '{match[2]}'; recalibrate")
     scales: dict[str, float] = {}
+    whole = text.endswith("\n")  # otherwise the last line may be cut off
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
         name, separator, digits = line.rpartition(": ")
-        if not (name and separator and _SCALE.fullmatch(digits.strip())):
+        digits = digits.strip()
+        cut_off = len(digits) < 8 and number == len(lines) and not whole
+        if not (name and separator and _SCALE.fullmatch(digits)) or cut_off:
             raise CacheError(
                 f"{source}:{number}: expected '<tensor>: <8 hex digits>', found '{line[:60]}'; "
                 "delete the file to recalibrate"
             )
-        scale = float(struct.unpack(">f", bytes.fromhex(digits.strip()))[0])
+        scale = float(struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0])
         if not (math.isfinite(scale) and scale > 0):
             raise CacheError(
                 f"{source}:{number}: expected a finite scale over zero for '{name}', found {scale}; "

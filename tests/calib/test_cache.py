@@ -192,3 +192,19 @@ def test_coverage_names_what_is_missing_and_what_is_foreign():
     fit = coverage(cache, needed=["input", "relu"], known=["input", "relu", "odd: name with"])
     assert fit.missing == ("relu",)
     assert fit.foreign == ("/layer1/Conv_output_0",)  # TensorRT's own unnamed layers are nobody's
+
+
+def test_leading_zeros_may_be_left_out_as_tensorrt_does():
+    # b1a0e77 stands for 0b1a0e77: sign 0, exponent 22, mantissa 0x1a0e77.
+    cache = cache_from_text("TRT-8600-EntropyCalibration2\ntiny: b1a0e77\nlast: 3f800000\n")
+    assert cache.scales["tiny"] == 2.0 ** (22 - 127) * (1 + 0x1A0E77 / 2**23)
+
+
+def test_the_zero_that_tensorrt_writes_for_a_dead_tensor_is_named():
+    with pytest.raises(CacheError, match=r"cache:2: expected a finite scale over zero for 'dead', found 0\.0"):
+        cache_from_text("TRT-8600-EntropyCalibration2\ndead: 0\n", "cache")
+
+
+def test_a_last_line_that_was_cut_off_is_not_taken_for_a_small_scale():
+    with pytest.raises(CacheError, match="cache:3: expected"):
+        cache_from_text("TRT-8600-EntropyCalibration2\na: 3f800000\nb: 3f80000", "cache")
