@@ -75,7 +75,7 @@ def test_windows_line_ends_blank_lines_and_upper_case_digits_are_read():
     ("bad", "message"),
     [
         ("relu 3f", r"x\.cache:4: expected '<tensor>: <8 hex digits>', found 'relu 3f'; delete the file"),
-        ("relu: 3f80000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
+        ("relu: 3f8000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         ("relu: 3f8000000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         ("relu: 3f80000g", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         ("relu: 0x3f8000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
