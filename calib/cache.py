@@ -83,8 +83,11 @@ def header_from_algorithm(algorithm: Algorithm, version: int = DEFAULT_VERSION) 
 
 
 def scale_from_amax(amax: float) -> np.float32:
-    """Amax / 127 in float32, kept a positive normal number however small amax is."""
-    return max(np.float32(amax) / np.float32(INT8_LEVELS), np.finfo(np.float32).tiny)
+    """Amax / 127 in float32, kept a positive normal number however small amax is.
+
+    Divided in float64, so that the amax of a scale (127 times it) gives that very scale back.
+    """
+    return max(np.float32(amax / INT8_LEVELS), np.finfo(np.float32).tiny)
 
 
 def cache_from_amax(
@@ -93,6 +96,24 @@ def cache_from_amax(
     """The cache that holds these amax (activation units), its scales rounded to float32 as they are in the file."""
     scales = {name: float(scale_from_amax(value)) for name, value in amax.items()}
     return CalibrationCache(header_from_algorithm(algorithm, version), scales)
+
+
+def checked_header(line: str, source: str) -> str:
+    """A cache's first line without the blanks around it.
+
+    Raises:
+        CacheError: It is no such line, or names an unknown calibrator.
+    """
+    header = line.strip()
+    match = _HEADER.fullmatch(header)
+    if match is None and _LEGACY_HEADER.fullmatch(header) is None:
+        raise CacheError(
+            f"{source}: expected 'TRT-<version>-<calibrator>', found '{header[:60]}'; "
+            "this is no calibration cache: delete it to recalibrate"
+        )
+    if match and match[2] not in _CALIBRATORS:
+        raise CacheError(f"{source}: expected one of {', '.join(_CALIBRATORS)}, found '{match[2]}'; recalibrate")
+    return header
 
 
 def cache_from_text(text: str, source: str = "calibration cache") -> CalibrationCache:
@@ -107,15 +128,7 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
             a tensor twice. The message names the line.
     """
     lines = text.splitlines()
-    header = lines[0].strip() if lines else ""
-    match = _HEADER.fullmatch(header)
-    if match is None and _LEGACY_HEADER.fullmatch(header) is None:
-        raise CacheError(
-            f"{source}:1: expected 'TRT-<version>-<calibrator>', found '{header[:60]}'; "
-            "this is no calibration cache: delete it to recalibrate"
-        )
-    if match and match[2] not in _CALIBRATORS:
-        raise CacheError(f"{source}:1: expected one of {', '.join(_CALIBRATORS)}, found '{match[2]}'; recalibrate")
+    header = checked_header(lines[0] if lines else "", f"{source}:1")
     scales: dict[str, float] = {}
     whole = text.endswith("\n")  # otherwise the last line may be cut off
     for number, line in enumerate(lines[1:], 2):

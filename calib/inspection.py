@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from calib.cache import read_cache
+from calib.conversion import json_from_cache
 
 
 def text_from_cache_file(path: Path) -> str:
@@ -26,19 +26,10 @@ def text_from_cache_file(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def json_from_cache(path: Path) -> str:
-    """A cache as JSON: header, algorithm, scales.
+def json_from_cache_file(path: Path) -> str:
+    """A cache as JSON, see `calib.conversion`.
 
     Raises:
         CacheError: The file is no cache.
     """
-    cache = read_cache(path)
-    document = {
-        "header": cache.header,
-        "algo": cache.algo,
-        "percentile": cache.percentile,
-        "version": cache.version,
-        "scales": dict(cache.scales),
-        "amax": cache.amax,
-    }
-    return json.dumps(document, indent=1) + "\n"
+    return json_from_cache(read_cache(path))

@@ -1,4 +1,4 @@
-"""`calib cache`: look at a calibration cache, and check it against a model."""
+"""`calib cache`: look at calibration caches, check, compare, convert and merge them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 import click
 
 _FILE = click.Path(path_type=Path)
+# These names stand in calib.conversion and calib.algorithms, which are not imported for --help; a test compares them.
+HEADERS = ("entropy2", "minmax", "entropy1", "legacy")
+ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 
 
 @click.group("cache")
 def command() -> None:
-    """Look at a calibration cache, or check it."""
+    """Look at calibration caches; check, compare, convert and merge them."""
 
 
 @command.command("show", epilog="Example: calib cache show calib-out/calibration.cache")
@@ -19,17 +22,77 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(cache: Path, as_json: bool) -> None:
     """Print the tensors of a cache with scale and amax."""
-    from calib.inspection import json_from_cache, text_from_cache_file
+    from calib.inspection import json_from_cache_file, text_from_cache_file
 
-    click.echo(json_from_cache(cache) if as_json else text_from_cache_file(cache), nl=False)
+    click.echo(json_from_cache_file(cache) if as_json else text_from_cache_file(cache), nl=False)
 
 
 @command.command("check", epilog="Example: calib cache check calib-out/calibration.cache --model model.onnx")
 @click.argument("cache", type=_FILE)
 @click.option("--model", type=_FILE, help="ONNX model that the cache should fit.")
 def check(cache: Path, model: Path | None) -> None:
-    """Check a cache: format, scales, provenance, and with --model that it covers the model."""
+    """Check a cache: format, scales, provenance; with --model, what it lacks or has too much."""
+    from calib.errors import CacheError
     from quant.cache_check import check_cache_file
 
-    for line in check_cache_file(cache, model):
+    result = check_cache_file(cache, model)
+    for line in result.lines:
         click.echo(line)
+    if result.failure:
+        raise CacheError(result.failure)
+
+
+@command.command("diff", epilog="Example: calib cache diff tensorrt.cache calib-out/calibration.cache")
+@click.argument("a", type=_FILE)
+@click.argument("b", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(a: Path, b: Path, as_json: bool) -> None:
+    """Two caches side by side: ratio of amax (B over A), worst first, and what only one of them holds.
+
+    A and B are TensorRT caches, JSON, or Q/DQ models (.onnx).
+    """
+    from calib.cache_diff import json_from_difference, text_from_difference
+    from quant.cache_files import diff_cache_files
+
+    found = diff_cache_files(a, b)
+    click.echo(json_from_difference(found) if as_json else text_from_difference(found, (str(a), str(b))), nl=False)
+
+
+@command.command("convert", epilog="Example: calib cache convert old.cache new.cache --tensorrt 10.3.0")
+@click.argument("source", type=_FILE, metavar="IN")
+@click.argument("target", type=_FILE, metavar="OUT")
+@click.option("--model", type=_FILE, help="FP32 model that the scales are written into, for an OUT ending in .onnx.")
+@click.option("--tensorrt", metavar="VERSION", help="TensorRT that is to read OUT: 8600, 8.6.1, 100300, 10.3.0.")
+@click.option("--header", type=click.Choice(HEADERS), help="Calibrator named in OUT; trtexec reads entropy2.")
+def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None, header: str | None) -> None:
+    """Write the scales of IN as OUT: .onnx is a Q/DQ model, .json is JSON, anything else TensorRT's text.
+
+    IN is a TensorRT cache, JSON, or a Q/DQ model, also one that another tool made. The scales do not change.
+    """
+    from quant.cache_files import convert_cache_file
+
+    done = convert_cache_file(source, target, model=model, tensorrt=tensorrt, header=header)
+    for note in done.notes:
+        click.echo(f"warning: {note}", err=True)
+    click.echo(f"{target}: {len(done.cache.scales)} scales, {done.cache.header}")
+
+
+@command.command(
+    "merge", epilog="Example: calib cache merge shard1/calibration.h5 shard2/calibration.h5 --out all.cache"
+)
+@click.argument("shards", type=_FILE, nargs=-1, required=True)
+@click.option("--out", type=_FILE, required=True, help="Where the cache goes; its statistics (.h5) go beside it.")
+@click.option(
+    "--algo", type=click.Choice(ALGORITHMS), default="entropy", show_default=True, help="How amax is computed."
+)
+@click.option("--percentile", type=float, default=99.99, show_default=True, help="Per cent kept by --algo percentile.")
+def merge(shards: tuple[Path, ...], out: Path, algo: str, percentile: float) -> None:
+    """Merge the statistics of shards of the images, exactly, and compute the cache of all of them."""
+    from calib.algorithms import algorithm_from_name
+    from quant.cache_merge import merge_statistics_files
+
+    done = merge_statistics_files(shards, out, algorithm_from_name(algo, percentile))
+    for line in done.warnings:
+        click.echo(f"warning: {line}", err=True)
+    provenance = "with provenance" if done.provenance else "without provenance: not every shard has it"
+    click.echo(f"{out}: {done.tensors} tensors of {done.images} images, {provenance}")

@@ -1,0 +1,205 @@
+"""`calib cache diff`, `convert` and `merge`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from calib.cache import read_cache
+from calib.provenance import read_calibration
+
+OURS = "calib-out/calibration.cache"
+
+
+def test_the_choices_are_the_library_s():
+    from calib import algorithms, conversion
+    from calib.cli import cache as module
+
+    assert tuple(conversion.CALIBRATORS) == module.HEADERS
+    assert module.ALGORITHMS == algorithms.NAMES
+
+
+def test_diff_prints_the_median_ratio_and_the_worst_first(calib, finished, scales):
+    shutil.copy(finished / OURS, finished / "mine.cache")
+    lines = (finished / OURS).read_text().splitlines()
+    (finished / "other.cache").write_text("\n".join([*lines[:2], "elsewhere: 3f800000"]) + "\n")
+    result = calib("cache", "diff", "mine.cache", "other.cache", cwd=finished)
+    assert result.code == 0
+    assert result.out.startswith("1 tensors in both; amax of other.cache over mine.cache: median ratio 1.0000")
+    assert "only in other.cache, 1:\n  elsewhere\n" in result.out
+    scales(finished / "mine.cache", lambda digits: "3f800000")
+    scales(finished / "other.cache", lambda digits: "40000000")
+    document = json.loads(calib("cache", "diff", "mine.cache", "other.cache", "--json", cwd=finished).out)
+    assert document["median_ratio"] == 2
+
+
+def test_diff_of_a_cache_and_the_model_made_from_it(calib, finished):
+    result = calib("cache", "diff", OURS, "calib-out/model.int8.onnx", cwd=finished)
+    assert result.code == 0
+    assert "median ratio 1.0000, 100% within 1%" in result.out
+
+
+def test_convert_there_and_back_loses_nothing(calib, finished):
+    original = (finished / OURS).read_bytes()
+    steps = [
+        (OURS, "a.json"),
+        ("a.json", "b.onnx", "--model", "model.onnx"),
+        ("b.onnx", "c.cache", "--tensorrt", "10.3.0"),
+        ("c.cache", "d.onnx", "--model", "model.onnx", "--header", "entropy2"),
+        ("d.onnx", "e.json"),
+        ("e.json", "f.cache", "--tensorrt", "8.6.0", "--header", "minmax"),
+    ]
+    for step in steps:
+        assert calib("cache", "convert", *step, cwd=finished).code == 0, step
+    assert (finished / "c.cache").read_text().startswith("TRT-100300-MinMaxCalibration\n")
+    assert read_cache(finished / "c.cache").scales == read_cache(finished / OURS).scales
+    assert json.loads((finished / "e.json").read_text())["header"] == "TRT-100300-EntropyCalibration2"
+    assert (finished / "f.cache").read_bytes() == original
+
+
+def test_convert_to_a_model_gives_the_model_that_run_builds(calib, finished, random_colours):
+    assert calib("cache", "convert", OURS, "converted.onnx", "--model", "model.onnx", cwd=finished).code == 0
+    outputs = random_colours(finished / "converted.onnx"), random_colours(finished / "calib-out" / "model.int8.onnx")
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.fixture
+def random_colours():
+    """What a model gives for the same random input."""
+    import onnxruntime
+
+    def run(path: Path):
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (info,) = session.get_inputs()
+        shape = [size if isinstance(size, int) else 2 for size in info.shape]
+        return session.run(None, {info.name: np.random.default_rng(0).random(shape, np.float32)})[0]
+
+    return run
+
+
+def test_convert_warns_of_a_header_that_tensorrt_does_not_know(calib, finished):
+    text = (finished / OURS).read_text()
+    (finished / "mse.cache").write_text(text.replace("MinMaxCalibration", "MSECalibration"))
+    result = calib("cache", "convert", "mse.cache", "out.cache", cwd=finished)
+    assert result.warnings == [
+        "TensorRT has no calibrator called MSECalibration; for TensorRT, write --header entropy2"
+    ]
+    result = calib("cache", "convert", "mse.cache", "out.cache", "--header", "entropy2", cwd=finished)
+    assert (result.warnings, result.out) == ([], "out.cache: 5 scales, TRT-8600-EntropyCalibration2\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("none.cache", "out.cache"), "none.cache: cannot be read: No such file or directory"),
+        (("model.onnx", "out.cache"), "model.onnx: expected a Q/DQ model, found no QuantizeLinear"),
+        ((OURS, "out.onnx"), "out.onnx: expected the FP32 model that the scales go into, found none"),
+        ((OURS, "calib-out/calibration.json"), "calibration.json: holds what the cache beside it was made from"),
+        ((OURS, "out.cache", "--tensorrt", "11.4.0"), "11.4.0 reads no calibration cache"),
+        ((OURS, "out.cache", "--tensorrt", "new"), "TensorRT version: expected such as 8600"),
+        (("part.cache", "out.onnx", "--model", "model.onnx"), "part.cache: expected scales of all 2 tensors"),
+        (("imgs/red/00.png", "out.cache"), "00.png: expected a cache as text or JSON, or a name ending in .onnx"),
+    ],
+)
+def test_convert_fails_with_one_line_and_writes_nothing(calib, finished, snapshot, arguments, part):
+    lines = (finished / OURS).read_text().splitlines()
+    (finished / "part.cache").write_text("\n".join(lines[:2]) + "\n")
+    before = snapshot(finished)
+    result = calib("cache", "convert", *arguments, cwd=finished)
+    assert result.code == 1
+    assert part in result.error
+    assert snapshot(finished) == before
+
+
+@pytest.fixture
+def shards(calib, colours):
+    """Two calibrations of 12 and 24 images, and one of all 36 in the same order."""
+    names = sorted(path.relative_to(colours / "imgs") for path in (colours / "imgs").rglob("*.png"))
+    for folder, part in (("a", names[:12]), ("b", names[12:])):
+        for name in part:
+            (colours / folder / name.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copy(colours / "imgs" / name, colours / folder / name)
+    (colours / "classes.txt").write_text("blue\ngreen\nred\n")
+    for data, out in (("a", "out-a"), ("b", "out-b"), ("imgs", "whole")):
+        options = ("--num-images", 36, "--sampling", "first", "--classes", "classes.txt", "--algo", "minmax")
+        assert calib("run", "--data", data, "--out", out, *options, cwd=colours).code == 0
+    return colours
+
+
+def test_merged_shards_are_bit_by_bit_the_whole(calib, shards):
+    result = calib(
+        "cache", "merge", "out-a/calibration.h5", "out-b/calibration.cache", "--out", "all/all.cache",
+        "--algo", "minmax", cwd=shards,
+    )  # fmt: skip
+    assert (result.code, result.err) == (0, "")
+    assert "tensors of 36 images, with provenance" in result.out
+    assert (shards / "all" / "all.cache").read_bytes() == (shards / "whole" / "calibration.cache").read_bytes()
+    merged, whole = read_calibration(shards / "all" / "all.cache"), read_calibration(shards / "whole/calibration.cache")
+    assert merged.source.data == whole.source.data
+    for name, histogram in whole.statistics.histograms.items():
+        np.testing.assert_array_equal(merged.statistics.histograms[name].signed_counts, histogram.signed_counts)
+
+
+def test_a_merged_cache_serves_a_run_on_all_images(calib, shards):
+    shards_of = ("out-a/calibration.h5", "out-b/calibration.h5")
+    assert calib("cache", "merge", *shards_of, "--out", "all.cache", "--algo", "minmax", cwd=shards).code == 0
+    result = calib(
+        "run", "--num-images", 36, "--sampling", "first", "--cache", "all.cache", "--cache-only", "--algo", "minmax",
+        "--json", cwd=shards,
+    )  # fmt: skip
+    assert result.code == 0
+    assert json.loads(result.out)["calibration"]["how"] == "reused"
+
+
+def test_bare_statistics_merge_without_provenance(calib, shards):
+    for name in ("a", "b"):
+        shutil.copy(shards / f"out-{name}" / "calibration.h5", shards / f"{name}.h5")
+    result = calib("cache", "merge", "a.h5", "b.h5", "--out", "all.cache", "--algo", "minmax", cwd=shards)
+    assert result.code == 0
+    assert "without provenance: not every shard has it" in result.out
+    assert (shards / "all.cache").read_bytes() == (shards / "whole" / "calibration.cache").read_bytes()
+    assert (shards / "all.h5").is_file()
+    assert not (shards / "all.json").exists()
+
+
+def test_an_image_in_two_shards_is_told(calib, shards):
+    result = calib("cache", "merge", "out-a/calibration.h5", "whole/calibration.h5", "--out", "all.cache", cwd=shards)
+    assert result.warnings == [
+        "12 images are in more than one shard (or twice in one) and are counted each time",
+    ]
+
+
+def test_shards_of_another_model_or_preprocessing_are_refused(calib, shards, write_model, snapshot):
+    assert calib("run", "--data", "a", "--classes", "classes.txt", "--preprocess", "imagenet", "--out", "other",
+                 cwd=shards).code in (0, 3)  # fmt: skip
+    before = snapshot(shards)
+    result = calib("cache", "merge", "out-a/calibration.h5", "other/calibration.h5", "--out", "x.cache", cwd=shards)
+    assert result.code == 1
+    assert "calibration.cache: was made from another preprocessing than out-a/calibration.cache" in result.error
+    assert snapshot(shards) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("none.h5", "--out", "x.cache"), "none.h5: cannot be read as statistics"),
+        (("calib-out/calibration.h5", "--out", "calib-out/calibration.cache"), "is one of the shards"),
+        (("calib-out/calibration.h5", "--out", "precious.cache"), "precious.cache: exists, and would be replaced"),
+        (("calib-out/calibration.h5", "--out", "x.h5"), "x.h5: expected the path of a cache"),
+    ],
+)
+def test_merge_fails_with_one_line_and_writes_nothing(calib, finished, snapshot, arguments, part):
+    (finished / "precious.cache").write_text("precious")
+    before = snapshot(finished)
+    result = calib("cache", "merge", *arguments, cwd=finished)
+    assert result.code == 1
+    assert part in result.error
+    assert snapshot(finished) == before
+
+
+def test_a_converted_model_passes_onnx_s_checker(calib, finished):
+    assert calib("cache", "convert", OURS, "converted.onnx", "--model", "model.onnx", cwd=finished).code == 0
+    onnx.checker.check_model(onnx.load(finished / "converted.onnx"), full_check=True)
