@@ -178,6 +178,7 @@ def evaluate(
     baseline: str,
     batches: Iterable[EvaluationBatch],
     advance: Callable[[int], None] | None = None,
+    observe: Callable[[str, Sequence[Array], EvaluationBatch], None] | None = None,
 ) -> dict[str, Evaluation]:
     """Run all builds over the same batches, so that each image is read once.
 
@@ -186,6 +187,7 @@ def evaluate(
         baseline: Name of the FP32 build that the others are compared with.
         batches: The images.
         advance: Called with the number of images done.
+        observe: Called with a build's name, its outputs and the batch that they are of.
 
     Returns:
         Evaluation of each build.
@@ -196,6 +198,8 @@ def evaluate(
         for name, build in builds.items():
             outputs = reference if name == baseline else build.run(batch.inputs)
             accumulators[name].add(outputs, reference, batch.labels)
+            if observe is not None:
+                observe(name, outputs, batch)
         if advance is not None:
             advance(len(batch.names))
     return {name: accumulator.result() for name, accumulator in accumulators.items()}

@@ -48,6 +48,7 @@ class RunSettings:
         max_drop: Largest accepted drop of top-1, percentage points.
         max_bad: Largest accepted share of unreadable images, 0..1.
         memory_limit: MB of activations that calibration holds at a time.
+        metric: `file.py:callable`, a metric of your own: scores of a batch's images from outputs and labels.
     """
 
     model: Path | None = None
@@ -72,6 +73,7 @@ class RunSettings:
     max_drop: float = 1.0
     max_bad: float = 0.05
     memory_limit: int = 1024
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -160,6 +162,8 @@ def _values_from_toml(path: Path) -> dict[str, Any]:
         values[name] = _typed(path, key, kinds[name], value)
     if "preprocess" in values and values["preprocess"].endswith(".toml"):
         values["preprocess"] = str(path.parent / values["preprocess"])
+    if "metric" in values:
+        values["metric"] = str(path.parent / values["metric"])
     return values
 
 

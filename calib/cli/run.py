@@ -52,6 +52,11 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 @click.option("--max-drop", type=float, help="Largest accepted drop of top-1, percentage points; default 1.0.")
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
 @click.option("--memory-limit", type=int, help="MB of activations held while calibrating; default 1024.")
+@click.option(
+    "--metric",
+    metavar="FILE.py:CALLABLE",
+    help="A metric of your own: callable(outputs, labels) gives one score an image, higher is better.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report's JSON alone.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings remain.")
 def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types

@@ -1,0 +1,35 @@
+"""`calib sweep`: all algorithms side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from calib.cli.options import run_options
+
+_SHARED = (
+    "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
+    "backend", "metric", "out", "max_bad", "memory_limit", "as_json", "quiet",
+)  # fmt: skip
+
+
+@click.command("sweep", params=run_options(*_SHARED), epilog="Example: calib sweep --data imgs/ --per-tensor")
+@click.option("--per-tensor", is_flag=True, help="Also choose the algorithm tensor by tensor, by the outputs' SQNR.")
+def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> None:  # noqa: ANN401 - several types
+    """Try every algorithm and three percentiles on the same statistics and images; keep the best.
+
+    The smallest drop decides (of --metric where given), ties go to the larger SQNR. Writes calibration.cache,
+    model.int8.onnx, sweep.json and sweep.svg into --out. Settings also come from calib.toml; options win.
+    """
+    from calib.cli.console import TerminalConsole
+    from quant.settings import settings_from_options
+    from quant.sweep import sweep
+    from quant.sweep_report import json_from_sweep, text_from_sweep
+
+    settings = settings_from_options(options)
+    document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
+    if as_json:
+        click.echo(json_from_sweep(document), nl=False)
+    else:
+        click.echo(text_from_sweep(document, settings.out))

@@ -1,0 +1,155 @@
+"""The result of a sweep as data, as a table for a terminal, and as a plot of the drops."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import calib
+
+if TYPE_CHECKING:
+    from quant.sweep import SweepResult, SweepRow
+
+SCHEMA = 1
+Document = dict[str, Any]
+_COLUMNS = (
+    ("name", "Algorithm", "{}"),
+    ("top1", "Top-1 %", "{:.2f}"),
+    ("drop_top1", "Drop, points", "{:+.2f}"),
+    ("drop_ci95", "Drop's 95 % CI", "{0[0]:+.2f} to {0[1]:+.2f}"),
+    ("metric", "Metric", "{:.4g}"),
+    ("metric_drop", "Metric's drop", "{:+.4g}"),
+    ("metric_ci95", "its 95 % CI", "{0[0]:+.4g} to {0[1]:+.4g}"),
+    ("agreement", "Agreement %", "{:.2f}"),
+    ("sqnr_db", "SQNR, dB", "{:.2f}"),
+)
+
+
+def document_from_sweep(result: SweepResult) -> Document:
+    """What `sweep.json` holds; accuracies and agreement per cent, drops percentage points, rows best first."""
+    settings = result.settings
+    choice = result.choice
+    return {
+        "schema": SCHEMA,
+        "versions": {"calib": calib.__version__, result.backend.name: result.backend.version},
+        "model": {"path": str(result.model.path), "sha256": result.model.sha256},
+        "data": {"path": str(settings.data), "eval": str(settings.eval) if settings.eval else None},
+        "images": result.baseline.images,
+        "fp32_top1": _rounded(result.baseline.top1, 4),
+        "metric": {"name": result.metric[0], "fp32": result.metric[1]} if result.metric else None,
+        "rows": [_row(row) for row in result.rows],
+        "best": result.rows[0].name,
+        "worst": result.rows[-1].name,
+        "decided_by": "metric" if result.metric else "top1" if result.rows[0].drop else "sqnr",
+        "per_tensor": None
+        if choice is None
+        else {
+            "start": choice.start,
+            "start_sqnr_db": _rounded(choice.start_sqnr_db, 3),
+            "sqnr_db": _rounded(choice.sqnr_db, 3),
+            "algorithms": dict(choice.algorithms),
+        },
+        "again": _command(result.rows[0], settings.cache_path),
+        "warnings": list(result.warnings),
+    }
+
+
+def _row(row: SweepRow) -> Document:
+    drop, metric = row.drop, row.metric
+    return {
+        "name": row.name,
+        "top1": _rounded(row.evaluation.top1, 4),
+        "drop_top1": None if drop is None else _rounded(drop.points, 4),
+        "drop_ci95": None if drop is None else [_rounded(drop.low, 4), _rounded(drop.high, 4)],
+        "metric": None if metric is None else metric.score,
+        "metric_drop": None if metric is None else metric.drop,
+        "metric_ci95": None if metric is None else [metric.low, metric.high],
+        "agreement": _rounded(row.agreement, 4),
+        "sqnr_db": _rounded(row.evaluation.sqnr_db, 3),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, digits)
+
+
+def _command(best: SweepRow, cache: Path) -> str:
+    """How `calib run` uses what was kept."""
+    if best.algorithm is None:
+        return f"calib run --algo entropy --cache {cache} --trust-cache"
+    percentile = getattr(best.algorithm, "percentile", None)
+    return f"calib run --algo {best.algorithm.name}" + (f" --percentile {percentile:g}" if percentile else "")
+
+
+def json_from_sweep(document: Document) -> str:
+    """sweep.json."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def text_from_sweep(document: Document, out: Path) -> str:
+    """The result for a terminal: a table, best first, and what was kept."""
+    rows = document["rows"]
+    columns = [column for column in _COLUMNS if any(row[column[0]] is not None for row in rows)]
+    cells = [[title for _, title, _ in columns]]
+    cells += [["-" if row[key] is None else form.format(row[key]) for key, _, form in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
+    baseline = f"{document['images']:,} images"
+    if document["fp32_top1"] is not None:
+        baseline += f", FP32 top-1 {document['fp32_top1']:.2f} %"
+    if document["metric"]:
+        baseline += f", FP32 {document['metric']['name']} {document['metric']['fp32']:.4g}"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            baseline,
+            f"best: {document['best']}, kept as {out / 'calibration.cache'} and {out / 'model.int8.onnx'}",
+            f"worst: {document['worst']}",
+            f"plot: {out / 'sweep.svg'}",
+            f"next: {document['again']}",
+        ]
+    )
+
+
+def svg_from_sweep(document: Document) -> str:
+    """A bar for each algorithm: its drop with the 95 % interval, or the SQNR where no drop is known. Best on top."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    key, interval, title = {
+        "metric": ("metric_drop", "metric_ci95", "Drop of {} against FP32, with its 95 % interval"),
+        "top1": ("drop_top1", "drop_ci95", "Drop of top-1 against FP32, percentage points, with its 95 % interval"),
+        "sqnr": ("sqnr_db", None, "SQNR of the outputs against FP32, dB (no labels: the drop is not known)"),
+    }[document["decided_by"]]
+    rows = list(reversed(document["rows"]))
+    values = [row[key] if row[key] is not None else 0.0 for row in rows]
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    colours = ["#2e7d32" if row["name"] == document["best"] else "#5c6bc0" for row in rows]
+    errors = None
+    if interval is not None:
+        ends = [row[interval] for row in rows]
+        # The interval of few images is not centred on the drop and need not hold its value.
+        errors = [
+            [max(v - low, 0.0) for v, (low, _) in zip(values, ends, strict=True)],
+            [max(high - v, 0.0) for v, (_, high) in zip(values, ends, strict=True)],
+        ]
+    positions = range(len(rows))
+    axes.barh(positions, values, xerr=errors, color=colours, ecolor="#666", capsize=3)
+    axes.set_yticks(positions, [row["name"] for row in rows])
+    axes.axvline(0, color="#666", linewidth=0.8)
+    axes.set_title(title.format(document["metric"]["name"] if document["metric"] else ""), fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "calib"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
