@@ -11,3 +11,13 @@ def run_options(*names: str) -> list[click.Parameter]:
 
     known = {parameter.name: parameter for parameter in command.params}
     return [known[name] for name in names]
+
+
+def parsed_size(text: str | None, option: str) -> tuple[int, int] | None:
+    """Height and width out of HxW; None stays None."""
+    if text is None:
+        return None
+    height, separator, width = text.lower().partition("x")
+    if not (separator and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH such as 256x256, found '{text}'", param_hint=option)
+    return int(height), int(width)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from calib.cli.options import parsed_size
+
 _FILE = click.Path(path_type=Path)
 
 
@@ -26,7 +28,7 @@ def command(
 
     source = ImageFolder(folder, labels=labels, classes=classes)
     console = TerminalConsole(quiet=quiet)
-    height_width = _parsed_size(size)
+    height_width = parsed_size(size, "--size")
     written = 0
 
     def progress(done: int, total: int) -> None:
@@ -39,12 +41,3 @@ def command(
     for item in left_out:
         console.warn(f"{item.file} was left out: {item.reason}")
     click.echo(f"{pack}: {len(source) - len(left_out)} images")
-
-
-def _parsed_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, separator, width = text.lower().partition("x")
-    if not (separator and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise click.BadParameter(f"expected HEIGHTxWIDTH such as 256x256, found '{text}'", param_hint="--size")
-    return int(height), int(width)
