@@ -1,6 +1,6 @@
 """Models, builds, comparison and the report.
 
-    from quant import RunSettings, run
+    from quant import build, compare
 
 The names are imported on first use.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quant.activations import collect_statistics
+    from quant.api import Int8Model, build, compare
     from quant.errors import BuildError, ModelError, QuantError
     from quant.graph import OnnxModel, load_model
     from quant.pipeline import run
@@ -22,6 +23,9 @@ _MODULES = {
     "BuildError": "errors",
     "ModelError": "errors",
     "QuantError": "errors",
+    "Int8Model": "api",
+    "build": "api",
+    "compare": "api",
     "OnnxModel": "graph",
     "load_model": "graph",
     "collect_statistics": "activations",
@@ -33,11 +37,14 @@ _MODULES = {
 
 __all__ = [
     "BuildError",
+    "Int8Model",
     "ModelError",
     "OnnxModel",
     "QuantError",
     "RunSettings",
+    "build",
     "collect_statistics",
+    "compare",
     "load_model",
     "qdq_model_from_amax",
     "quantizable_tensors",

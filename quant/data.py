@@ -95,6 +95,21 @@ def open_data(settings: RunSettings, model: OnnxModel, console: Console) -> RunD
     )
 
 
+def evaluation_data(
+    source: AnySource, settings: RunSettings, model: OnnxModel, selection: NDArray[np.int64] | None = None
+) -> RunData:
+    """Data of a comparison without calibration: these samples of a source that is open already; by default all.
+
+    Raises:
+        ModelError: The model takes inputs that the data does not give.
+        QuantError: Labels do not fit the model.
+    """
+    indices = np.arange(len(source)) if selection is None else selection
+    _check_classes(source, model)
+    preprocessing = _bound_preprocessing(source, settings, model)
+    return RunData(source, indices[:0], source, indices, preprocessing, model.inputs[0].name)
+
+
 def _bound_preprocessing(source: AnySource, settings: RunSettings, model: OnnxModel) -> Preprocessing | None:
     if not isinstance(source, ImageSource):
         return None

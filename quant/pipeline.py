@@ -6,17 +6,19 @@ import contextlib
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from calib.files import Transaction, exclusive
 from datasets import BatchStream
 from quant.backend import Backend, Build, OnnxRuntimeBackend
 from quant.calibrate import CalibrationResult, obtain_calibration
-from quant.compare import Drop, Latency, measure_latency, paired_drop
+from quant.comparison import Drop, Latency, measure_latency, paired_drop
 from quant.console import Console, RecordingConsole
 from quant.data import RunData, open_data
 from quant.errors import BuildError, QuantError
 from quant.evaluate import Evaluation, evaluate
 from quant.graph import OnnxModel, load_model
+from quant.metric import MetricRecorder, section_from_scores
 from quant.report.document import Document, document_from_run
 from quant.report.render import html_from_document, json_from_document, markdown_from_document
 from quant.settings import RunSettings
@@ -41,6 +43,7 @@ class RunResult:
         verdict: What to use, and why.
         quarantined: Unreadable images and why, each once.
         warnings: What the user should read.
+        metric: The user's own metric, as `quant.metric.section_from_scores` gives it; None without one.
     """
 
     settings: RunSettings
@@ -56,6 +59,7 @@ class RunResult:
     verdict: Verdict
     quarantined: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    metric: dict[str, Any] | None = None
 
     @property
     def files(self) -> dict[str, str]:
@@ -110,6 +114,7 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
 def _result(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
 ) -> RunResult:
+    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
     builds = {"fp32": backend.build(model, "fp32")}
     failed: dict[str, str] = {}
     calibration = None
@@ -125,7 +130,7 @@ def _result(
     runnables = {name: build.runnable for name, build in builds.items()}
     stream = data.evaluation_stream(settings)
     with listener.task("Evaluating", stream.images) as advance:
-        evaluations = evaluate(runnables, "fp32", stream, advance)
+        evaluations = evaluate(runnables, "fp32", stream, advance, recorder.observe if recorder else None)
     quarantined = _quarantined(data, calibration, stream)
     if quarantined:
         first = next(iter(quarantined))
@@ -147,6 +152,7 @@ def _result(
         decide(settings, drops, failed, labelled=evaluations["fp32"].correct is not None),
         tuple(quarantined.items()),
         tuple(listener.warnings),
+        section_from_scores(recorder, "fp32", seed=settings.seed) if recorder else None,
     )
 
 

@@ -17,7 +17,7 @@ from calib.statistics import Statistics
 from datasets import BatchStream
 from quant.backend import Backend, Build, OnnxRuntimeBackend
 from quant.calibrate import obtain_calibration
-from quant.compare import Drop, agreement, paired_drop
+from quant.comparison import Drop, agreement, paired_drop
 from quant.console import Console, RecordingConsole
 from quant.data import RunData, open_data
 from quant.errors import QuantError
@@ -118,6 +118,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         trust_cache=False,
     )
     data = open_data(settings, model, listener)
+    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
     with exclusive(settings.out):
         backend = OnnxRuntimeBackend(settings.memory_limit << 20)
         calibration = obtain_calibration(settings, model, data, backend, listener)
@@ -129,7 +130,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         if choice is not None:
             amax[PER_TENSOR] = dict(choice.amax)
         builds = {name: backend.build(model, "int8", values) for name, values in amax.items()}
-        result = _compared(settings, model, data, backend, builds, amax, candidates, choice, listener)
+        result = _compared(settings, model, data, backend, builds, amax, candidates, choice, recorder, listener)
         document = document_from_sweep(result)
         _keep(result, builds[result.rows[0].name], document)
     return document
@@ -166,9 +167,9 @@ def _compared(
     amax: Mapping[str, Mapping[str, float]],
     candidates: Mapping[str, Algorithm],
     choice: TensorChoice | None,
+    recorder: MetricRecorder | None,
     listener: RecordingConsole,
 ) -> SweepResult:
-    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
     runnables = {"fp32": backend.build(model, "fp32").runnable} | {n: build.runnable for n, build in builds.items()}
     stream = data.evaluation_stream(settings)
     with listener.task("Evaluating", stream.images) as advance:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quant.compare import Drop
+from quant.comparison import Drop
 from quant.settings import RunSettings
 
 EXIT_DONE, EXIT_DROP = 0, 3

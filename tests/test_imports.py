@@ -100,3 +100,10 @@ def test_every_public_name_resolves(package):
         assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = module.no_such_name
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_public_name_is_taken_by_a_module(package):
+    """Importing a module sets its name in the package, in place of the function of that name."""
+    inside = {path.stem for path in (ROOT / package).iterdir()}
+    assert inside.isdisjoint(importlib.import_module(package).__all__)

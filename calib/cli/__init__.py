@@ -11,7 +11,7 @@ import click
 
 from calib.shadowing import shadowing_datasets
 
-_COMMANDS = ("run", "sweep", "export", "pack", "cache", "demo")
+_COMMANDS = ("run", "compare", "sweep", "export", "pack", "cache", "demo")
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 

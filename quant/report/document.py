@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import calib
-from quant.compare import agreement
+from quant.comparison import agreement
 
 if TYPE_CHECKING:
     from quant.pipeline import RunResult
@@ -67,10 +67,17 @@ def document_from_run(result: RunResult) -> Document:
         "quarantined": [{"file": file, "reason": reason} for file, reason in result.quarantined],
         "warnings": list(result.warnings),
         "calibration": None if calibration is None else _calibration(result),
-        "builds": [_build(result, precision) for precision in ("fp32", "fp16", "int8") if precision in result.builds],
+        "builds": [_build(result, precision) for precision in _in_order(result)],
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
+        "metric": result.metric,
         "peak_rss_mb": _peak_rss_mb(),
     }
+
+
+def _in_order(result: RunResult) -> list[str]:
+    """FP32 first, INT8 last; what a comparison calls otherwise after that."""
+    usual = [precision for precision in ("fp32", "fp16", "int8") if precision in result.builds]
+    return [*usual, *(name for name in result.builds if name not in usual)]
 
 
 def _calibration(result: RunResult) -> Document:

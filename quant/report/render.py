@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.report.document import Document, headline
+from quant.report.metric_section import metric_sentence, metric_table
 
 _COLUMNS = (
     ("precision", "Build", "{}"),
@@ -96,12 +97,30 @@ def markdown_from_document(document: Document) -> str:
         "",
         *(f"- **{title}**: {_markdown(text)}" for title, text in facts_from_document(document)),
     ]
+    if document.get("metric"):
+        lines += _metric_lines(document["metric"])
     if document["warnings"]:
         lines += ["", "## Warnings", "", *(f"- {_markdown(text)}" for text in document["warnings"])]
     if document["quarantined"]:
         lines += ["", "## Images left out", ""]
         lines += [f"- {_markdown(item['file'])}: {_markdown(item['reason'])}" for item in document["quarantined"]]
     return "\n".join(lines) + "\n"
+
+
+def _metric_lines(metric: dict[str, Any]) -> list[str]:
+    titles, rows = metric_table(metric)
+    cells = [[_markdown(cell) for cell in row] for row in [titles, *rows]]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return [
+        "",
+        f"## {_markdown(metric['name'])}",
+        "",
+        lines[0],
+        "|" + "---|" * len(titles),
+        *lines[1:],
+        "",
+        _markdown(metric_sentence(metric)),
+    ]
 
 
 def _markdown(text: str) -> str:
@@ -115,6 +134,12 @@ def summary_from_document(document: Document, out: Path) -> str:
     titles, rows = table_from_document(document)
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
+    for build in (document.get("metric") or {"builds": []})["builds"][1:]:
+        low, high = build["drop_ci95"]
+        lines.append(
+            f"{document['metric']['name']} of {build['precision']}: {build['score']:.6g}, drop {build['drop']:+.4g} "
+            f"(95 % CI {low:+.4g} to {high:+.4g})"
+        )
     lines += ["", f"{document['verdict']}: {headline(document)}"]
     lines += [f"use {document['chosen'].upper()}: {document['reason']}", f"report: {out / 'report.html'}"]
     return "\n".join(lines)
@@ -133,4 +158,6 @@ def html_from_document(document: Document) -> str:
         titles=titles,
         rows=rows,
         facts=facts_from_document(document),
+        metric_table=metric_table(document["metric"]) if document.get("metric") else None,
+        metric_sentence=metric_sentence(document["metric"]) if document.get("metric") else None,
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from quant.compare import Drop
+from quant.comparison import Drop
 from quant.settings import RunSettings
 from quant.verdict import decide, is_near_chance
 

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import click
+import onnx
 import pytest
 
 from calib.cache import read_cache
@@ -30,7 +31,11 @@ def test_the_python_example_runs_as_written_in_a_demo_project(demo, monkeypatch)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     assert read_cache(demo / "calibration.cache").algo == "entropy"
-    assert any(node.op_type == "QuantizeLinear" for node in names["int8_model"].graph.node)
+    assert len([line for line in example.splitlines() if line]) <= 10
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(demo / "model.int8.onnx").graph.node)
+    assert names["report"]["data"]["evaluation"]["images"] == 899 - 512
+    assert names["report"]["verdict"] == "pass"
+    assert (demo / "compared" / "report.html").is_file()
 
 
 def test_the_readme_shows_commands():

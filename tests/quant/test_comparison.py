@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quant.compare import agreement, measure_latency, paired_drop
+from quant.comparison import agreement, measure_latency, paired_drop
 
 
 def flags(both, lost, won, neither):

@@ -1,0 +1,103 @@
+"""`--metric file.py:callable` in run and sweep."""
+
+import json
+
+import pytest
+
+METRICS = """
+import numpy as np
+
+def negative_error(outputs, labels):
+    # regression: how near the red channel's logit is to 1 for red images and to 0 for others
+    return -np.abs(outputs["logits"][:, 2] - (labels == 2))
+
+def unlabelled(outputs, labels):
+    assert labels is None
+    return outputs["logits"].max(1)
+
+def evil_name(outputs, labels):
+    return np.zeros(len(outputs["logits"]))
+
+def fails(outputs, labels):
+    raise ValueError("two\\nlines")
+"""
+
+
+@pytest.fixture
+def project(colours):
+    (colours / "my metrics.py").write_text(METRICS)
+    return colours
+
+
+def test_run_reports_the_metric_with_its_drop_and_interval(calib, project):
+    result = calib("run", "--metric", "my metrics.py:negative_error", cwd=project)
+    assert result.code == 0, result.err
+    out = project / "calib-out"
+    section = json.loads((out / "report.json").read_text())["metric"]
+    builds = {build["precision"]: build for build in section["builds"]}
+    assert set(builds) == {"fp32", "fp16", "int8"}
+    int8 = builds["int8"]
+    assert int8["drop"] == pytest.approx(builds["fp32"]["score"] - int8["score"])
+    assert int8["drop_ci95"][0] <= int8["drop"] <= int8["drop_ci95"][1]
+    assert f"negative_error of int8: {int8['score']:.6g}, drop {int8['drop']:+.4g}" in result.out
+    markdown, html = (out / "report.md").read_text(), (out / "report.html").read_text()
+    assert "## negative\\_error" in markdown
+    assert "<h2>negative_error</h2>" in html
+    for text in (markdown, html):
+        assert f"{int8['drop']:+.4g}" in text
+        assert "paired bootstrap of 2,000 resamples, seed 0" in text
+
+
+def test_the_interval_is_the_same_for_the_same_seed(calib, project):
+    def section(*options):
+        result = calib("run", "--metric", "my metrics.py:negative_error", "--json", *options, cwd=project)
+        return json.loads(result.out)["metric"]
+
+    assert section() == section()
+
+
+def test_without_labels_the_metric_gets_none(calib, project):
+    for i, path in enumerate(sorted((project / "imgs").rglob("*.png"))):
+        path.rename(project / "imgs" / f"{i}.png")
+    for folder in ("blue", "green", "red"):
+        (project / "imgs" / folder).rmdir()
+    result = calib("run", "--metric", "my metrics.py:unlabelled", "--json", cwd=project)
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["metric"]["builds"][0]["score"] > 0
+
+
+def test_the_metric_can_stand_in_calib_toml_relative_to_it(calib, project):
+    with (project / "calib.toml").open("a") as file:
+        file.write('metric = "my metrics.py:negative_error"\n')
+    assert json.loads(calib("run", "--json", cwd=project).out)["metric"]["name"] == "negative_error"
+
+
+def test_a_report_without_a_metric_has_no_section(finished):
+    assert json.loads((finished / "calib-out" / "report.json").read_text())["metric"] is None
+    assert "bootstrap" not in (finished / "calib-out" / "report.md").read_text()
+
+
+def test_in_a_sweep_the_metric_s_drop_decides(calib, project):
+    result = calib("sweep", "--metric", "my metrics.py:negative_error", "--json", cwd=project)
+    document = json.loads(result.out)
+    assert document["decided_by"] == "metric"
+    drops = [row["metric_drop"] for row in document["rows"]]
+    assert drops == sorted(drops)
+    assert all(row["metric_ci95"][0] <= row["metric_drop"] <= row["metric_ci95"][1] for row in document["rows"])
+    assert "Drop of negative_error" in (project / "calib-out" / "sweep.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ("my metrics.py:absent", "metric: my metrics.py has no callable 'absent'"),
+        ("none.py:f", "metric: none.py: no such file"),
+        ("my metrics.py", "metric: expected file.py:callable, found 'my metrics.py'"),
+        ("my metrics.py:fails", "line 16: ValueError: two lines"),
+    ],
+)
+def test_a_bad_metric_fails_with_one_line(calib, project, spec, part):
+    result = calib("run", "--quiet", "--metric", spec, cwd=project)
+    assert result.code == 1
+    assert part in result.error
+    assert not (project / "calib-out" / "report.json").exists()
