@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command("doctor")
+@click.command("doctor", epilog="Example: calib doctor")
 def command() -> None:
     """Driver, CUDA, TensorRT, ONNX Runtime, torch: what is found, what is missing, which paths are open."""
     from quant.doctor import examine, text_from_findings
