@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
-from datasets import BatchStream
-from quant.backend import Backend, Build, OnnxRuntimeBackend
+from datasets import Batch, BatchStream
+from quant.activations import collect_statistics
+from quant.backend import Backend, Build
+from quant.backends import backend_from_settings
+from quant.cache_plausibility import implausible_scales
 from quant.calibrate import CalibrationResult, obtain_calibration
 from quant.compare import Drop, Latency, measure_latency, paired_drop
 from quant.console import Console, RecordingConsole
@@ -59,8 +63,11 @@ class RunResult:
 
     @property
     def files(self) -> dict[str, str]:
-        """Names of the built files that are kept, by precision: of what was asked for and of what was chosen."""
-        kept = {self.settings.precision, self.verdict.chosen}
+        """Names of the built files that are kept, by precision: of what was asked for and of what was chosen.
+
+        Engines are all kept: the next run uses them again.
+        """
+        kept = set(self.builds) if self.backend.name == "tensorrt" else {self.settings.precision, self.verdict.chosen}
         return {
             name: f"model.{name}{build.suffix}"
             for name, build in self.builds.items()
@@ -91,8 +98,8 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         data = open_data(settings, model, listener)
         for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))
-        backend = OnnxRuntimeBackend(settings.memory_limit << 20)
-        listener.note(f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device})")
+        backend = backend_from_settings(settings, listener)
+        stack.callback(backend.close)
         result = _result(settings, model, data, backend, listener)
         document = document_from_run(result)
         _write(result, document)
@@ -118,7 +125,7 @@ def _result(
         _warn_of_zeros(calibration, listener)
     for precision in _reduced_precisions(settings):
         try:
-            builds[precision] = backend.build(model, precision, calibration.amax if calibration else None)
+            builds[precision] = backend.build(model, precision, calibration.cache if calibration else None)
         except BuildError as error:
             failed[precision] = str(error)
             listener.warn(f"{precision} cannot be built: {error}")
@@ -132,7 +139,9 @@ def _result(
         listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
     drops = _drops(evaluations)
     _warn_near_chance(evaluations["fp32"], model, listener)
-    latencies = measure_latency(runnables, next(iter(islice(data.evaluation_stream(settings), 1))).inputs)
+    batch = next(iter(islice(data.evaluation_stream(settings), 1)))
+    _warn_of_implausible_scales(calibration, model, batch, listener)
+    latencies = measure_latency(runnables, batch.inputs)
     return RunResult(
         settings,
         model,
@@ -144,7 +153,13 @@ def _result(
         evaluations,
         drops,
         latencies,
-        decide(settings, drops, failed, labelled=evaluations["fp32"].correct is not None),
+        decide(
+            settings,
+            drops,
+            failed,
+            latencies if backend.name == "tensorrt" else None,
+            labelled=evaluations["fp32"].correct is not None,
+        ),
         tuple(quarantined.items()),
         tuple(listener.warnings),
     )
@@ -181,6 +196,22 @@ def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -
         )
 
 
+def _warn_of_implausible_scales(
+    calibration: CalibrationResult | None, model: OnnxModel, batch: Batch, listener: RecordingConsole
+) -> None:
+    """A trusted cache says nothing of its data: a batch shows whether its scales can be right."""
+    if calibration is None or calibration.how != "trusted":
+        return
+    few = MinMaxCalibrator([batch])
+    collect_statistics(model, few)
+    odd = implausible_scales(calibration.cache, few.statistics)
+    if odd:
+        listener.warn(
+            f"{calibration.path}: {len(odd)} of {len(calibration.cache.scales)} scales do not suit the images: "
+            f"{odd[0]}; recalibrate without --trust-cache"
+        )
+
+
 def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: RecordingConsole) -> None:
     shape = model.outputs[0].shape
     classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
@@ -196,7 +227,10 @@ def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: Recordin
 def _write(result: RunResult, document: Document) -> None:
     with Transaction(result.settings.out) as files:
         for precision, name in result.files.items():
-            files.stage(name).write_bytes(result.builds[precision].payload or b"")
+            build = result.builds[precision]
+            files.stage(name).write_bytes(build.payload or b"")
+            for end, contents in build.files.items():
+                files.stage(name + end).write_bytes(contents)
         for name, text in (
             ("report.json", json_from_document(document)),
             ("report.md", markdown_from_document(document)),

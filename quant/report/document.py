@@ -97,15 +97,18 @@ def _build(result: RunResult, precision: str) -> Document:
     baseline, latency = result.evaluations["fp32"], result.latencies[precision]
     row: Document = {
         "precision": precision,
-        "file": str(result.model.path) if precision == "fp32" else result.files.get(precision),
+        "file": result.files.get(precision, str(result.model.path) if precision == "fp32" else None),
         "top1": _rounded(evaluation.top1, 4),
         "top5": _rounded(evaluation.top5, 4),
         "latency_ms": _rounded(latency.milliseconds, 4),
+        "latency_p99_ms": _rounded(latency.p99, 4),
         "latency_batch": latency.batch,
         "latency_runs": latency.runs,
         "images_per_second": _rounded(latency.images_per_second, 1),
         "bytes": build.bytes,
     }
+    if build.details:
+        row[result.backend.name] = dict(build.details)
     if precision == "fp32":
         return row
     drop = result.drops.get(precision)
@@ -120,7 +123,7 @@ def _build(result: RunResult, precision: str) -> Document:
         "agreement": _rounded(same, 4),
         "cosine": _rounded(evaluation.cosine, 6),
         "sqnr_db": _rounded(evaluation.sqnr_db, 3),
-        "speedup": _rounded(result.latencies["fp32"].milliseconds / latency.milliseconds, 3),
+        "speedup": _rounded(latency.images_per_second / result.latencies["fp32"].images_per_second, 3),
     }
     return row
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,29 @@ def facts_from_document(document: Document) -> list[tuple[str, str]]:
             facts.append(
                 ("Calibration data", f"{data['calibration']['path']} (SHA-256 {data['calibration']['sha256'][:16]})")
             )
+    facts += [
+        (f"{b['precision'].upper()} engine", engine_text(b["tensorrt"])) for b in document["builds"] if "tensorrt" in b
+    ]
     preprocessing = document["preprocessing"]
     if preprocessing:
         facts.append(("Preprocessing", ", ".join(f"{key} {value}" for key, value in preprocessing.items())))
     facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in document["versions"].items())))
     facts.append(("Peak memory", f"{document['peak_rss_mb']:,.0f} MB"))
     return facts
+
+
+def engine_text(details: Mapping[str, Any]) -> str:
+    """What TensorRT's builder made of the graph, in a sentence."""
+    graph = details["graph"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in graph["precisions"].items())
+    text = (
+        f"layers: {kinds}, {graph['reformats']} copies; {graph['onnx_nodes']} ONNX nodes became "
+        f"{graph['engine_layers']} layers ({len(graph['fused'])} of several nodes, "
+        f"{len(graph['pruned'])} nodes folded); "
+        f"{details['device_memory_bytes'] / 1e6:,.1f} MB of device memory at batch {details['batch']}"
+    )
+    without = details["without_scale"]
+    return text + (f"; {len(without)} tensors have no scale and stay float" if without else "")
 
 
 def markdown_from_document(document: Document) -> str:

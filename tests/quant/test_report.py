@@ -173,3 +173,28 @@ def test_columns_that_no_build_fills_are_left_out(changed, document):
     for text in (markdown_from_document(unlabelled), html_from_document(unlabelled)):
         assert "Top-1" not in text
         assert "Agreement" in text
+
+
+def test_what_tensorrt_made_of_the_graph_is_told(changed, document):
+    details = {
+        "batch": "64",
+        "device_memory_bytes": 13_631_488,
+        "without_scale": ["softmax"],
+        "graph": {
+            "onnx_nodes": 24,
+            "engine_layers": 17,
+            "reformats": 2,
+            "precisions": {"int8": 12, "fp16": 3},
+            "fused": {"a + b": ["a", "b"]},
+            "pruned": ["c", "d"],
+        },
+    }
+    builds = [
+        dict(build) | ({"tensorrt": details} if build["precision"] == "int8" else {}) for build in document["builds"]
+    ]
+    text = markdown_from_document(changed(builds=builds))
+    assert (
+        "**INT8 engine**: layers: 12 int8, 3 fp16, 2 copies; 24 ONNX nodes became 17 layers (1 of several nodes, "
+        "2 nodes folded); 13.6 MB of device memory at batch 64; 1 tensors have no scale and stay float"
+    ) in text
+    assert "FP32 engine" not in text
