@@ -5,7 +5,7 @@ import numpy as np
 
 from calib.entropy import LEVELS, SEARCH_BINS
 
-RULE = {"edges": 0, "bin0": 0, "tail_in_q": False, "own_sum": True, "last": True, "min_kept": 0.5}
+RULE = {"edges": 0, "bin0": 0, "tail_in_q": False, "own_sum": True, "last": True, "fewest": 2}
 VARIANTS = {
     "the rule (--match-tensorrt)": {},
     "level edges by floor(l i / 128)": {"edges": 1},
@@ -15,12 +15,12 @@ VARIANTS = {
     "tail in Q too": {"tail_in_q": True},
     "Q not normalised by its own sum": {"own_sum": False},
     "first of equals": {"last": False},
-    "no least share of the mass": {"min_kept": 0.0},
+    "candidates of one non-empty bin too": {"fewest": 1},
 }
 
 
 @numba.njit
-def search(counts, edges, bin0, tail_in_q, own_sum, last, min_kept):
+def search(counts, edges, bin0, tail_in_q, own_sum, last, fewest):
     """The search of calib.entropy by its definition, with one detail changed at a time."""
     b = counts.astype(np.float64)
     b[0] = b[1] if bin0 == 0 else (b[0] if bin0 == 1 else 0.0)
@@ -28,7 +28,7 @@ def search(counts, edges, bin0, tail_in_q, own_sum, last, min_kept):
     for i in range(LEVELS, SEARCH_BINS + 1):
         kept = b[:i].sum()
         tail = total - kept
-        if kept <= 0 or kept < min_kept * total or (tail > 0 and b[i - 1] <= 0):
+        if (b[:i] > 0).sum() < fewest or (tail > 0 and b[i - 1] <= 0):
             continue
         value = 0.0
         for level in range(LEVELS):
