@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--hide-scrollbars",     "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe",
 )  # fmt: skip
 
 
@@ -73,17 +73,13 @@ def chromium_page(profile):
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
 
-    def place_pipes():
-        # Chromium reads commands from descriptor 3 and answers on 4; moved out of the way first, as either may be both.
-        commands, answers = os.dup(to_read), os.dup(from_write)
-        high = [os.dup2(commands, 63), os.dup2(answers, 64)]
-        os.dup2(high[0], 3)
-        os.dup2(high[1], 4)
-
-    command = [chromium_path(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    process = subprocess.Popen(
-        command, preexec_fn=place_pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    # Chromium reads commands from descriptor 3 and answers on 4; the shell puts them there.
+    for descriptor in (to_read, from_write):
+        os.set_inheritable(descriptor, True)
+    shell = f'exec 3<&{to_read} 4>&{from_write} && exec "$@"'
+    command = ["bash", "-c", shell, "bash", chromium_path(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, pass_fds=(to_read, from_write), **streams)
     os.close(to_read)
     os.close(from_write)
     commands, answers = os.fdopen(to_write, "wb", buffering=0), os.fdopen(from_read, "rb", buffering=0)

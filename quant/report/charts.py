@@ -117,7 +117,7 @@ def _confusion(document: Document) -> list[tuple[str, str]]:
                 if not value:
                     continue
                 colour = GOOD if (value > 0) == (i == j) else BAD
-                strength = 0.15 + 0.75 * abs(value) / most
+                strength = 0.15 + 0.5 * abs(value) / most
                 axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0))
                 if size <= 12:
                     axes.text(j, i, f"{value:+d}", ha="center", va="center", fontsize=9)

@@ -10,7 +10,7 @@ _FACTS = (
     ("Model", "model.path", "{}"),
     ("Model's SHA-256", "model.sha256", "{}"),
     ("Back end", "backend.name", "{}"),
-    ("Its version", "backend.version", "{}"),
+    ("Back end's version", "backend.version", "{}"),
     ("Device", "backend.device", "{}"),
     ("Evaluation data", "data.evaluation.path", "{}"),
     ("Images evaluated", "data.evaluation.images", "{:,}"),

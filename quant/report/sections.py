@@ -14,7 +14,7 @@ from quant.report.facts import facts_from_document
 from quant.report.tables import Cell, Table
 
 Document = dict[str, Any]
-SHOWN_FLIPS = 24  # of each kind, with a picture
+SHOWN_FLIPS = 18  # of each kind, with a picture
 _KINDS = {
     "lost": "Right in FP32, wrong in {build}",
     "won": "Wrong in FP32, right in {build}",
@@ -69,7 +69,7 @@ class Section:
 
 def sections_from_document(document: Document) -> list[Section]:
     """All sections that the document has data for."""
-    makers = (_builds, _compared, _classes, _flips, _confusion, _reliability, _tensors, _layers, _problems, _repeat)
+    makers = (_compared, _builds, _classes, _flips, _confusion, _reliability, _tensors, _layers, _problems, _repeat)
     return [section for maker in makers for section in maker(document)]
 
 

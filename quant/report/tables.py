@@ -40,6 +40,11 @@ class Table:
     brief: int = 10
     what: str = "rows"
 
+    @property
+    def heads(self) -> list[tuple[str, bool]]:
+        """Titles, and whether names stand below."""
+        return [(title, bool(self.rows) and self.rows[0][i].is_name) for i, title in enumerate(self.titles)]
+
 
 @dataclass(frozen=True)
 class Column:
@@ -128,7 +133,7 @@ CLASSES = (
     Column("FP32 %", "top1_fp32", "{:.2f}"),
     Column("{build} %", "top1", "{:.2f}"),
     Column("Drop", "drop", "{:+.2f}"),
-    Column("95 % CI", "drop_ci95", "{0[0]:+.2f} to {0[1]:+.2f}"),
+    Column("95 % CI", "drop_ci95", "{0[0]:.2f} to {0[1]:.2f}"),
 )
 PAIRS = (
     name_column("{truth}", "label_name"),

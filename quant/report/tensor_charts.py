@@ -30,6 +30,8 @@ def overview_chart(document: Document) -> list[tuple[str, str]]:
         axes.plot(ratios[:1], noises[:1], "o", color=BAD, markersize=7)
         if min(ratios) < 0.1:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+            axes.xaxis.set_minor_formatter("")
         axes.set(xlabel="amax / max |x|", ylabel="SQNR, dB")
         axes.margins(0.08, 0.12)
         axes.grid()
@@ -50,6 +52,14 @@ def histogram_charts(document: Document) -> list[tuple[str, str]]:
     return charts
 
 
+def _short(count: float) -> str:
+    """A count on an axis: 100, 10k, 1M."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:g}{letter}"
+    return f"{count:g}"
+
+
 def _histogram(row: Document) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
@@ -57,6 +67,8 @@ def _histogram(row: Document) -> Callable[[Figure], None]:
         edges = [i * width for i in range(len(counts) + 1)]
         axes.stairs(counts, edges, fill=True, color=BUILD, alpha=0.75, baseline=0.5)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, place: _short(value))
+        axes.yaxis.set_minor_formatter("")
         axes.set_ylim(0.5, 10 ** (math.log10(max(counts)) * 1.12 + 0.3))
         axes.set_xlim(0, max(edges[-1], row["amax"] * 1.02))
         if row["amax"] < row["abs_max"]:
