@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from quant.report.tables import Cell, value_at
@@ -30,17 +32,29 @@ _FACTS = (
 )
 
 
-def facts_from_document(document: dict[str, Any]) -> list[tuple[str, Cell]]:
-    """Titles and values; what the report does not have is left out."""
+@dataclass(frozen=True)
+class Fact:
+    """A title, and values with a name each where there are several."""
+
+    title: str
+    values: Sequence[tuple[str, Cell]]
+
+
+def facts_from_document(document: dict[str, Any]) -> list[Fact]:
+    """All facts; what the report does not have is left out."""
     found = [
-        (title, Cell(form.format(value), key, is_name=True))
+        Fact(title, [("", Cell(form.format(value), key, is_name=True))])
         for title, key, form in _FACTS
         if (value := value_at(document, key)) is not None
     ]
-    for part, title in (("preprocessing", "Preprocessing: {}"), ("versions", "Version of {}")):
-        for name, value in document.get(part, {}).items():
-            if value is not None:
-                found.append((title.format(name.replace("_", " ")), Cell(_text(value), f"{part}.{name}", is_name=True)))
+    for part in ("preprocessing", "versions"):
+        values = [
+            (name.replace("_", " "), Cell(_text(value), f"{part}.{name}", is_name=True))
+            for name, value in document.get(part, {}).items()
+            if value is not None
+        ]
+        if values:
+            found.append(Fact(part.capitalize(), values))
     return found
 
 

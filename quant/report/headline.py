@@ -46,5 +46,5 @@ def _judgement(row: dict[str, Any], max_drop: float) -> str:
         return within
     needed = row["images_needed"]
     if needed is None:
-        return f"{within} as measured, but too close to it for any number of images to tell"
+        return f"{within} as measured, but not enough images to tell, and so close to it that no number would do"
     return f"{within} as measured, but not enough images to tell; about {needed:,} would be needed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from quant.report.facts import Fact
 from quant.report.headline import headline
 from quant.report.sections import Document, Section, sections_from_document
 from quant.report.tables import Cell, Table
@@ -28,7 +29,7 @@ def _body(section: Section) -> list[str]:
     for note in section.notes:
         lines += ["", escaped(note)]
     if section.facts:
-        lines += ["", *(f"- **{escaped(title)}**: {escaped(cell.text)}" for title, cell in section.facts)]
+        lines += ["", *(f"- **{escaped(fact.title)}**: {_values(fact)}" for fact in section.facts)]
     for caption, table in section.tables:
         lines += ["", *([f"{escaped(caption)}:", ""] if caption else []), *_table(table)]
     if section.lines:
@@ -36,6 +37,10 @@ def _body(section: Section) -> list[str]:
     if section.code is not None:
         lines += ["", *_fenced(section.code)]
     return lines
+
+
+def _values(fact: Fact) -> str:
+    return "; ".join(" ".join(filter(None, (escaped(name), escaped(cell.text)))) for name, cell in fact.values)
 
 
 def _table(table: Table) -> list[str]:

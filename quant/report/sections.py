@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quant.report import tables
-from quant.report.facts import facts_from_document
+from quant.report.facts import Fact, facts_from_document
 from quant.report.tables import Cell, Table
 
 Document = dict[str, Any]
@@ -52,7 +52,7 @@ class Section:
         notes: Sentences below the heading.
         tables: With a caption each, which may be empty.
         cards: Groups of images, each with a caption and how many more there are.
-        facts: Titles and values.
+        facts: What was compared.
         lines: A list of texts from outside.
         code: A command line.
     """
@@ -62,7 +62,7 @@ class Section:
     notes: Sequence[str] = ()
     tables: Sequence[tuple[str, Table]] = ()
     cards: Sequence[tuple[str, Sequence[Card]]] = ()
-    facts: Sequence[tuple[str, Cell]] = ()
+    facts: Sequence[Fact] = ()
     lines: Sequence[Cell] = ()
     code: Cell | None = None
 
@@ -108,8 +108,9 @@ def _flips(document: Document) -> list[Section]:
             continue
         title = caption.format(build=build) if found["lost"] is not None else _UNLABELLED
         shown = dict(list(rows.items())[:SHOWN_FLIPS])
-        title += f" ({found[kind]:,} images" + (f", the {len(shown)} surest)" if len(shown) < found[kind] else ")")
-        cards.append((title, [_card(row, f"flips.images.{i}", build) for i, row in shown.items()]))
+        title += f" ({found[kind]:,} images)"
+        surest = f", the {len(shown)} surest" if len(shown) < found[kind] else ""
+        cards.append((title + surest, [_card(row, f"flips.images.{i}", build) for i, row in shown.items()]))
         listed.append((title, _flips_table(found["images"], kind, build)))
     notes = ["With each answer: its confidence, and its margin over the second answer in logits."]
     return [Section("Images that flipped", "flips", notes, listed, cards)]

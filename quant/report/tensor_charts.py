@@ -31,7 +31,7 @@ def overview_chart(document: Document) -> list[tuple[str, str]]:
         if min(ratios) < 0.1:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
-            axes.xaxis.set_minor_formatter("")
+            axes.minorticks_off()
         axes.set(xlabel="amax / max |x|", ylabel="SQNR, dB")
         axes.margins(0.08, 0.12)
         axes.grid()
@@ -68,7 +68,7 @@ def _histogram(row: Document) -> Callable[[Figure], None]:
         axes.stairs(counts, edges, fill=True, color=BUILD, alpha=0.75, baseline=0.5)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, place: _short(value))
-        axes.yaxis.set_minor_formatter("")
+        axes.minorticks_off()
         axes.set_ylim(0.5, 10 ** (math.log10(max(counts)) * 1.12 + 0.3))
         axes.set_xlim(0, max(edges[-1], row["amax"] * 1.02))
         if row["amax"] < row["abs_max"]:
