@@ -10,7 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import calib
-from quant.compare import agreement
+from quant.compare import Drop, agreement
+from quant.report.details import details_from_run
+from quant.sample_size import images_needed, tells
 
 if TYPE_CHECKING:
     from quant.pipeline import RunResult
@@ -70,6 +72,7 @@ def document_from_run(result: RunResult) -> Document:
         "builds": [_build(result, precision) for precision in ("fp32", "fp16", "int8") if precision in result.builds],
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
         "peak_rss_mb": _peak_rss_mb(),
+        **details_from_run(result),
     }
 
 
@@ -120,12 +123,20 @@ def _build(result: RunResult, precision: str) -> Document:
         "drop_ci95": None if drop is None else [_rounded(drop.low, 4), _rounded(drop.high, 4)],
         "lost": None if drop is None else drop.lost,
         "won": None if drop is None else drop.won,
+        "enough_images": None if drop is None else tells(drop, result.settings.max_drop),
+        "images_needed": None if drop is None else _images_needed(drop, evaluation.images, result.settings.max_drop),
         "agreement": _rounded(same, 4),
         "cosine": _rounded(evaluation.cosine, 6),
         "sqnr_db": _rounded(evaluation.sqnr_db, 3),
         "speedup": _rounded(latency.images_per_second / result.latencies["fp32"].images_per_second, 3),
+        "size_ratio": _rounded(result.builds["fp32"].bytes / build.bytes, 3) if build.bytes else None,
     }
     return row
+
+
+def _images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
+    """How many images would tell; null where these do."""
+    return None if tells(drop, max_drop) else images_needed(drop, images, max_drop)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -136,27 +147,3 @@ def _peak_rss_mb() -> float:
     """Largest resident memory of this process so far, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3 / 1.024), 1)
-
-
-def headline(document: Document) -> str:
-    """The verdict in a sentence, with its uncertainty."""
-    row = next((build for build in document["builds"] if build["precision"] == document["chosen"]), None)
-    asked = next((build for build in reversed(document["builds"]) if build["precision"] != "fp32"), row)
-    if asked is None or asked["precision"] == "fp32":
-        return f"FP32 reaches {_percent(row)} top-1." if row else document["reason"]
-    name = asked["precision"].upper()
-    images = document["data"]["evaluation"]["images"]
-    speed = f"runs at {asked['speedup']:.2f} times the speed of FP32"
-    if asked["drop_top1"] is None:
-        agreed = f"agrees with FP32 on {asked['agreement']:.2f} % of" if asked["agreement"] is not None else "ran on"
-        return f"{name} {agreed} {images:,} unlabelled images and {speed}; its accuracy drop is not known."
-    low, high = asked["drop_ci95"]
-    verb, points = ("loses", asked["drop_top1"]) if asked["drop_top1"] >= 0 else ("gains", -asked["drop_top1"])
-    return (
-        f"{name} {verb} {points:.2f} points of top-1 against FP32 on {images:,} images (drop's 95 % CI {low:.2f} to "
-        f"{high:.2f}; allowed {document['max_drop']:g}) and {speed}."
-    )
-
-
-def _percent(row: Document) -> str:
-    return "an unknown" if row["top1"] is None else f"{row['top1']:.2f} %"
