@@ -11,7 +11,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 16384  # values: a chunk stays in the L2 cache between the pass for extremes and the pass that counts
+CHUNK = 4096  # values: a chunk and its indices stay in the L1 cache between the three loops over it
+_DIRECT = 1 << 16  # arrays shorter than this are counted without a scratch table, whose clearing would cost more
+_BLOCK = 1 << 31  # values counted before the scratch table's uint32 are carried over
 INFINITY_KEY = 0x7F800000  # order key of +inf; keys from here on, or up to -INFINITY_KEY - 1, are not finite
 MIN_EXPONENT = -120  # smallest bin width 2^-120: keeps 1 / width a float32
 UNSET = MIN_EXPONENT - 1  # exponent of a row that holds nothing but zeros
@@ -50,7 +52,8 @@ def _make_room(row: NDArray[np.int64], state: NDArray[np.int64], slot: int, larg
 def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
     """Smallest and largest order key and the number of zeros of the float32 values with these bits."""
     low, high, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.int32(0)
-    for b in bits:
+    for i in range(bits.size):  # over positions: numba does not vectorise a loop over the array itself
+        b = bits[i]
         key = b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF))
         low = min(low, key)
         high = max(high, key)
@@ -59,7 +62,43 @@ def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def accumulate(  # noqa: PLR0912 - one loop, so that a chunk is read from memory once
+def _index(
+    values: NDArray[np.float32], limit: float, scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]
+) -> None:
+    """Position of each value in the flattened counts. Without branches, and a loop of its own: it is vectorised."""
+    negative, positive, above = scales[NEGATIVE], scales[POSITIVE], scales[ABOVE]
+    one_row = np.int32(bins)
+    for i in range(values.size):
+        value = values[i]
+        below, beyond = value < np.float32(0), value > limit
+        scale = negative if below else (above if beyond else positive)
+        offset = np.int32(0) if below else (one_row + one_row if beyond else one_row)
+        index[i] = np.uint32(np.int32(abs(value) * scale) + offset)
+
+
+@numba.njit(nogil=True, cache=True)
+def _scatter(index: NDArray[np.uint32], table: NDArray[np.integer]) -> None:
+    """Add one at each position."""
+    for i in range(index.size):
+        table[np.uint64(index[i])] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _carry_over(scratch: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
+    """Move the scratch table's counts to where they belong."""
+    for i in range(scratch.size):
+        counts[i] += scratch[i]
+        scratch[i] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _needs_room(state: NDArray[np.int64], slot: int, largest: int, log2_bins: int) -> bool:
+    """Are a row's bins too narrow for the magnitude with these float32 bits?"""
+    return largest > 0 and state[slot] < max((largest >> 23) - 126 - log2_bins, MIN_EXPONENT)
+
+
+@numba.njit(nogil=True, cache=True)
+def accumulate(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],
     limit: float,
@@ -78,10 +117,17 @@ def accumulate(  # noqa: PLR0912 - one loop, so that a chunk is read from memory
     Returns:
         -1, or the flat index of the first NaN or infinity, at whose chunk counting stopped.
     """
-    log2_bins = int(np.log2(counts.shape[1]))
+    rows, bins = counts.shape
+    log2_bins = int(np.log2(bins))
+    flat = counts.reshape(rows * bins)
     limit32 = np.float32(limit)
     limit_bits = np.array([limit32]).view(np.int32)[0]
-    negative, positive, above = counts[NEGATIVE], counts[POSITIVE], counts[counts.shape[0] - 1]
+    direct = values.size < _DIRECT
+    scratch = np.zeros(0 if direct else rows * bins, np.uint32)
+    index = np.empty(CHUNK, np.uint32)
+    scales = np.empty(3, np.float32)
+    for row in range(3):
+        scales[row] = 2.0 ** -max(state[row], MIN_EXPONENT)
     for start in range(0, values.size, CHUNK):
         stop = min(start + CHUNK, values.size)
         low, high, zeros = _extremes(bits[start:stop])
@@ -96,29 +142,23 @@ def accumulate(  # noqa: PLR0912 - one loop, so that a chunk is read from memory
         else:
             state[MIN_KEY], state[MAX_KEY] = min(state[MIN_KEY], low), max(state[MAX_KEY], high)
         state[ZEROS] += zeros
-        if low < 0:
-            largest = (low ^ np.int32(0x7FFFFFFF)) & np.int32(0x7FFFFFFF)
-            _make_room(negative, state, NEGATIVE, largest, log2_bins)
-        _make_room(positive, state, POSITIVE, min(high, limit_bits), log2_bins)
-        if high > limit_bits:
-            _make_room(above, state, ABOVE, high, log2_bins)
-        scale_negative = np.float32(2.0 ** -max(state[NEGATIVE], MIN_EXPONENT))
-        scale_positive = np.float32(2.0 ** -max(state[POSITIVE], MIN_EXPONENT))
-        scale_above = np.float32(2.0 ** -max(state[ABOVE], MIN_EXPONENT))
-        if high <= limit_bits:
-            for i in range(start, stop):
-                value = values[i]
-                if value < 0:
-                    negative[np.uint32(-value * scale_negative)] += 1
-                else:
-                    positive[np.uint32(value * scale_positive)] += 1
+        largest = (
+            (low ^ np.int32(0x7FFFFFFF)) & np.int32(0x7FFFFFFF) if low < 0 else np.int32(0),
+            min(high, limit_bits),
+            high if high > limit_bits else np.int32(0),
+        )
+        for row in range(3):
+            if _needs_room(state, row, largest[row], log2_bins):
+                _carry_over(scratch, flat)
+                _make_room(counts[row], state, row, largest[row], log2_bins)
+                scales[row] = 2.0 ** -max(state[row], MIN_EXPONENT)
+        part = index[: stop - start]
+        _index(values[start:stop], limit32, scales, bins, part)
+        if direct:
+            _scatter(part, flat)
         else:
-            for i in range(start, stop):
-                value = values[i]
-                if value < 0:
-                    negative[np.uint32(-value * scale_negative)] += 1
-                elif value <= limit32:
-                    positive[np.uint32(value * scale_positive)] += 1
-                else:
-                    above[np.uint32(value * scale_above)] += 1
+            _scatter(part, scratch)
+            if stop % _BLOCK == 0:
+                _carry_over(scratch, flat)
+    _carry_over(scratch, flat)
     return -1

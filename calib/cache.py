@@ -3,7 +3,8 @@
 The header is `TRT-<version>-<calibrator>`; the legacy (percentile) calibrator writes `0 <cutoff> <quantile>` instead,
 both as float64 bits. Format read off caches that TensorRT 8.6.0 wrote. A tensor's name may itself hold ": ", so a line
 is split at the last one. TensorRT leaves out leading zeros of the digits: a scale of 3e-32 has seven, and a tensor that
-was zero throughout has the single digit 0.
+was zero throughout has the single digit 0. It refuses to build with a scale of 0, so these become 1 / 127 here: any
+positive scale represents zeros.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ class CalibrationCache:
     Attributes:
         header: First line.
         scales: Scale of each tensor in file order, activation units a step; amax / 127, float32 precision.
+        zero_tensors: Tensors whose scale TensorRT wrote as 0, since they were zero throughout; they have amax 1 here.
     """
 
     header: str
     scales: Mapping[str, float]
+    zero_tensors: tuple[str, ...] = ()
 
     @property
     def algo(self) -> str:
@@ -130,6 +133,7 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
     lines = text.splitlines()
     header = checked_header(lines[0] if lines else "", f"{source}:1")
     scales: dict[str, float] = {}
+    zeros: list[str] = []
     whole = text.endswith("\n")  # otherwise the last line may be cut off
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -143,6 +147,9 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
                 "delete the file to recalibrate"
             )
         scale = float(struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0])
+        if digits == "0":
+            zeros.append(name)
+            scale = float(scale_from_amax(1.0))
         if not (math.isfinite(scale) and scale > 0):
             raise CacheError(
                 f"{source}:{number}: expected a finite scale over zero for '{name}', found {scale}; "
@@ -155,7 +162,11 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
         scales[name] = scale
     if not scales:
         raise CacheError(f"{source}: expected scales after the header, found none; delete the file to recalibrate")
-    return CalibrationCache(header, scales)
+    if len(zeros) == len(scales):
+        raise CacheError(
+            f"{source}: expected scales over zero, found 0 for every tensor; delete the file to recalibrate"
+        )
+    return CalibrationCache(header, scales, tuple(zeros))
 
 
 def read_cache(path: Path) -> CalibrationCache:

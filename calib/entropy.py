@@ -6,8 +6,8 @@ details recovered from caches that TensorRT 8.6.0 wrote; docs/entropy.md shows h
 2048 bins of |x|; bin 0 takes the count of bin 1. For each i in 128..2048 the kept distribution P is bins [0, i), with
 the mass beyond them added to bin i - 1; Q spreads the same bins, without that mass, over 128 levels: bin j belongs to
 level floor(128 j / i), and a level's mass is spread evenly over its non-empty bins. A candidate whose bin i - 1 is
-empty while there is mass beyond it diverges infinitely. The smallest KL(P || Q) wins, the largest i among equals, and
-amax is (i + 0.5) bin widths.
+empty while there is mass beyond it diverges infinitely, and one that holds a single non-empty bin is left out. The
+smallest KL(P || Q) wins, the largest i among equals, and amax is (i + 0.5) bin widths; i = 2048 where none is left.
 
 The range of the bins decides which of several shallow minima wins. TensorRT's own range is max |x| of its first batch,
 doubled as later batches need: `calib.first_batch` keeps such a histogram. `entropy_amax` is independent of order: it
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 SEARCH_BINS = 2048
 LEVELS = 128
-MIN_KEPT = 0.95  # share of the mass that amax keeps at least; TensorRT never clipped over 1.1 % of any tensor seen
+MIN_KEPT = 0.5  # share of the mass that plain entropy keeps at least; of real networks TensorRT never clipped over 2 %
 _TIE = 1e-12  # nats: above the rounding of the sums (1e-14), below any gap between candidates seen (1e-8)
 
 
@@ -34,12 +34,11 @@ def entropy_amax_from_counts(counts: NDArray[np.int64], width: float, min_kept: 
     Args:
         counts: int64 [SEARCH_BINS], counts by magnitude from zero.
         width: Width of a bin, activation units.
-        min_kept: Candidates that keep less than this share of the mass are left out. A candidate that keeps a single
-            occupied bin has no divergence at all, so where the smallest |x| is above a sixteenth of the largest (a
-            sigmoid gate), the bare rule would clip everything to the smallest.
+        min_kept: Candidates that keep less than this share of the mass are left out. TensorRT has no such bound: it
+            clips a tensor of which nearly all values are equal, and the others a little smaller, to the smallest ones.
 
     Returns:
-        amax in activation units; 0 when every candidate is empty.
+        amax in activation units; 0 when nothing is beyond bin 0.
     """
     best = _best_candidate(np.ascontiguousarray(counts, np.int64), LEVELS, min_kept)
     return (best + 0.5) * width if best > 0 else 0.0
@@ -81,7 +80,7 @@ def _joined(counts: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
 
 @numba.njit(nogil=True, cache=True)
 def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> int:
-    """The i in levels..len(counts) with the smallest KL(P || Q); -1 when all candidates are empty.
+    """The i in levels..len(counts) with the smallest KL(P || Q), the last one when none counts; -1 for no mass.
 
     With A the kept mass, T the tail, N = A + T, b the mass of bin i - 1, S and C the mass and the number of non-empty
     bins of a level, c the mass of a bin:
@@ -107,7 +106,7 @@ def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> 
     smallest = np.inf
     for i in range(bins, levels - 1, -1):  # from the top: good candidates come early, so most others are dropped early
         kept, tail, last = mass[i], total - mass[i], mass[i] - mass[i - 1]
-        if kept <= 0 or (last <= 0 < tail) or kept < min_kept * total:
+        if filled[i] < 2 or (last <= 0 < tail) or kept < min_kept * total:
             continue
         divergence = math.log(kept / total)
         if tail > 0:
@@ -131,7 +130,7 @@ def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> 
     for i in range(bins, levels - 1, -1):
         if divergences[i] <= smallest + _TIE and divergences[i] < np.inf:
             return i
-    return -1
+    return bins if total > 0 else -1
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

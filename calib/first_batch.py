@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calib.entropy import MIN_KEPT, SEARCH_BINS, entropy_amax_from_counts
+from calib.entropy import SEARCH_BINS, entropy_amax_from_counts
 from calib.errors import CalibrationError
 
 
@@ -69,7 +69,7 @@ class FirstBatchHistogram:
 
     def amax(self) -> float:
         """TensorRT's entropy amax, activation units; 0 when only zeros were seen."""
-        return entropy_amax_from_counts(self.counts, self.limit / SEARCH_BINS, MIN_KEPT) if self.limit else 0.0
+        return entropy_amax_from_counts(self.counts, self.limit / SEARCH_BINS) if self.limit else 0.0
 
     @classmethod
     def from_parts(cls, counts: NDArray[np.int64], limit: float) -> FirstBatchHistogram:

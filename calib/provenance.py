@@ -66,9 +66,9 @@ class Calibration:
     Attributes:
         cache: The scales.
         algorithm: Name of the algorithm.
-        parameters: The algorithm's parameters.
+        parameters: The algorithm's parameters, and what else the scales depend on.
         source: What the statistics were made from.
-        statistics: Histograms of all tensors.
+        statistics: Histograms of all tensors; none when TensorRT calibrated by itself.
         versions: Versions of the tool and of the back end that ran the model.
     """
 
@@ -81,12 +81,13 @@ class Calibration:
 
     def matches(self, algorithm: Algorithm) -> bool:
         """Were the scales computed by this algorithm with these parameters?"""
-        return self.algorithm == algorithm.name and dict(self.parameters) == asdict(algorithm)
+        own = {key: value for key, value in self.parameters.items() if key not in ("calibrator", "batch_size")}
+        return self.algorithm == algorithm.name and own == asdict(algorithm)
 
     @property
     def zero_tensors(self) -> tuple[str, ...]:
         """Tensors that were zero throughout."""
-        return tuple(name for name, h in self.statistics.histograms.items() if not h.abs_max)
+        return (*(name for name, h in self.statistics.histograms.items() if not h.abs_max), *self.cache.zero_tensors)
 
 
 def sidecar_paths(cache: Path) -> tuple[Path, Path]:
@@ -226,7 +227,8 @@ def _document_from_calibration(calibration: Calibration, digests: Mapping[str, s
         "tensors": {
             name: {"amax": amax[name], "min": h.min, "max": h.max, "zeros": h.zeros, "count": h.count}
             for name, h in calibration.statistics.histograms.items()
-        },
+        }
+        or {name: {"amax": value} for name, value in amax.items()},
         "zero_tensors": list(calibration.zero_tensors),
         "source": {
             "model": source.model,

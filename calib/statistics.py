@@ -88,10 +88,10 @@ def write_statistics(statistics: Statistics, target: Path | BinaryIO) -> None:
         file.create_dataset("zeros", data=np.array([h.zeros for h in histograms], np.int64))
         file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
         file.create_dataset("max", data=np.array([h.max for h in histograms], np.float64))
-        shape = (len(histograms), 2, BINS)
-        counts = file.create_dataset(
-            "signed_counts", shape, np.int64, chunks=(1, 2, BINS), compression="gzip", compression_opts=1, shuffle=True
-        )
+        shape, packed = (len(histograms), 2, BINS), {}
+        if histograms:  # an empty data set cannot be chunked
+            packed = {"chunks": (1, 2, BINS), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        counts = file.create_dataset("signed_counts", shape, np.int64, **packed)
         for i, histogram in enumerate(histograms):
             counts[i] = histogram.signed_counts
         if statistics.first_batch is not None:

@@ -207,16 +207,10 @@ class Preprocessing:
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
         """Turns fitted images, uint8 [B, h, w, 3] RGB, into a contiguous [B, *sample_shape] in one go."""
         out = np.empty((len(pixels), *self.sample_shape), dtype=self.dtype)
-        gain, offset = self._gain_and_offset()
+        tables = None if self.dtype == "uint8" else self._tables()
         for channel, plane in enumerate(self._planes(pixels)):
             target = out[:, channel] if self.layout == "nchw" else out[..., channel]
-            if self.dtype == "uint8":
-                target[...] = plane
-            elif self.dtype == "float16":  # computed in float32: half the digits are lost once, not twice
-                target[...] = plane * np.float32(gain[channel]) + np.float32(offset[channel])
-            else:
-                np.multiply(plane, target.dtype.type(gain[channel]), out=target, dtype=target.dtype)
-                target += target.dtype.type(offset[channel])
+            target[...] = plane if tables is None else np.take(tables[channel], plane, mode="clip")  # never clips
         return out
 
     def _planes(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -226,11 +220,18 @@ class Preprocessing:
             return [((luma + 0x8000) >> 16).astype(np.uint8)]
         return [red, green, blue] if self.color == "rgb" else [blue, green, red]
 
-    def _gain_and_offset(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(pixel * scale - mean) / std as pixel * gain + offset, per channel."""
-        mean = np.broadcast_to(np.array(self.mean, np.float64), self.channels)
-        std = np.broadcast_to(np.array(self.std, np.float64), self.channels)
-        return self.scale / std, -mean / std
+    def _tables(self) -> list[NDArray[np.floating]]:
+        """(pixel * scale - mean) / std of each of the 256 pixel values, per channel.
+
+        Computed step by step in float32, as torchvision's ToTensor and Normalize do: the last digit decides on which
+        side of a bin's edge a value falls. float16 is rounded to at the end, float64 computed as such.
+        """
+        kind = np.float64 if self.dtype == "float64" else np.float32
+        pixels = np.arange(256, dtype=kind)
+        scaled = pixels / kind(255) if self.scale == 1 / 255 else pixels * kind(self.scale)
+        mean, std = (np.broadcast_to(np.array(v, kind), self.channels) for v in (self.mean, self.std))
+        result = np.dtype(np.float16) if self.dtype == "float16" else np.dtype(kind)
+        return [((scaled - m) / s).astype(result) for m, s in zip(mean, std, strict=True)]
 
     def _bound_size(self) -> tuple[int, int]:
         if not self.is_bound or self.size is None:

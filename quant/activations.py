@@ -8,6 +8,7 @@ does not grow with the number of images, and the statistics do not depend on how
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ class _Pass:
     def run(self, advance: Advance) -> Statistics:
         images = 0
         batch_size = 0
-        with ThreadPoolExecutor(thread_name_prefix="calib-count") as pool:
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="calib-count") as pool:
             pending: list[_Counting] = []
             slot = 0
             for number, batch in enumerate(self._calibrator):

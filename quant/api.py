@@ -161,7 +161,7 @@ def compare(
         settings = replace(settings, out=Path(out))
     document = compare_models(first, second, source, settings, RecordingConsole(console), selection)
     if out is not None:
-        write_reports(document, settings.out)
+        write_reports(document, settings.out, source)
     return document
 
 

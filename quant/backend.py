@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
 from numpy.typing import NDArray
 
+from calib.cache import CalibrationCache
 from calib.calibrator import Calibrator
 from quant.errors import BuildError
 from quant.evaluate import Runnable
@@ -19,6 +20,7 @@ from quant.half import half_model
 from quant.qdq import qdq_model_from_amax
 
 PRECISIONS = ("fp32", "fp16", "int8")
+Contents = bytes  # of a file; `Build` has a field called bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Build:
         payload: The built file's contents; None for FP32 on ONNX Runtime, which is the user's own model.
         suffix: Ending of the built file's name.
         bytes: Size of the built file.
+        files: Contents of further files beside it, by what is added to its name.
+        details: For the report: layers and their precisions, device memory.
     """
 
     precision: str
@@ -38,6 +42,8 @@ class Build:
     payload: bytes | None
     suffix: str
     bytes: int
+    files: Mapping[str, Contents] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -56,12 +62,22 @@ class Backend(Protocol):
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
         """Stream the calibrator's batches through the model and give it the activations."""
 
-    def build(self, model: OnnxModel, precision: str, amax: Mapping[str, float] | None = None) -> Build:
-        """Build the model; INT8 needs amax (activation units) of its tensors.
+    def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
+        """Let the back end compute the scales by itself, from the calibrator's batches.
+
+        Raises:
+            BuildError: It has no calibration of its own, or cannot calibrate this model.
+        """
+
+    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
+        """Build the model; INT8 needs the scales of its tensors.
 
         Raises:
             BuildError: This precision cannot be built.
         """
+
+    def close(self) -> None:
+        """Free what builds hold; they cannot be run any more. Again does nothing."""
 
 
 class OnnxRuntimeBackend:
@@ -87,7 +103,15 @@ class OnnxRuntimeBackend:
 
         collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit or MEMORY_LIMIT)
 
-    def build(self, model: OnnxModel, precision: str, amax: Mapping[str, float] | None = None) -> Build:
+    def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
+        """ONNX Runtime computes no scales by itself.
+
+        Raises:
+            BuildError: Always; says what to use instead.
+        """
+        raise BuildError("ONNX Runtime has no calibration of its own; use --calibrator toolkit")
+
+    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
         """FP32 as it is, FP16 by typing the model, INT8 as explicit Q/DQ.
 
         Raises:
@@ -95,17 +119,20 @@ class OnnxRuntimeBackend:
         """
         from quant.onnxruntime_backend import OnnxRuntimeSession
 
-        proto = _rewritten(model.proto, precision, amax)
+        proto = _rewritten(model.proto, precision, cache)
         session = OnnxRuntimeSession(proto, name=f"{model.path} ({precision})")
         payload = None if precision == "fp32" else proto.SerializeToString()
         return Build(precision, session, payload, ".onnx", len(payload) if payload else proto.ByteSize())
 
+    def close(self) -> None:
+        """Nothing to free: sessions go when nobody refers to them."""
 
-def _rewritten(proto: onnx.ModelProto, precision: str, amax: Mapping[str, float] | None) -> onnx.ModelProto:
+
+def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None) -> onnx.ModelProto:
     if precision == "int8":
-        if amax is None:
+        if cache is None:
             raise BuildError("int8: expected scales, found none; calibrate first")
-        return qdq_model_from_amax(proto, amax)
+        return qdq_model_from_amax(proto, cache.amax)
     return half_model(proto) if precision == "fp16" else proto
 
 

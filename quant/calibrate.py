@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import calib
 from calib.algorithms import Algorithm, Entropy, Percentile, algorithm_from_name
@@ -74,7 +75,7 @@ class CalibrationResult:
     def zero_tensors(self) -> tuple[str, ...]:
         """Tensors that were zero for all images."""
         histograms = self.statistics.histograms if self.statistics is not None else {}
-        return tuple(name for name, histogram in histograms.items() if not histogram.abs_max)
+        return (*(name for name, h in histograms.items() if not h.abs_max), *self.cache.zero_tensors)
 
 
 def obtain_calibration(
@@ -127,6 +128,16 @@ def obtain_calibration(
 def _problems(stored: Calibration, source: Source, algorithm: Algorithm, settings: RunSettings) -> list[str]:
     """Why a stored calibration does not serve this run, a line each."""
     problems = differences(stored.source, source)
+    kind = stored.parameters.get("calibrator", "toolkit")
+    if kind != settings.calibrator:
+        problems.append("TensorRT's own calibration" if kind == "tensorrt" else "the toolkit's statistics")
+    elif kind == "tensorrt":  # it keeps no statistics, from which other scales could be computed
+        if not stored.matches(algorithm):
+            problems.append(f"another algorithm ({stored.algorithm}, now {algorithm.name}, or other parameters)")
+        found = stored.parameters.get("batch_size")
+        if found != settings.batch_size:
+            problems.append(f"another batch size ({found}, now {settings.batch_size})")
+        return problems
     if isinstance(algorithm, Entropy) and algorithm.match_tensorrt:
         found = stored.statistics.first_batch_size
         wanted = min(settings.batch_size, stored.statistics.images)
@@ -246,11 +257,16 @@ def _calibrated(
         settings.algo, stream, percentile=settings.percentile, match_tensorrt=settings.match_tensorrt
     )
     with console.task("Calibrating", stream.images) as advance:
-        backend.collect(model, calibrator, advance)
+        if settings.calibrator == "tensorrt":
+            cache = backend.calibrate(model, calibrator, advance)
+            statistics = Statistics(images=stream.images - len(stream.quarantined))
+        else:
+            backend.collect(model, calibrator, advance)
+            cache, statistics = calibrator.compute_cache(), calibrator.statistics
     return Calibration(
-        cache=calibrator.compute_cache(),
+        cache=cache,
         algorithm=algorithm.name,
-        parameters=asdict(algorithm),
+        parameters=asdict(algorithm) | ({} if settings.calibrator == "toolkit" else _native_parameters(settings)),
         source=Source(
             source.model,
             source.data,
@@ -259,9 +275,14 @@ def _calibrated(
             source.paths,
             tuple((item.file, item.reason) for item in stream.quarantined),
         ),
-        statistics=calibrator.statistics,
+        statistics=statistics,
         versions={"calib": calib.__version__, backend.name: backend.version},
     )
+
+
+def _native_parameters(settings: RunSettings) -> dict[str, Any]:
+    """What TensorRT's own calibration depends on beside the algorithm."""
+    return {"calibrator": "tensorrt", "batch_size": settings.batch_size}
 
 
 def _recomputed(stored: Calibration, source: Source, algorithm: Algorithm) -> Calibration:

@@ -114,6 +114,7 @@ class CalibrationFeed:
         self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         self._current: _Slot | None = None
+        self._abandoned = False
         use_device()
         with contextlib.ExitStack() as stack:
             self._stream: Stream = stack.enter_context(Stream())
@@ -167,9 +168,16 @@ class CalibrationFeed:
         self._free.put(None)
         self._ready.put(None)
 
+    def abandon(self) -> None:
+        """Feed nothing more, and leave the memory to the end of the process: a build that goes on may still read it."""
+        self._abandoned = True
+        self.stop()
+
     def close(self) -> None:
         """Stop the thread and free all memory."""
         self.stop()
+        if self._abandoned:
+            return
         self._thread.join()
         with contextlib.suppress(Exception):  # buffers are freed whatever state the GPU is in
             synchronize()
@@ -198,18 +206,38 @@ class CalibrationFeed:
         self._ready.put(None)
 
     def _produce_from(self, batches: Iterator[CalibrationBatch]) -> None:
+        pieces = _pieces(batches, self.batch)
         while not self._stopped.is_set():
             slot = self._free.get()
             if slot is None:
                 return
             start = time.perf_counter()
-            batch = next(batches, None)
+            batch = next(pieces, None)
             if batch is None:
                 return
             slot.images = fill(slot.host, batch, self._inputs)
             self.figures.decode_seconds += time.perf_counter() - start
             slot.copy(self._stream)
             self._ready.put(slot)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Part of a batch that is larger than what the network takes."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    names: Sequence[str]
+
+
+def _pieces(batches: Iterator[CalibrationBatch], size: int) -> Iterator[CalibrationBatch]:
+    """The batches, cut where they are larger than `size`: a full GPU may have halved what it takes."""
+    for batch in batches:
+        if len(batch.names) <= size:
+            yield batch
+            continue
+        for start in range(0, len(batch.names), size):
+            rows = slice(start, start + size)
+            yield _Piece({name: array[rows] for name, array in batch.inputs.items()}, batch.names[rows])
 
 
 def fill(host: Mapping[str, PinnedBuffer], batch: CalibrationBatch, inputs: Sequence[FeedInput]) -> int:

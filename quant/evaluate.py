@@ -6,7 +6,7 @@ Per image only what the report needs is kept (prediction, confidence, margin), s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +47,7 @@ class Evaluation:
         margin: float32 [N], largest logit minus the second; None when the model is no classifier.
         cosine: Mean cosine similarity of an image's outputs with those of the baseline, -1..1.
         sqnr_db: Signal to quantization noise of the outputs against the baseline, dB; infinite when they are equal.
+        names: The images' names in their source, N of them.
     """
 
     images: int
@@ -57,6 +58,7 @@ class Evaluation:
     margin: NDArray[np.float32] | None
     cosine: float
     sqnr_db: float
+    names: tuple[str, ...] = ()
 
     @property
     def correct(self) -> NDArray[np.bool_] | None:
@@ -193,7 +195,9 @@ def evaluate(
         Evaluation of each build.
     """
     accumulators = {name: Accumulator() for name in builds}
+    names: list[str] = []
     for batch in batches:
+        names.extend(batch.names)
         reference = builds[baseline].run(batch.inputs)
         for name, build in builds.items():
             outputs = reference if name == baseline else build.run(batch.inputs)
@@ -202,4 +206,4 @@ def evaluate(
                 observe(name, outputs, batch)
         if advance is not None:
             advance(len(batch.names))
-    return {name: accumulator.result() for name, accumulator in accumulators.items()}
+    return {name: replace(accumulator.result(), names=tuple(names)) for name, accumulator in accumulators.items()}

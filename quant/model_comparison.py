@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from calib.files import Transaction, exclusive
 from datasets import open_source
-from quant.backend import Build, OnnxRuntimeBackend
+from quant.backend import Build
+from quant.backends import onnxruntime_backend
 from quant.comparison import measure_latency, paired_drop
 from quant.console import Console, RecordingConsole
 from quant.data import AnySource, evaluation_data
@@ -23,8 +24,11 @@ from quant.evaluate import Runnable, evaluate
 from quant.graph import OnnxModel, load_model
 from quant.metric import MetricRecorder, section_from_scores
 from quant.pipeline import RunResult
+from quant.report.command import compare_command
 from quant.report.document import Document, document_from_run
-from quant.report.render import html_from_document, json_from_document, markdown_from_document
+from quant.report.images import thumbnails_from_source
+from quant.report.markdown import markdown_from_document
+from quant.report.render import flipped_files, html_from_document, json_from_document
 from quant.settings import RunSettings
 from quant.verdict import EXIT_DONE, EXIT_DROP, Verdict
 
@@ -52,16 +56,18 @@ def compare_files(first: Path, second: Path, settings: RunSettings, console: Con
     listener = RecordingConsole(console)
     with exclusive(settings.out):
         document = compare_models(models[0], models[1], source, settings, listener)
-        write_reports(document, settings.out)
+        document["command"] = compare_command(settings, first, second)
+        document["working_folder"] = str(Path.cwd())
+        write_reports(document, settings.out, source)
     return document
 
 
-def write_reports(document: Document, folder: Path) -> None:
-    """report.json, report.md and report.html, whole or not at all."""
+def write_reports(document: Document, folder: Path, source: AnySource) -> None:
+    """report.json, report.md and report.html, whole or not at all; `source` gives the pictures of flipped images."""
     texts = {
         "report.json": json_from_document(document),
         "report.md": markdown_from_document(document),
-        "report.html": html_from_document(document),
+        "report.html": html_from_document(document, thumbnails_from_source(source, flipped_files(document))),
     }
     with Transaction(folder) as files:
         for name, text in texts.items():
@@ -113,7 +119,7 @@ def compare_models(
         )
     _check_inputs(baseline, candidate)
     settings = replace(settings, precision="fp32", cache_only=False)
-    backend = OnnxRuntimeBackend(settings.memory_limit << 20)
+    backend = onnxruntime_backend(settings, listener)
     data = evaluation_data(source, settings, baseline, selection)
     recorder = MetricRecorder(settings.metric, [info.name for info in baseline.outputs]) if settings.metric else None
     builds = {
@@ -148,6 +154,7 @@ def compare_models(
     )
     document = document_from_run(result)
     document["builds"][1]["file"] = str(candidate.path)
+    document["command"] = document["working_folder"] = None  # called from Python, there is no line to repeat
     document["compared"] = [
         {"precision": label, "path": str(model.path), "sha256": model.sha256, "found": precision_of(model.proto)}
         for label, model in ((BASELINE, baseline), (key, candidate))

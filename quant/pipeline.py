@@ -8,9 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
-from datasets import BatchStream
-from quant.backend import Backend, Build, OnnxRuntimeBackend
+from datasets import Batch, BatchStream
+from quant.activations import collect_statistics
+from quant.backend import Backend, Build
+from quant.backends import backend_from_settings
+from quant.cache_plausibility import implausible_scales
 from quant.calibrate import CalibrationResult, obtain_calibration
 from quant.comparison import Drop, Latency, measure_latency, paired_drop
 from quant.console import Console, RecordingConsole
@@ -20,7 +24,9 @@ from quant.evaluate import Evaluation, evaluate
 from quant.graph import OnnxModel, load_model
 from quant.metric import MetricRecorder, section_from_scores
 from quant.report.document import Document, document_from_run
-from quant.report.render import html_from_document, json_from_document, markdown_from_document
+from quant.report.images import thumbnails_from_source
+from quant.report.markdown import markdown_from_document
+from quant.report.render import flipped_files, html_from_document, json_from_document
 from quant.settings import RunSettings
 from quant.verdict import Verdict, decide, is_near_chance
 
@@ -63,8 +69,11 @@ class RunResult:
 
     @property
     def files(self) -> dict[str, str]:
-        """Names of the built files that are kept, by precision: of what was asked for and of what was chosen."""
-        kept = {self.settings.precision, self.verdict.chosen}
+        """Names of the built files that are kept, by precision: of what was asked for and of what was chosen.
+
+        Engines are all kept: the next run uses them again.
+        """
+        kept = set(self.builds) if self.backend.name == "tensorrt" else {self.settings.precision, self.verdict.chosen}
         return {
             name: f"model.{name}{build.suffix}"
             for name, build in self.builds.items()
@@ -95,8 +104,8 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         data = open_data(settings, model, listener)
         for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))
-        backend = OnnxRuntimeBackend(settings.memory_limit << 20)
-        listener.note(f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device})")
+        backend = backend_from_settings(settings, listener)
+        stack.callback(backend.close)
         result = _result(settings, model, data, backend, listener)
         document = document_from_run(result)
         _write(result, document)
@@ -123,7 +132,7 @@ def _result(
         _warn_of_zeros(calibration, listener)
     for precision in _reduced_precisions(settings):
         try:
-            builds[precision] = backend.build(model, precision, calibration.amax if calibration else None)
+            builds[precision] = backend.build(model, precision, calibration.cache if calibration else None)
         except BuildError as error:
             failed[precision] = str(error)
             listener.warn(f"{precision} cannot be built: {error}")
@@ -137,7 +146,9 @@ def _result(
         listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
     drops = _drops(evaluations)
     _warn_near_chance(evaluations["fp32"], model, listener)
-    latencies = measure_latency(runnables, next(iter(islice(data.evaluation_stream(settings), 1))).inputs)
+    batch = next(iter(islice(data.evaluation_stream(settings), 1)))
+    _warn_of_implausible_scales(calibration, model, batch, listener)
+    latencies = measure_latency(runnables, batch.inputs)
     return RunResult(
         settings,
         model,
@@ -149,7 +160,13 @@ def _result(
         evaluations,
         drops,
         latencies,
-        decide(settings, drops, failed, labelled=evaluations["fp32"].correct is not None),
+        decide(
+            settings,
+            drops,
+            failed,
+            latencies if backend.name == "tensorrt" else None,
+            labelled=evaluations["fp32"].correct is not None,
+        ),
         tuple(quarantined.items()),
         tuple(listener.warnings),
         section_from_scores(recorder, "fp32", seed=settings.seed) if recorder else None,
@@ -187,6 +204,22 @@ def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -
         )
 
 
+def _warn_of_implausible_scales(
+    calibration: CalibrationResult | None, model: OnnxModel, batch: Batch, listener: RecordingConsole
+) -> None:
+    """A trusted cache says nothing of its data: a batch shows whether its scales can be right."""
+    if calibration is None or calibration.how != "trusted":
+        return
+    few = MinMaxCalibrator([batch])
+    collect_statistics(model, few)
+    odd = implausible_scales(calibration.cache, few.statistics)
+    if odd:
+        listener.warn(
+            f"{calibration.path}: {len(odd)} of {len(calibration.cache.scales)} scales do not suit the images: "
+            f"{odd[0]}; recalibrate without --trust-cache"
+        )
+
+
 def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: RecordingConsole) -> None:
     shape = model.outputs[0].shape
     classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
@@ -200,13 +233,17 @@ def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: Recordin
 
 
 def _write(result: RunResult, document: Document) -> None:
+    thumbnails = thumbnails_from_source(result.data.eval_source, flipped_files(document))
     with Transaction(result.settings.out) as files:
         for precision, name in result.files.items():
-            files.stage(name).write_bytes(result.builds[precision].payload or b"")
+            build = result.builds[precision]
+            files.stage(name).write_bytes(build.payload or b"")
+            for end, contents in build.files.items():
+                files.stage(name + end).write_bytes(contents)
         for name, text in (
             ("report.json", json_from_document(document)),
             ("report.md", markdown_from_document(document)),
-            ("report.html", html_from_document(document)),
+            ("report.html", html_from_document(document, thumbnails)),
         ):
             # File names need not be UTF-8: what is not stands escaped in the reports.
             files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")

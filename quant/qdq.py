@@ -3,6 +3,9 @@
 Placement (NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement recommendations):
 - on the data and weight inputs of Conv, ConvTranspose, Gemm and MatMul;
 - on the skip input of a residual Add whose other input comes from such a node, so that the two fuse;
+- on every other read of such a tensor that only moves data (Slice, Pad, Reshape, MaxPool, ...), with the same scale to
+  the end of the chain: one reader that wants floats makes the node before it write floats, in a slow layout, and takes
+  the residual sum there out of INT8;
 - nowhere else: never between a convolution and its BatchNormalization or Relu, never on a bias.
 BatchNormalization is folded first. A Gemm becomes MatMul + Add, since TensorRT 8.6 refuses a Gemm whose weight is
 dequantized.
@@ -11,7 +14,6 @@ dequantized.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -20,9 +22,9 @@ from onnx import helper
 from calib.cache import scale_from_amax
 from quant.errors import BuildError
 from quant.graph import GraphEditor, fold_batch_norm, opset_of
+from quant.placement import DEFAULT_PLACEMENT, QUANTIZED_OPS, Placement, is_quantized_kernel, quantizable_inputs
 from quant.weights import quantize_weights
 
-QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
 _INTEGER_OPS = {
     "QuantizeLinear",
@@ -33,22 +35,6 @@ _INTEGER_OPS = {
     "ConvInteger",
     "MatMulInteger",
 }
-_KERNEL_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-
-
-@dataclass(frozen=True)
-class QuantizableInput:
-    """An edge that gets a Q/DQ pair.
-
-    Attributes:
-        tensor: Activation that is quantized.
-        node: Index of the node that reads it, among the nodes of the edited graph.
-        position: Which of the node's inputs.
-    """
-
-    tensor: str
-    node: int
-    position: int
 
 
 def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
@@ -97,92 +83,45 @@ def _rewrite_gemm(editor: GraphEditor) -> None:
     editor.nodes = nodes
 
 
-def quantizable_inputs(editor: GraphEditor) -> list[QuantizableInput]:
-    """The activations that get a Q/DQ pair, edge by edge, in the order of the graph."""
-    edges = []
-    producers = editor.producers()
-    consumers = editor.consumers()
-    order = {id(node): i for i, node in enumerate(editor.nodes)}
-    for i, node in enumerate(editor.nodes):
-        if node.op_type in QUANTIZED_OPS:
-            edges += [
-                QuantizableInput(name, i, position)
-                for position, name in enumerate(node.input[:2])
-                if name and name not in editor.constants
-            ]
-        elif node.op_type == "Add":
-            skip = _skip_position(node, editor, producers, consumers, order)
-            if skip is not None:
-                edges.append(QuantizableInput(node.input[skip], i, skip))
-    return edges
-
-
-def _skip_position(
-    node: onnx.NodeProto,
-    editor: GraphEditor,
-    producers: Mapping[str, onnx.NodeProto],
-    consumers: Mapping[str, int],
-    order: Mapping[int, int],
-) -> int | None:
-    """Which input of an Add is the skip connection; None when the Add is not residual.
-
-    The main path ends in a convolution or matrix product (with its bias) that only this Add reads; where both inputs
-    do, the later one fuses with the Add and the other is the skip.
-    """
-    if node.input[0] == node.input[1] or any(name in editor.constants for name in node.input):
-        return None
-
-    def kernel(name: str) -> int | None:
-        producer = producers.get(name)
-        if producer is None or consumers[name] != 1:
-            return None
-        if producer.op_type == "Add":  # the bias of a MatMul
-            parts = [part for part in producer.input if part not in editor.constants]
-            producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
-        return order[id(producer)] if producer is not None and producer.op_type in _KERNEL_OPS else None
-
-    main = [kernel(name) for name in node.input]
-    if main[0] is None and main[1] is None:
-        return None
-    return 1 if (main[0] if main[0] is not None else -1) > (main[1] if main[1] is not None else -1) else 0
-
-
 def quantizable_tensors(proto: onnx.ModelProto) -> list[str]:
     """Activations that an INT8 model needs scales for, each once, in the order of the graph.
 
     Raises:
         BuildError: See `prepared_for_quantization`.
     """
-    return list(dict.fromkeys(edge.tensor for edge in quantizable_inputs(prepared_for_quantization(proto))))
+    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(proto))))
 
 
-def qdq_model_from_amax(proto: onnx.ModelProto, amax: Mapping[str, float]) -> onnx.ModelProto:
+def qdq_model_from_amax(
+    proto: onnx.ModelProto, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT
+) -> onnx.ModelProto:
     """The INT8 model: symmetric, zero point 0, activations per tensor, weights per output channel, float biases.
 
     Args:
         proto: FP32 model; not edited.
         amax: Largest magnitude kept of each activation, activation units.
+        placement: Where pairs go.
 
     Raises:
         BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
     """
     editor = prepared_for_quantization(proto)
-    edges = quantizable_inputs(editor)
+    edges = quantizable_inputs(editor, placement)
     if not edges:
         raise BuildError(f"the model has no {', '.join(QUANTIZED_OPS)} to quantize; use --precision fp16")
-    missing = list(dict.fromkeys(edge.tensor for edge in edges if edge.tensor not in amax))
+    missing = list(dict.fromkeys(edge.scale for edge in edges if edge.scale not in amax))
     if missing:
         raise BuildError(
-            f"missing scale of {len(missing)} of {len({edge.tensor for edge in edges})} tensors, '{missing[0]}' first; "
+            f"missing scale of {len(missing)} of {len({edge.scale for edge in edges})} tensors, '{missing[0]}' first; "
             "recalibrate"
         )
     _refuse_half_precision(editor)
     writer = _PairWriter(editor)
     for edge in edges:
         node = editor.nodes[edge.node]
-        node.input[edge.position] = writer.activation(edge.tensor, amax[edge.tensor])
+        node.input[edge.position] = writer.activation(edge.tensor, amax[edge.scale])
     for node in editor.nodes:
-        if node.op_type in QUANTIZED_OPS:
+        if is_quantized_kernel(node, editor, placement):
             _quantize_constant_inputs(node, editor, writer)
     editor.nodes = writer.placed(editor.nodes)
     return editor.model()

@@ -12,11 +12,20 @@ from typing import Any, Literal
 from quant.errors import QuantError
 
 CONFIG_NAME = "calib.toml"
-_WRITTEN = ("report.json", "report.md", "report.html", "model.int8.onnx", "model.fp16.onnx")  # into `out`
+_WRITTEN = (  # into `out`
+    "report.json",
+    "report.md",
+    "report.html",
+    "timing.cache",
+    "model.int8.onnx",
+    "model.fp16.onnx",
+    *(f"model.{precision}.engine{end}" for precision in ("int8", "fp16", "fp32") for end in ("", ".json")),
+)
 _CHOICES = {
     "algo": ("entropy", "minmax", "percentile", "mse"),
     "sampling": ("random", "first"),
-    "backend": ("auto", "onnxruntime"),
+    "backend": ("auto", "onnxruntime", "tensorrt"),
+    "calibrator": ("toolkit", "tensorrt"),
     "precision": ("int8", "fp16", "fp32"),
 }
 
@@ -39,7 +48,8 @@ class RunSettings:
         sampling: random (seeded, by class where labels are known) or first (name order).
         batch_size: Images in a batch.
         seed: Seed of the sample.
-        backend: auto, onnxruntime.
+        backend: auto (TensorRT where it and a GPU are found), onnxruntime, tensorrt.
+        calibrator: toolkit (own statistics) or tensorrt (TensorRT's own calibration, in 8.6 and 10).
         precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
         cache: Calibration cache; None for `calibration.cache` in `out`.
         cache_only: Stop when the cache does not fit, instead of recalibrating.
@@ -48,6 +58,13 @@ class RunSettings:
         max_drop: Largest accepted drop of top-1, percentage points.
         max_bad: Largest accepted share of unreadable images, 0..1.
         memory_limit: MB of activations that calibration holds at a time.
+        strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
+        explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always so in 11.
+        dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` alone.
+        workspace: TensorRT: MiB that kernels may use; 0 for all of the GPU's.
+        builder_level: TensorRT: effort of a build, 0 to 5; None for its own default.
+        tactic_sources: TensorRT: comma-separated names; empty for all that work here.
+        dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU alone.
         metric: `file.py:callable`, a metric of your own: scores of a batch's images from outputs and labels.
     """
 
@@ -73,6 +90,14 @@ class RunSettings:
     max_drop: float = 1.0
     max_bad: float = 0.05
     memory_limit: int = 1024
+    calibrator: str = "toolkit"
+    strict_int8: bool = False
+    explicit: bool = False
+    dynamic: str = ""
+    workspace: int = 0
+    builder_level: int | None = None
+    tactic_sources: str = ""
+    dla: int | None = None
     metric: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,7 +117,27 @@ class RunSettings:
             raise QuantError(f"max_drop: expected a number of percentage points, found {self.max_drop}")
         if self.cache_only and self.precision != "int8":
             raise QuantError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        self._check_tensorrt()
         self._check_paths()
+
+    def _check_tensorrt(self) -> None:
+        """What only TensorRT builds know."""
+        if self.calibrator == "tensorrt":
+            if self.backend == "onnxruntime":
+                raise QuantError("calibrator: TensorRT's own needs backend tensorrt, found onnxruntime; leave one out")
+            if self.algo == "mse" or self.match_tensorrt:
+                found = "mse" if self.algo == "mse" else "match_tensorrt"
+                raise QuantError(f"calibrator: TensorRT's own knows no {found}; leave one of them out")
+        if self.dynamic:
+            from quant.tensorrt_network import batch_range_from_text
+
+            batch_range_from_text(self.dynamic)
+        if self.workspace < 0:
+            raise QuantError(f"workspace: expected MiB, at least 0, found {self.workspace}")
+        if self.builder_level is not None and not 0 <= self.builder_level <= 5:
+            raise QuantError(f"builder_level: expected 0 to 5, found {self.builder_level}")
+        if self.dla is not None and self.dla < 0:
+            raise QuantError(f"dla: expected the number of a DLA core, found {self.dla}")
 
     def _check_paths(self) -> None:
         """No file of a run may take the place of another, least of all of the user's model."""
@@ -173,7 +218,7 @@ def _typed(path: Path, key: str, kind: str, value: Any) -> Any:  # noqa: ANN401 
         value = path.parent / value if fits else value
     elif kind == "bool":
         expected, fits = "true or false", isinstance(value, bool)
-    elif kind == "int":
+    elif kind.startswith("int"):
         expected, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
     elif kind == "float":
         expected, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)

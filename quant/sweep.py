@@ -8,14 +8,15 @@ from typing import Any
 
 import calib
 from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile
-from calib.cache import cache_from_amax
+from calib.cache import CalibrationCache, cache_from_amax
 from calib.calibrator import amax_from_statistics
 from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
 from calib.provenance import read_calibration, write_calibration
 from calib.statistics import Statistics
 from datasets import BatchStream
-from quant.backend import Backend, Build, OnnxRuntimeBackend
+from quant.backend import Backend, Build
+from quant.backends import onnxruntime_backend
 from quant.calibrate import obtain_calibration
 from quant.comparison import Drop, agreement, paired_drop
 from quant.console import Console, RecordingConsole
@@ -120,7 +121,8 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     data = open_data(settings, model, listener)
     recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
     with exclusive(settings.out):
-        backend = OnnxRuntimeBackend(settings.memory_limit << 20)
+        backend = onnxruntime_backend(settings, listener)
+        settings = replace(settings, backend="onnxruntime", calibrator="toolkit")
         calibration = obtain_calibration(settings, model, data, backend, listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
@@ -129,7 +131,9 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         choice = _choice(settings, model, data, amax, listener) if per_tensor else None
         if choice is not None:
             amax[PER_TENSOR] = dict(choice.amax)
-        builds = {name: backend.build(model, "int8", values) for name, values in amax.items()}
+        builds = {
+            name: backend.build(model, "int8", _cache(values, candidates.get(name))) for name, values in amax.items()
+        }
         result = _compared(settings, model, data, backend, builds, amax, candidates, choice, recorder, listener)
         document = document_from_sweep(result)
         _keep(result, builds[result.rows[0].name], document)
@@ -204,6 +208,11 @@ def _compared(
     )
 
 
+def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> CalibrationCache:
+    """The scales as a cache; a mixture goes by TensorRT's usual first line."""
+    return cache_from_amax(amax, algorithm or Entropy())
+
+
 def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
     """Write the best scales as the cache, with its model; then the comparison."""
     best, path = result.rows[0], result.settings.cache_path
@@ -212,7 +221,7 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
     stored = read_calibration(path)
     kept = replace(
         stored,
-        cache=cache_from_amax(best.amax, algorithm or Entropy()),  # a mixture goes by TensorRT's usual first line
+        cache=_cache(best.amax, algorithm),
         algorithm=algorithm.name if algorithm else PER_TENSOR,
         parameters=asdict(algorithm) if algorithm else parameters,
         versions={**stored.versions, "calib": calib.__version__},

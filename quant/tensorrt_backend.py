@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx
 
-from calib.algorithms import Entropy
-from calib.cache import CalibrationCache, cache_from_amax
+import calib
+from calib.cache import CalibrationCache
 from calib.calibrator import Calibrator
 from quant.backend import Build, OnnxRuntimeBackend
 from quant.calibration_feed import FeedFigures
@@ -41,14 +41,10 @@ class EngineBuild(Build):
 
     Attributes:
         engine: The same as `runnable`.
-        files: Contents of further files by what is added to the engine's file name.
-        details: For the report: layers and their precisions, device memory, tensors without scale.
         reused: Was it on disk already, and fits?
     """
 
     engine: Engine
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
     reused: bool = False
 
 
@@ -69,6 +65,7 @@ class TensorRTBackend:
         batch: BatchRange | int = 64,
         options: BuilderOptions | None = None,
         *,
+        calibration_batch: int | None = None,
         engines: Path | None = None,
         memory_limit: int | None = None,
         note: Note = _ignore,
@@ -78,6 +75,7 @@ class TensorRTBackend:
         Args:
             batch: One batch size, or a range for dynamic shapes.
             options: How engines are built.
+            calibration_batch: Images in a batch of `calibrate`; None for the size that the engines are tuned for.
             engines: Folder with `model.<precision>.engine` of an earlier run, which are used again where they fit.
             memory_limit: Bytes of activations that `collect` may hold at a time; None for the default.
             note: Called with lines for people.
@@ -93,6 +91,7 @@ class TensorRTBackend:
         self.batch = batch if isinstance(batch, BatchRange) else BatchRange(batch, batch, batch)
         self.options = options if options is not None else BuilderOptions()
         self.feed: FeedFigures | None = None
+        self._calibration_batch = calibration_batch
         self._engines, self._memory_limit, self._note = engines, memory_limit, note
         self._open: list[Engine] = []
 
@@ -116,38 +115,30 @@ class TensorRTBackend:
             cache, self.feed = native_cache_from_onnx(
                 model.proto,
                 calibrator,
-                self.batch.usual,
+                min(self._calibration_batch, self.batch.largest) if self._calibration_batch else self.batch.usual,
                 self.options,
                 name=str(model.path),
                 advance=advance,
+                note=self._note,
             )
             return cache
 
         self._fit_batch(model)
         return self._with_smaller_batches("calibration", model, attempt)
 
-    def build(
-        self,
-        model: OnnxModel,
-        precision: str,
-        amax: Mapping[str, float] | None = None,
-        cache: CalibrationCache | None = None,
-    ) -> EngineBuild:
+    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> EngineBuild:
         """Build an engine, or load the one on disk where it still fits.
 
         Args:
             model: The FP32 model.
             precision: fp32, fp16 or int8.
-            amax: For INT8, activation units; not needed with `cache`.
             cache: For INT8: the cache whose scales are handed over, its header rewritten where it must be.
 
         Raises:
             BuildError: This precision cannot be built; quotes TensorRT.
         """
         if precision == "int8" and cache is None:
-            if amax is None:
-                raise BuildError("int8: expected scales, found none; calibrate first")
-            cache = cache_from_amax(amax, Entropy(), self._tensorrt.number)
+            raise BuildError("int8: expected scales, found none; calibrate first")
         self._fit_batch(model)
         scales = cache if precision == "int8" else None
         return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales))
@@ -213,6 +204,7 @@ class TensorRTBackend:
 
     def _identity(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineIdentity:
         options = {key: value for key, value in asdict(self.options).items() if key != "timing_cache"}
+        options["calib"] = calib.__version__  # another version may place Q/DQ in another way
         return EngineIdentity(
             tensorrt=self.version,
             gpu=self._gpu.name,

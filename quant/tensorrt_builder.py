@@ -28,6 +28,7 @@ from quant.tensorrt_options import BuilderOptions, apply_options, keep_timings
 from quant.tensorrt_version import TensorRT, load_tensorrt
 
 Note = Callable[[str], None]
+BUILD_THREAD = "tensorrt-build"
 _MISSING_SCALE = "missing scale and zero-point for tensor "
 
 
@@ -78,7 +79,7 @@ def engine_from_onnx(
     tensorrt = load_tensorrt()
     prepared = prepared_proto(proto, batch, name)
     with log_section() as log:
-        work = _Work(tensorrt, prepared, precision, batch, options, log)
+        work = _Work(tensorrt, prepared, precision, batch, options, log, note=note)
         filled: dict[str, float] = {}
         bridge = None
         if cache is not None:
@@ -107,6 +108,7 @@ def native_cache_from_onnx(
     *,
     name: str = "model",
     advance: Callable[[int], None] | None = None,
+    note: Note | None = None,
 ) -> tuple[CalibrationCache, FeedFigures]:
     """Let TensorRT calibrate by itself with a public calibrator's images.
 
@@ -119,6 +121,7 @@ def native_cache_from_onnx(
         options: How; its level and timing cache are not used.
         name: What to call the model in messages.
         advance: Called with the number of images of each batch.
+        note: Called with lines for people.
 
     Raises:
         BuildError: TensorRT cannot build or calibrate this model.
@@ -132,7 +135,7 @@ def native_cache_from_onnx(
     prepared = prepared_proto(proto, size, name)
     effort = BuilderOptions(workspace=options.workspace, level=0, tactic_sources=options.tactic_sources)
     with log_section() as log:
-        work = _Work(tensorrt, prepared, "int8", size, effort, log, strict=True)
+        work = _Work(tensorrt, prepared, "int8", size, effort, log, strict=True, note=note)
         with CalibrationFeed(calibrator, work.feed_inputs(), advance) as feed:
             bridge = native_calibrator(tensorrt, calibrator.algorithm, feed)
             work.set_calibrator(bridge)
@@ -169,7 +172,9 @@ class _Work:
         log: LogSection,
         *,
         strict: bool | None = None,
+        note: Note | None = None,
     ) -> None:
+        self.note = note
         self.tensorrt, self.options, self.log, self.batch = tensorrt, options, log, batch
         self.trt = tensorrt.module
         use_device()
@@ -227,9 +232,11 @@ class _Work:
     def build(self, feed: CalibrationFeed | None = None) -> bytes:
         """Build; Ctrl-C stops the feeding and, where the release can, the build.
 
-        TensorRT works in a thread of its own, so that Ctrl-C is heard while it does.
+        TensorRT works in a thread of its own, so that Ctrl-C is heard while it does. 8.6 cannot stop a build: it is
+        waited for, since its buffers may be freed only then. A second Ctrl-C ends the waiting, and the buffers are left
+        to the end of the process.
         """
-        stop = threading.Event()
+        stop, done = threading.Event(), threading.Event()
         if self.tensorrt.major >= 10:
             self._monitor = _progress_monitor(self.trt, stop)
             self.config.progress_monitor = self._monitor
@@ -241,19 +248,32 @@ class _Work:
                 outcome.append(self.builder.build_serialized_network(self.network, self.config))
             except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
                 outcome.append(error)
+            finally:
+                done.set()
 
-        thread = threading.Thread(target=work, name="tensorrt-build", daemon=True)
+        thread = threading.Thread(target=work, name=BUILD_THREAD, daemon=True)
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(0.2)  # wakes up now and then, since a signal need not interrupt the waiting
+            _wait(done)
         except BaseException as error:
             stop.set()
             if feed is not None:
                 feed.stop(error)
-            thread.join()  # 8.6 cannot be stopped: its buffers may be freed only when it is done
+            self._wait_for_the_end(done, feed)
+            thread.join()
             raise
+        thread.join()
         return self._built(outcome[0])
+
+    def _wait_for_the_end(self, done: threading.Event, feed: CalibrationFeed | None) -> None:
+        if self.note is not None and self.tensorrt.major < 10 and not done.is_set():
+            self.note(f"TensorRT {self.tensorrt.version} cannot stop a build: waiting for its end (Ctrl-C again: not)")
+        try:
+            _wait(done)
+        except BaseException:
+            if feed is not None:
+                feed.abandon()
+            raise
 
     def _built(self, result: Any) -> bytes:  # noqa: ANN401 - the bindings have no types
         if isinstance(result, BaseException):
@@ -264,6 +284,12 @@ class _Work:
             raise BuildError(f"TensorRT {self.tensorrt.version} cannot build this: {self.log.reason()}")
         keep_timings(self.config, self.options)
         return bytes(memoryview(result))
+
+
+def _wait(done: threading.Event) -> None:
+    """Wait for a build. Not by joining its thread: Python 3.10 takes a thread whose join is interrupted for ended."""
+    while not done.wait(0.2):  # wakes up now and then, since a signal need not interrupt the waiting
+        pass
 
 
 def _start_reason(log: LogSection) -> str:

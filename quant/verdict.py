@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quant.comparison import Drop
+from quant.comparison import Drop, Latency
 from quant.settings import RunSettings
 
 EXIT_DONE, EXIT_DROP = 0, 3
+_AS_FAST = 1.02  # latencies that differ by less than this are the same
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,21 @@ class Verdict:
     exit_code: int
 
 
-def decide(settings: RunSettings, drops: Mapping[str, Drop], failed: Mapping[str, str], *, labelled: bool) -> Verdict:
+def decide(
+    settings: RunSettings,
+    drops: Mapping[str, Drop],
+    failed: Mapping[str, str],
+    latencies: Mapping[str, Latency] | None = None,
+    *,
+    labelled: bool,
+) -> Verdict:
     """Choose the build: what was asked for, else FP16, else plain FP32.
 
     Args:
         settings: Precision and `max_drop`.
         drops: Measured drops by precision.
         failed: Why a precision could not be built.
+        latencies: By precision, where FP16 competes with INT8 in speed; None on a CPU, where FP16 never does.
         labelled: Could a drop be measured at all?
     """
     asked = settings.precision
@@ -49,6 +58,9 @@ def decide(settings: RunSettings, drops: Mapping[str, Drop], failed: Mapping[str
             if asked in failed:
                 verdict = "fail"
             outcome = _praise(precision, settings.max_drop, drops)
+            idle = _not_worth_it(settings.max_drop, drops, failed, latencies) if precision == "int8" else None
+            if idle is not None:
+                return Verdict(verdict, "fp16", f"{outcome}; {idle}", EXIT_DONE)
             return Verdict(verdict, precision, "; ".join([*complaints, outcome]), EXIT_DONE)
         complaints.append(complaint)
     return Verdict("fail", "fp32", "; ".join([*complaints, "the plain FP32 model remains"]), EXIT_DROP)
@@ -62,6 +74,22 @@ def _complaint(precision: str, max_drop: float, drops: Mapping[str, Drop], faile
     if drop is not None and drop.points > max_drop:
         return f"{precision.upper()} loses {drop.points:.2f} points of top-1, more than the allowed {max_drop:g}"
     return None
+
+
+def _not_worth_it(
+    max_drop: float, drops: Mapping[str, Drop], failed: Mapping[str, str], latencies: Mapping[str, Latency] | None
+) -> str | None:
+    """Why FP16 is the better choice though INT8 keeps within the limit; None when it is not."""
+    if latencies is None or not {"int8", "fp16"} <= set(latencies) or _complaint("fp16", max_drop, drops, failed):
+        return None
+    int8, fp16 = latencies["int8"], latencies["fp16"]
+    # By image, since a full GPU may have halved the batch of one of them.
+    if fp16.milliseconds / fp16.batch > _AS_FAST * int8.milliseconds / int8.batch:
+        return None
+    return (
+        f"but INT8 is not worth it: FP16 is as fast ({fp16.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms "
+        f"a batch of {int8.batch})"
+    )
 
 
 def _praise(precision: str, max_drop: float, drops: Mapping[str, Drop]) -> str:

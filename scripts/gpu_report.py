@@ -1,27 +1,42 @@
 """Measure the comparison on an NVIDIA GPU and write docs/gpu-results.md.
 
-python scripts/gpu_report.py --shared ../shared --torch /usr/bin/python3 [parity accuracy latency deployment reuse]
+python scripts/gpu_report.py --shared ../shared --torch /usr/bin/python3 [SECTION...]
+
+Rows are kept in --results as they are measured; what is there is not measured again. --page only writes the page.
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from quant.gpu_report import SECTIONS, Bench, measure, page  # noqa: E402 - the checkout need not be installed
+from quant.errors import QuantError  # noqa: E402
+from quant.gpu_report.bench import MODELS, Bench, Results  # noqa: E402 - the checkout need not be installed
+from quant.gpu_report.page import SECTIONS, measure, page  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="what to measure; all by default")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="models, data, reference caches")
     parser.add_argument("--work", type=Path, default=Path("gpu-report"), help="scratch folder")
+    parser.add_argument("--results", type=Path, help="file that keeps the rows; default results.json in --work")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "gpu-results.md")
     parser.add_argument("--level", type=int, default=3, help="builder effort, 0 to 5")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="models to measure")
     parser.add_argument("--torch", help="Python interpreter with PyTorch and torchvision, for the deployment section")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     options = parser.parse_args()
-    bench = Bench(options.shared, options.work, options.level, options.torch)
-    measure(bench, options.sections or list(SECTIONS), lambda line: print(line, flush=True))
-    options.out.write_text(page(bench, shlex.join(["python", *sys.argv])), encoding="utf-8")
+    unknown = sorted(set(options.sections) - set(SECTIONS))
+    if unknown:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    results = Results(options.results or options.work / "results.json")
+    if not options.page:
+        bench = Bench(options.shared, options.work, results, options.level, tuple(options.models), options.torch)
+        try:
+            measure(bench, options.sections or list(SECTIONS), lambda line: print(line, flush=True))
+        except QuantError as error:
+            sys.exit(f"gpu_report: {error}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(page(results, "python scripts/gpu_report.py --shared ../shared --torch python3"), "utf-8")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 import warnings
 
 import click
 
 from calib.shadowing import shadowing_datasets
 
-_COMMANDS = ("run", "compare", "sweep", "export", "pack", "cache", "demo")
+_COMMANDS = ("run", "compare", "sweep", "export", "pack", "cache", "demo", "doctor")
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = EXIT_INTERRUPTED
     except KeyboardInterrupt:
         click.echo("calib: interrupted; older files are untouched", err=True)
+        _leave_a_running_build()
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
@@ -66,6 +68,14 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:  # what no package foresaw: still a line, never a traceback
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_a_running_build() -> None:
+    """End at once when TensorRT is still building, which 8.6 cannot stop: the interpreter's own end would crash it."""
+    if any(thread.name == "tensorrt-build" for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _library_errors() -> tuple[type[Exception], ...]:

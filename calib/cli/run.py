@@ -39,7 +39,16 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 )
 @click.option("--batch-size", type=int, help="Images in a batch; default 64.")
 @click.option("--seed", type=int, help="Seed of the sample; default 0.")
-@click.option("--backend", type=click.Choice(["auto", "onnxruntime"]), help="What runs the model; default auto.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnxruntime", "tensorrt"]),
+    help="What runs the model; default auto: TensorRT where it and a GPU are found.",
+)
+@click.option(
+    "--calibrator",
+    type=click.Choice(["toolkit", "tensorrt"]),
+    help="toolkit: own statistics (default); tensorrt: TensorRT calibrates by itself (8.6 and 10).",
+)
 @click.option(
     "--precision",
     type=click.Choice(["int8", "fp16", "fp32"]),
@@ -52,6 +61,15 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 @click.option("--max-drop", type=float, help="Largest accepted drop of top-1, percentage points; default 1.0.")
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
 @click.option("--memory-limit", type=int, help="MB of activations held while calibrating; default 1024.")
+@click.option("--strict-int8", is_flag=True, default=None, help="TensorRT: no FP16 kernels in the INT8 engine.")
+@click.option("--explicit", is_flag=True, default=None, help="TensorRT: INT8 as Q/DQ in the model; always so in 11.")
+@click.option(
+    "--dynamic", metavar="MIN:OPT:MAX", help="TensorRT: batch sizes of the engines; default --batch-size alone."
+)
+@click.option("--workspace", type=int, metavar="MIB", help="TensorRT: memory that kernels may use; default all.")
+@click.option("--builder-level", type=click.IntRange(0, 5), help="TensorRT: effort of a build; default TensorRT's own.")
+@click.option("--tactic-sources", metavar="LIST", help="TensorRT: names with commas; default all that work here.")
+@click.option("--dla", type=int, metavar="CORE", help="TensorRT: build for this DLA core, the GPU for the rest.")
 @click.option(
     "--metric",
     metavar="FILE.py:CALLABLE",

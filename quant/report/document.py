@@ -10,7 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import calib
-from quant.comparison import agreement
+from quant.comparison import Drop, agreement
+from quant.report.details import details_from_run
+from quant.sample_size import images_needed, tells
 
 if TYPE_CHECKING:
     from quant.pipeline import RunResult
@@ -71,6 +73,7 @@ def document_from_run(result: RunResult) -> Document:
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
         "metric": result.metric,
         "peak_rss_mb": _peak_rss_mb(),
+        **details_from_run(result),
     }
 
 
@@ -104,15 +107,18 @@ def _build(result: RunResult, precision: str) -> Document:
     baseline, latency = result.evaluations["fp32"], result.latencies[precision]
     row: Document = {
         "precision": precision,
-        "file": str(result.model.path) if precision == "fp32" else result.files.get(precision),
+        "file": result.files.get(precision, str(result.model.path) if precision == "fp32" else None),
         "top1": _rounded(evaluation.top1, 4),
         "top5": _rounded(evaluation.top5, 4),
         "latency_ms": _rounded(latency.milliseconds, 4),
+        "latency_p99_ms": _rounded(latency.p99, 4),
         "latency_batch": latency.batch,
         "latency_runs": latency.runs,
         "images_per_second": _rounded(latency.images_per_second, 1),
         "bytes": build.bytes,
     }
+    if build.details:
+        row[result.backend.name] = dict(build.details)
     if precision == "fp32":
         return row
     drop = result.drops.get(precision)
@@ -124,12 +130,20 @@ def _build(result: RunResult, precision: str) -> Document:
         "drop_ci95": None if drop is None else [_rounded(drop.low, 4), _rounded(drop.high, 4)],
         "lost": None if drop is None else drop.lost,
         "won": None if drop is None else drop.won,
+        "enough_images": None if drop is None else tells(drop, result.settings.max_drop),
+        "images_needed": None if drop is None else _images_needed(drop, evaluation.images, result.settings.max_drop),
         "agreement": _rounded(same, 4),
         "cosine": _rounded(evaluation.cosine, 6),
         "sqnr_db": _rounded(evaluation.sqnr_db, 3),
-        "speedup": _rounded(result.latencies["fp32"].milliseconds / latency.milliseconds, 3),
+        "speedup": _rounded(latency.images_per_second / result.latencies["fp32"].images_per_second, 3),
+        "size_ratio": _rounded(result.builds["fp32"].bytes / build.bytes, 3) if build.bytes else None,
     }
     return row
+
+
+def _images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
+    """How many images would tell; null where these do."""
+    return None if tells(drop, max_drop) else images_needed(drop, images, max_drop)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -140,27 +154,3 @@ def _peak_rss_mb() -> float:
     """Largest resident memory of this process so far, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3 / 1.024), 1)
-
-
-def headline(document: Document) -> str:
-    """The verdict in a sentence, with its uncertainty."""
-    row = next((build for build in document["builds"] if build["precision"] == document["chosen"]), None)
-    asked = next((build for build in reversed(document["builds"]) if build["precision"] != "fp32"), row)
-    if asked is None or asked["precision"] == "fp32":
-        return f"FP32 reaches {_percent(row)} top-1." if row else document["reason"]
-    name = asked["precision"].upper()
-    images = document["data"]["evaluation"]["images"]
-    speed = f"runs at {asked['speedup']:.2f} times the speed of FP32"
-    if asked["drop_top1"] is None:
-        agreed = f"agrees with FP32 on {asked['agreement']:.2f} % of" if asked["agreement"] is not None else "ran on"
-        return f"{name} {agreed} {images:,} unlabelled images and {speed}; its accuracy drop is not known."
-    low, high = asked["drop_ci95"]
-    verb, points = ("loses", asked["drop_top1"]) if asked["drop_top1"] >= 0 else ("gains", -asked["drop_top1"])
-    return (
-        f"{name} {verb} {points:.2f} points of top-1 against FP32 on {images:,} images (drop's 95 % CI {low:.2f} to "
-        f"{high:.2f}; allowed {document['max_drop']:g}) and {speed}."
-    )
-
-
-def _percent(row: Document) -> str:
-    return "an unknown" if row["top1"] is None else f"{row['top1']:.2f} %"

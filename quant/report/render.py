@@ -1,28 +1,18 @@
-"""The report as JSON, Markdown and HTML. Every text that comes from outside is escaped."""
+"""The report as JSON and HTML, and as a table for terminals. Every text that comes from outside is escaped."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from quant.report.document import Document, headline
-from quant.report.metric_section import metric_sentence, metric_table
+from quant.report import tables
+from quant.report.charts import charts_from_document
+from quant.report.headline import headline
+from quant.report.sections import Document, sections_from_document
 
-_COLUMNS = (
-    ("precision", "Build", "{}"),
-    ("top1", "Top-1 %", "{:.2f}"),
-    ("top5", "Top-5 %", "{:.2f}"),
-    ("drop_top1", "Drop, points", "{:+.2f}"),
-    ("drop_ci95", "Drop's 95 % CI", "{0[0]:+.2f} to {0[1]:+.2f}"),
-    ("agreement", "Agreement %", "{:.2f}"),
-    ("sqnr_db", "SQNR, dB", "{:.1f}"),
-    ("latency_ms", "Latency, ms", "{:.2f}"),
-    ("images_per_second", "Images/s", "{:,.0f}"),
-    ("speedup", "Speed-up", "{:.2f}"),
-    ("bytes", "Bytes", "{:,}"),
-)
+_COLUMNS = tuple(column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio"))
 
 
 def json_from_document(document: Document) -> str:
@@ -32,101 +22,8 @@ def json_from_document(document: Document) -> str:
 
 def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
     """The builds side by side: column titles, then a row of texts a build. Columns that no build fills are left out."""
-    columns = [column for column in _COLUMNS if any(build.get(column[0]) is not None for build in document["builds"])]
-    rows = [[_cell(build.get(key), form) for key, _, form in columns] for build in document["builds"]]
-    return [title for _, title, _ in columns], rows
-
-
-def _cell(value: Any, form: str) -> str:  # noqa: ANN401 - a table's cell holds numbers, pairs or texts
-    return "-" if value is None else form.format(value)
-
-
-def facts_from_document(document: Document) -> list[tuple[str, str]]:
-    """What was compared, as titles and texts."""
-    data, calibration = document["data"], document["calibration"]
-    evaluation = data["evaluation"]
-    facts = [
-        ("Model", f"{document['model']['path']} (SHA-256 {document['model']['sha256'][:16]})"),
-        (
-            "Back end",
-            f"{document['backend']['name']} {document['backend']['version']}, {document['backend']['device']}",
-        ),
-        (
-            "Evaluation",
-            f"{evaluation['images']:,} {'labelled' if evaluation['labelled'] else 'unlabelled'} images, "
-            f"{evaluation['path']}",
-        ),
-    ]
-    if calibration is not None:
-        images = f"{calibration['images']:,} images" if calibration["images"] is not None else "images not known"
-        facts += [
-            (
-                "Calibration",
-                f"{calibration['algo']}, {images}, {calibration['tensors']} tensors, {calibration['how']} in "
-                f"{calibration['seconds']:.2f} s",
-            ),
-            ("Cache", calibration["cache"]),
-        ]
-        if data["calibration"]["sha256"]:
-            facts.append(
-                ("Calibration data", f"{data['calibration']['path']} (SHA-256 {data['calibration']['sha256'][:16]})")
-            )
-    preprocessing = document["preprocessing"]
-    if preprocessing:
-        facts.append(("Preprocessing", ", ".join(f"{key} {value}" for key, value in preprocessing.items())))
-    facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in document["versions"].items())))
-    facts.append(("Peak memory", f"{document['peak_rss_mb']:,.0f} MB"))
-    return facts
-
-
-def markdown_from_document(document: Document) -> str:
-    """report.md, for a pull request."""
-    titles, rows = table_from_document(document)
-    lines = [
-        f"# INT8 calibration: {document['verdict']}, use {document['chosen'].upper()}",
-        "",
-        _markdown(headline(document)),
-        "",
-        _markdown(document["reason"]) + ".",
-        "",
-        "| " + " | ".join(titles) + " |",
-        "|" + "---|" * len(titles),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-        f"Latency: median of a batch of {document['builds'][0]['latency_batch']}.",
-        "",
-        *(f"- **{title}**: {_markdown(text)}" for title, text in facts_from_document(document)),
-    ]
-    if document.get("metric"):
-        lines += _metric_lines(document["metric"])
-    if document["warnings"]:
-        lines += ["", "## Warnings", "", *(f"- {_markdown(text)}" for text in document["warnings"])]
-    if document["quarantined"]:
-        lines += ["", "## Images left out", ""]
-        lines += [f"- {_markdown(item['file'])}: {_markdown(item['reason'])}" for item in document["quarantined"]]
-    return "\n".join(lines) + "\n"
-
-
-def _metric_lines(metric: dict[str, Any]) -> list[str]:
-    titles, rows = metric_table(metric)
-    cells = [[_markdown(cell) for cell in row] for row in [titles, *rows]]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return [
-        "",
-        f"## {_markdown(metric['name'])}",
-        "",
-        lines[0],
-        "|" + "---|" * len(titles),
-        *lines[1:],
-        "",
-        _markdown(metric_sentence(metric)),
-    ]
-
-
-def _markdown(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in " ".join(text.split()))
-    return escaped.replace("&", "&amp;")
+    table = tables.table_from_rows(document["builds"], "builds", _COLUMNS)
+    return list(table.titles), [[cell.text for cell in row] for row in table.rows]
 
 
 def summary_from_document(document: Document, out: Path) -> str:
@@ -145,19 +42,35 @@ def summary_from_document(document: Document, out: Path) -> str:
     return "\n".join(lines)
 
 
-def html_from_document(document: Document) -> str:
-    """report.html: one file, nothing loaded from elsewhere."""
+def html_from_document(document: Document, thumbnails: Mapping[str, str] | None = None) -> str:
+    """report.html: one file, nothing loaded from elsewhere.
+
+    Args:
+        document: The report.
+        thumbnails: Data URIs of images by name, see `flipped_files`.
+    """
     import jinja2
+    import markupsafe
 
     template = resources.files("quant.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    titles, rows = table_from_document(document)
+    style = resources.files("quant.report").joinpath("report.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    charts = charts_from_document(document)
     return environment.from_string(template).render(
         document=document,
         headline=headline(document),
-        titles=titles,
-        rows=rows,
-        facts=facts_from_document(document),
-        metric_table=metric_table(document["metric"]) if document.get("metric") else None,
-        metric_sentence=metric_sentence(document["metric"]) if document.get("metric") else None,
+        style=markupsafe.Markup(style),
+        sections=sections_from_document(document),
+        charts={
+            anchor: [(caption, markupsafe.Markup(svg)) for caption, svg in group] for anchor, group in charts.items()
+        },
+        thumbnails=thumbnails or {},
     )
+
+
+def flipped_files(document: Document) -> list[str]:
+    """Names of the images that the HTML shows a picture of."""
+    cards = (card for section in sections_from_document(document) for _, group in section.cards for card in group)
+    return [card.file.text for card in cards]

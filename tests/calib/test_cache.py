@@ -200,8 +200,21 @@ def test_leading_zeros_may_be_left_out_as_tensorrt_does():
     assert cache.scales["tiny"] == 2.0 ** (22 - 127) * (1 + 0x1A0E77 / 2**23)
 
 
-def test_the_zero_that_tensorrt_writes_for_a_dead_tensor_is_named():
-    with pytest.raises(CacheError, match=r"cache:2: expected a finite scale over zero for 'dead', found 0\.0"):
+def test_the_zero_that_tensorrt_writes_for_a_dead_tensor_becomes_a_scale_that_it_takes():
+    cache = cache_from_text("TRT-8600-EntropyCalibration2\ndead: 0\nlive: 3f800000\n", "cache")
+    assert cache.zero_tensors == ("dead",)
+    assert cache.amax == {"dead": pytest.approx(1.0), "live": 127.0}
+    assert cache_from_text(text_from_cache(cache)).scales == cache.scales
+
+
+@pytest.mark.parametrize("digits", ["00000000", "80000000"])
+def test_a_zero_that_tensorrt_does_not_write_is_refused(digits):
+    with pytest.raises(CacheError, match="cache:2: expected a finite scale over zero for 'dead'"):
+        cache_from_text(f"TRT-8600-EntropyCalibration2\ndead: {digits}\nlive: 3f800000\n", "cache")
+
+
+def test_a_cache_of_nothing_but_zeros_is_refused():
+    with pytest.raises(CacheError, match="cache: expected scales over zero, found 0 for every tensor"):
         cache_from_text("TRT-8600-EntropyCalibration2\ndead: 0\n", "cache")
 
 

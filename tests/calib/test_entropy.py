@@ -41,11 +41,13 @@ def brute_force(counts, levels, min_kept):
     counts = [counts[1], *counts[1:]]
     found = {}
     for i in range(levels, len(counts) + 1):
-        if sum(counts[:i]) >= min_kept * sum(counts):
+        if sum(c > 0 for c in counts[:i]) > 1 and sum(counts[:i]) >= min_kept * sum(counts):
             value = divergence(counts, i, levels)
             if value is not None and math.isfinite(value):
                 found[i] = value
-    return max((i for i in found if found[i] <= min(found.values()) + 1e-12), default=-1)
+    return max(
+        (i for i in found if found[i] <= min(found.values()) + 1e-12), default=len(counts) if any(counts) else -1
+    )
 
 
 count = st.one_of(st.just(0), st.integers(1, 50), st.integers(1, 10**9))
@@ -121,3 +123,16 @@ def test_a_power_of_two_scales_the_answer_exactly(exponent):
     plain.add(values)
     scaled.add(values * np.float32(2.0**exponent))
     assert Entropy().amax(scaled) == Entropy().amax(plain) * 2.0**exponent
+
+
+def test_a_single_bin_that_holds_nearly_everything_is_no_candidate():
+    counts = np.zeros(SEARCH_BINS, np.int64)
+    counts[307] = 990_000  # 99 % of the values are equal
+    counts[1024:] = 10
+    assert entropy_amax_from_counts(counts, 1.0) > 1024  # not 308.5, where P = Q
+
+
+def test_a_constant_keeps_its_whole_range():
+    counts = np.zeros(SEARCH_BINS, np.int64)
+    counts[SEARCH_BINS - 1] = 5
+    assert entropy_amax_from_counts(counts, 0.7 / SEARCH_BINS) == pytest.approx(0.7 * 2048.5 / 2048)

@@ -50,6 +50,19 @@ def written(calibration, tmp_path):
     return tmp_path / "calibration.cache"
 
 
+def test_a_calibration_without_statistics_is_read_back(calibration, tmp_path):
+    parameters = {"percentile": 99.9, "calibrator": "tensorrt", "batch_size": 64}
+    native = replace(calibration, statistics=Statistics(images=512), parameters=parameters)
+    write_calibration(native, tmp_path / "calibration.cache")
+    read = read_calibration(tmp_path / "calibration.cache")
+    assert (read.statistics.images, read.statistics.histograms) == (512, {})
+    assert read.cache == native.cache
+    assert read.parameters == parameters
+    assert read.matches(Percentile(99.9))
+    assert not read.matches(Percentile(99.0))
+    assert not read.matches(MinMax())
+
+
 def test_what_is_written_is_read_back(written, calibration, assert_same_histogram):
     read = read_calibration(written)
     assert read.cache == calibration.cache

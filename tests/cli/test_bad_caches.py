@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from calib.cache import CalibrationCache, read_cache, text_from_cache
+
 
 def spoilers(scales):
     """Ways to spoil a cache file, and what `read_cache` says of each."""
@@ -242,3 +244,16 @@ def test_the_provenance_says_what_the_cache_was_made_from(finished, report):
     assert len(document["source"]["images"]) == 24
     assert set(document["tensors"]["input"]) >= {"amax", "min", "max", "zeros"}
     assert {"calib", "onnxruntime"} <= set(document["versions"])
+
+
+def test_a_trusted_cache_with_crushed_scales_is_warned_of(calib, colours, bare):
+    cache = read_cache(bare)
+    crushed = CalibrationCache(cache.header, {name: scale / 100 for name, scale in cache.scales.items()})
+    bare.write_text(text_from_cache(crushed))
+    result = calib("run", "--cache", bare, "--trust-cache", cwd=colours)
+    assert any("scales do not suit the images: '" in line for line in result.warnings), result.err
+
+
+def test_a_trusted_cache_with_good_scales_is_not_warned_of(calib, colours, bare):
+    result = calib("run", "--cache", bare, "--trust-cache", cwd=colours)
+    assert not any("do not suit" in line for line in result.warnings)

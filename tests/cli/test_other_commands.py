@@ -173,3 +173,11 @@ def test_cache_commands_on_a_bad_file(calib, tmp_path, command, contents, part):
     result = calib(*command, "bad.cache", cwd=tmp_path)
     assert result.code == 1
     assert part in result.error
+
+
+def test_doctor_prints_a_line_for_each_thing_and_never_fails(calib, tmp_path):
+    result = calib("doctor", cwd=tmp_path)
+    assert result.code == 0
+    whats = [line[4:].split("  ")[0].strip() for line in result.out.splitlines()]
+    assert {"Python", "GPU", "TensorRT", "onnxruntime", "torch", "--backend onnxruntime"} <= set(whats)
+    assert all(line.startswith(("ok  ", "--  ")) for line in result.out.splitlines())

@@ -190,3 +190,20 @@ def test_nan_names_the_image(fed, batch_of):
     _, feeding = fed([batch_of(x=values)])
     assert isinstance(feeding.error, NonFiniteError)
     assert "image '2.png'" in str(feeding.error)
+
+
+def test_batches_larger_than_the_network_takes_are_cut(fed, batch_of):
+    values = np.arange(20, dtype=np.float32).reshape(10, 2)
+    counted = []
+    seen, feeding = fed([batch_of(x=values)], advance=counted.append)
+    np.testing.assert_array_equal(np.concatenate([batch[0] for batch in seen])[:10], values)
+    assert counted == [4, 4, 2]
+    assert (feeding.figures.images, feeding.figures.filled_up) == (10, 2)
+
+
+def test_memory_that_a_running_build_may_still_read_is_left_alone(batch_of, cuda):
+    with CalibrationFeed(EntropyCalibrator(numbered(batch_of, 3)), X) as feeding:
+        feeding.next(["x"])
+        feeding.abandon()
+    assert "cudaFree" not in cuda.made
+    assert feeding.next(["x"]) is None

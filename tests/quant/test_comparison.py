@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quant.comparison import agreement, measure_latency, paired_drop
+from quant.comparison import Latency, agreement, measure_latency, paired_drop
 
 
 def flags(both, lost, won, neither):
@@ -105,3 +105,19 @@ def test_builds_take_turns_and_each_gets_the_time_it_needs():
     assert results["c"].runs == 50
     assert clock.order[:18] == ["a", "b", "c"] * 6
     assert [results[name].milliseconds for name in "abc"] == pytest.approx([1000, 100, 1])
+
+
+def test_builds_that_time_themselves_are_asked():
+    class Engine:
+        def __init__(self, milliseconds):
+            self.milliseconds = milliseconds
+
+        def run(self, inputs):
+            raise AssertionError("the host's clock must not be used")
+
+        def latency(self, inputs):
+            return Latency(self.milliseconds, len(inputs["x"]), 200, self.milliseconds + 0.5)
+
+    found = measure_latency({"fp32": Engine(2.0), "int8": Engine(1.0)}, {"x": np.zeros((8, 1))})
+    assert found["int8"] == Latency(milliseconds=1.0, batch=8, runs=200, p99=1.5)
+    assert found["fp32"].images_per_second == pytest.approx(4000)

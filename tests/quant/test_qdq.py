@@ -8,6 +8,7 @@ from onnx import helper, numpy_helper
 from quant.errors import BuildError
 from quant.graph import activation_names, load_model
 from quant.half import half_model
+from quant.placement import Placement
 from quant.qdq import prepared_for_quantization, qdq_model_from_amax, quantizable_tensors
 
 KERNELS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -346,3 +347,64 @@ def test_the_reference_models_are_explicit(shared, ones, name):
     quantized = qdq_model_from_amax(proto, ones(proto))
     onnx.checker.check_model(quantized, full_check=True)
     Walk(quantized).assert_explicit()
+
+
+@pytest.fixture
+def moving_shortcut(graph_of, random):
+    """A block whose shortcut only moves data: every second pixel, then channels of zeros, as small ResNets have it."""
+    constants = {
+        "w1": random(4, 3, 3, 3, seed=1),
+        "w2": random(8, 4, 3, 3, seed=2),
+        "from": np.array([0, 0], np.int64),
+        "to": np.array([99, 99], np.int64),
+        "axes": np.array([2, 3], np.int64),
+        "steps": np.array([2, 2], np.int64),
+        "pads": np.array([0, 2, 0, 0, 0, 2, 0, 0], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1] * 4, name="conv1"),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1] * 4, strides=[2, 2], name="conv2"),
+        helper.make_node("Slice", ["r1", "from", "to", "axes", "steps"], ["s"], name="slice"),
+        helper.make_node("Pad", ["s", "pads"], ["p"], name="pad"),
+        helper.make_node("Add", ["c2", "p"], ["y"], name="add"),
+    ]
+    return graph_of(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 4, 4]}, constants)
+
+
+def test_a_shortcut_that_only_moves_data_stays_int8_with_one_scale(moving_shortcut):
+    amax = {"x": 3.0, "r1": 2.0}  # none for the moved data
+    walk = Walk(qdq_model_from_amax(moving_shortcut, amax))
+    by_name = {node.name: node for node in walk.nodes}
+    assert walk.is_activation_pair(by_name["slice"].input[0])
+    assert by_name["slice"].input[0] == by_name["conv2"].input[0]  # nobody reads the floats of r1
+    skip = by_name["add"].input[1]
+    assert walk.is_activation_pair(skip)
+    assert walk.constants[walk.producer[skip].input[1]] == pytest.approx(2.0 / 127)
+
+
+def test_moved_data_needs_no_scale_of_its_own(moving_shortcut):
+    assert quantizable_tensors(moving_shortcut) == ["x", "r1"]
+
+
+def test_moving_data_in_int8_changes_nothing(moving_shortcut, run_onnx, random):
+    amax = {"x": 3.0, "r1": 2.0, "p": 2.0}
+    x = random(5, 3, 8, 8)
+    moved = run_onnx(qdq_model_from_amax(moving_shortcut, amax), x=x)[0]
+    plain = run_onnx(qdq_model_from_amax(moving_shortcut, amax, Placement(moves=False)), x=x)[0]
+    np.testing.assert_array_equal(moved, plain)
+
+
+def test_a_pad_with_another_value_than_zero_is_no_mere_move(moving_shortcut):
+    moving_shortcut.graph.initializer.append(numpy_helper.from_array(np.float32(0.3), "value"))
+    next(node for node in moving_shortcut.graph.node if node.name == "pad").input.append("value")
+    assert quantizable_tensors(moving_shortcut) == ["x", "r1", "p"]
+
+
+def test_a_kernel_that_stays_float_takes_its_shortcut_with_it(moving_shortcut):
+    placement = Placement(float_nodes=frozenset({"conv2"}))
+    walk = Walk(qdq_model_from_amax(moving_shortcut, {"x": 3.0}, placement))
+    by_name = {node.name: node for node in walk.nodes}
+    assert by_name["conv2"].input[0] == "r1"
+    assert list(by_name["add"].input) == ["c2", "p"]
+    assert walk.is_int8_weight(by_name["conv1"].input[1])

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -6,16 +7,13 @@ from pathlib import Path
 import pytest
 
 from quant import run
-from quant.report.document import headline
-from quant.report.render import (
-    html_from_document,
-    json_from_document,
-    markdown_from_document,
-    summary_from_document,
-)
+from quant.report.headline import headline
+from quant.report.markdown import markdown_from_document
+from quant.report.render import html_from_document, json_from_document, summary_from_document
 from quant.settings import settings_from_options
 
 HOSTILE = "<script>alert('1')</script> \"q\" & a|b *c* _d_ `e` [f](g) <b>h</b>"
+TIMES = 8  # reason, model, device, file, its reason, warning, preprocessing, command
 
 
 @pytest.fixture(scope="module")
@@ -111,31 +109,33 @@ def hostile(changed, document):
         quarantined=[{"file": HOSTILE + "\nsecond line", "reason": HOSTILE}],
         warnings=[HOSTILE],
         preprocessing={"name": HOSTILE},
+        command=HOSTILE,
     )
 
 
 def test_html_shows_hostile_texts_as_they_are(hostile, document):
     page, plain = Page(html_from_document(hostile)), Page(html_from_document(document))
-    assert page.text.count(HOSTILE) == 7
-    assert set(page.elements) - set(plain.elements) <= {"ul", "li"}  # the lists of warnings and of images left out
+    assert page.text.count(HOSTILE) == TIMES
+    assert set(page.elements) - set(plain.elements) <= {"ul", "li"}  # the list of warnings
     assert "script" not in page.elements
 
 
 def test_html_loads_nothing_from_elsewhere(document):
     page = Page(html_from_document(document))
-    assert not [(name, value) for name, value in page.attributes if name in ("src", "href", "srcset", "background")]
-    assert "url(" not in html_from_document(document)
+    linked = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "background")]
+    assert [value for value in linked if not value.startswith(("#", "data:image/jpeg;base64,"))] == []
+    assert set(re.findall(r"url\((.)", html_from_document(document))) <= {"#"}
+    assert "@import" not in html_from_document(document)
 
 
-def test_markdown_shows_hostile_texts_as_they_are(hostile):
+def test_markdown_shows_hostile_texts_as_they_are(hostile, document):
     markdown_it = pytest.importorskip("markdown_it", reason="a Markdown reader is the oracle here")
     reader = markdown_it.MarkdownIt("commonmark").enable("table")
     source = markdown_from_document(hostile)
-    page = Page(reader.render(source))
-    assert page.text.count(HOSTILE) == 7
-    assert not {"script", "b", "a", "em", "code", "html"} & set(page.elements)
-    assert page.elements.count("table") == 1
-    assert page.elements.count("th") * 3 == page.elements.count("td")
+    page, plain = Page(reader.render(source)), Page(reader.render(markdown_from_document(document)))
+    assert page.text.count(HOSTILE) == TIMES
+    assert not {"script", "b", "a", "em", "html"} & set(page.elements)
+    assert page.elements.count("table") == plain.elements.count("table") + 1  # images left out
     assert "\nsecond line" not in source  # one line stays one line
 
 
@@ -150,18 +150,29 @@ def test_reports_show_the_same_figures(document):
 
 
 def test_the_headline_has_the_drop_with_its_uncertainty(changed, document):
-    row = document["builds"][-1] | {"drop_top1": 0.25, "drop_ci95": [-0.1, 0.6], "speedup": 1.5}
-    text = headline(changed(builds=[document["builds"][0], row]))
-    assert text == (
-        "INT8 loses 0.25 points of top-1 against FP32 on 867 images (drop's 95 % CI -0.10 to 0.60; allowed 1) "
-        "and runs at 1.50 times the speed of FP32."
+    row = document["builds"][-1] | {
+        "drop_top1": 0.25, "drop_ci95": [-0.1, 0.6], "speedup": 2.4, "size_ratio": 2.5, "enough_images": True,
+    }  # fmt: skip
+
+    def said(**parts):
+        return headline(changed(builds=[document["builds"][0], row | parts]))
+
+    start = "INT8 loses 0.25 points of top-1 (95 % CI of the drop -0.10 to 0.60) against FP32 on 867 images, "
+    assert said() == start + "is 2.40 times faster and 2.50 times smaller: within the allowed 1."
+    assert said(speedup=0.8).startswith(start + "is slower (0.80 times the speed) and 2.50 times smaller: ")
+    assert said(drop_top1=-0.25, drop_ci95=[-0.6, 0.1]).startswith("INT8 gains 0.25 points")
+    assert said(drop_top1=2.0).endswith(": above the allowed 1.")
+    unsure = {"enough_images": False, "images_needed": 5400}
+    assert said(**unsure).endswith(
+        ": within the allowed 1 as measured, but not enough images to tell; about 5,400 would be needed."
     )
-    better = row | {"drop_top1": -0.25, "drop_ci95": [-0.6, 0.1]}
-    assert headline(changed(builds=[document["builds"][0], better])).startswith("INT8 gains 0.25 points")
-    unlabelled = row | {"drop_top1": None, "drop_ci95": None, "agreement": 98.5}
-    text = headline(changed(builds=[document["builds"][0], unlabelled]))
+    assert said(**unsure | {"images_needed": None}).endswith(
+        "not enough images to tell, and so close to it that no number would do."
+    )
+    text = said(drop_top1=None, drop_ci95=None, agreement=98.5)
     assert text.startswith("INT8 agrees with FP32 on 98.50 % of 867 unlabelled images")
     assert "not known" in text
+    assert headline(changed(builds=document["builds"][:1])).startswith("FP32 reaches 9")
 
 
 def test_columns_that_no_build_fills_are_left_out(changed, document):
@@ -169,7 +180,32 @@ def test_columns_that_no_build_fills_are_left_out(changed, document):
         row | {"top1": None, "top5": None} | ({"drop_top1": None, "drop_ci95": None} if "drop_top1" in row else {})
         for row in document["builds"]
     ]
-    unlabelled = changed(builds=rows, verdict="unlabelled")
+    unlabelled = changed(builds=rows, verdict="unlabelled", per_class=None, reliability=[])
     for text in (markdown_from_document(unlabelled), html_from_document(unlabelled)):
         assert "Top-1" not in text
         assert "Agreement" in text
+
+
+def test_what_tensorrt_made_of_the_graph_is_told(changed, document):
+    details = {
+        "batch": "64",
+        "device_memory_bytes": 13_631_488,
+        "without_scale": ["softmax"],
+        "graph": {
+            "onnx_nodes": 24,
+            "engine_layers": 17,
+            "reformats": 2,
+            "precisions": {"int8": 12, "fp16": 3},
+            "fused": {"a + b": ["a", "b"]},
+            "pruned": ["c", "d"],
+        },
+    }
+    builds = [
+        dict(build) | ({"tensorrt": details} if build["precision"] == "int8" else {}) for build in document["builds"]
+    ]
+    text = markdown_from_document(changed(builds=builds))
+    assert (
+        "**INT8 engine**: layers: 12 int8, 3 fp16, 2 copies; 24 ONNX nodes became 17 layers (1 of several nodes, "
+        "2 nodes folded); 13.6 MB of device memory at batch 64; 1 tensors have no scale and stay float"
+    ) in text
+    assert "FP32 engine" not in text

@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,48 @@ def test_the_working_folder_is_the_default(project, monkeypatch):
     monkeypatch.chdir(project('data = "imgs"'))
     settings = settings_from_options({})
     assert (settings.model, settings.data) == (Path("only.onnx"), Path("imgs"))
+
+
+def test_what_tensorrt_builds_need_can_stand_in_the_file(project):
+    text = """
+        backend = "tensorrt"
+        calibrator = "tensorrt"
+        strict_int8 = true
+        explicit = true
+        dynamic = "1:8:64"
+        workspace = 512
+        builder_level = 4
+        tactic_sources = "EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS"
+        dla = 1
+        """
+    settings = settings_from_options({"data": Path("imgs")}, project(text))
+    assert (settings.backend, settings.calibrator, settings.dynamic) == ("tensorrt", "tensorrt", "1:8:64")
+    assert (settings.strict_int8, settings.explicit) == (True, True)
+    assert (settings.workspace, settings.builder_level, settings.dla) == (512, 4, 1)
+    assert settings.tactic_sources == "EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibrator": "tensorrt", "backend": "onnxruntime"}, "needs backend tensorrt, found onnxruntime"),
+        ({"calibrator": "tensorrt", "algo": "mse"}, "TensorRT's own knows no mse"),
+        ({"calibrator": "tensorrt", "match_tensorrt": True}, "TensorRT's own knows no match_tensorrt"),
+        ({"dynamic": "1:8"}, "expected MIN:OPT:MAX, 1:8:64 for instance, found '1:8'"),
+        ({"dynamic": "8:1:64"}, "expected 1 <= MIN <= OPT <= MAX, found 8:1:64"),
+        ({"workspace": -1}, "workspace: expected MiB, at least 0, found -1"),
+        ({"builder_level": 6}, "builder_level: expected 0 to 5, found 6"),
+        ({"dla": -1}, "dla: expected the number of a DLA core, found -1"),
+    ],
+)
+def test_what_tensorrt_cannot_build_is_refused_before_anything_is_done(options, message):
+    with pytest.raises(QuantError, match=re.escape(message)):
+        RunSettings(**options)
+
+
+@pytest.mark.parametrize("name", ["model.fp32.engine", "model.int8.engine", "timing.cache"])
+def test_a_model_or_cache_in_the_place_of_an_engine_s_files_is_refused(name):
+    with pytest.raises(QuantError, match="would take the place"):
+        RunSettings(out=Path("out"), cache=Path("out") / name)
+    with pytest.raises(QuantError, match="would be overwritten"):
+        RunSettings(out=Path("out"), model=Path("out") / name)

@@ -1,6 +1,6 @@
 import pytest
 
-from quant.comparison import Drop
+from quant.comparison import Drop, Latency
 from quant.settings import RunSettings
 from quant.verdict import decide, is_near_chance
 
@@ -73,3 +73,27 @@ def test_a_negative_limit_demands_a_gain():
 )
 def test_accuracy_near_chance(top1, classes, images, expected):
     assert is_near_chance(top1, classes, images) is expected
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp16", "fp16_drop", "chosen"),
+    [
+        # milliseconds and batch of both, the drop of FP16
+        ((1.00, 64), (0.90, 64), 0.1, "fp16"),
+        ((1.00, 64), (1.02, 64), 0.1, "fp16"),  # as fast, within what differs from run to run
+        ((1.00, 64), (1.03, 64), 0.1, "int8"),
+        ((1.00, 64), (0.90, 64), 1.5, "int8"),  # fast, but it loses too much
+        ((1.00, 64), (0.90, 32), 0.1, "int8"),  # a full GPU halved the batch: an image takes longer
+    ],
+)
+def test_int8_is_not_worth_it_where_fp16_is_as_fast(int8, fp16, fp16_drop, chosen):
+    latencies = {"int8": Latency(*int8, 200), "fp16": Latency(*fp16, 200)}
+    drops = {"int8": drop(0.5), "fp16": drop(fp16_drop)}
+    found = decide(RunSettings(max_drop=1.0), drops, {}, latencies, labelled=True)
+    assert (found.verdict, found.chosen, found.exit_code) == ("pass", chosen, 0)
+    assert ("INT8 is not worth it" in found.reason) == (chosen == "fp16")
+
+
+def test_a_cpu_never_prefers_fp16_for_its_speed():
+    found = decide(RunSettings(max_drop=1.0), {"int8": drop(0.5), "fp16": drop(0.0)}, {}, None, labelled=True)
+    assert found.chosen == "int8"

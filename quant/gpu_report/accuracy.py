@@ -1,0 +1,79 @@
+"""Scales and accuracy: TensorRT's own calibration against its reference caches, and top-1 of all engines."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from calib.cache import CalibrationCache, read_cache
+from quant.gpu_report.bench import ALGORITHMS, Bench, Row, layers_text, top1
+
+
+def parity(bench: Bench) -> None:
+    """TensorRT's own calibration through our calibrators against TensorRT's reference caches."""
+    for name in bench.models:
+        for algorithm, kind in ALGORITHMS.items():
+            path = bench.shared / "reference" / "tensorrt-8.6.0" / f"{name}.{kind}.cache"
+            if path.exists() and not bench.results.has("parity", f"{name} {algorithm}"):
+                row = _parity_row(bench, name, algorithm, read_cache(path))
+                if row is not None:
+                    bench.results.add("parity", f"{name} {algorithm}", row)
+
+
+def _parity_row(bench: Bench, name: str, algorithm: str, reference: CalibrationCache) -> Row | None:
+    start = time.perf_counter()
+    cache, feed = bench.native_cache(name, algorithm)
+    if feed is None:
+        return None
+    errors = np.array([abs(cache.amax.get(tensor, 0.0) / amax - 1) for tensor, amax in reference.amax.items()])
+    return {
+        "model": name,
+        "algorithm": algorithm,
+        "tensors": len(errors),
+        "within 0.5 %": int((errors <= 0.005).sum()),
+        "within 1 %": int((errors <= 0.01).sum()),
+        "worst, %": round(100 * float(errors.max()), 5),
+        "seconds": round(time.perf_counter() - start, 1),
+        "decoding, s": round(feed.decode_seconds, 3),
+        "copies, s": round(feed.copy_seconds, 4),
+        "TensorRT waited, s": round(feed.waited_seconds, 4),
+    }
+
+
+def accuracy(bench: Bench) -> None:
+    """Top-1 on all test images: FP32, FP16, and INT8 with scales from TensorRT and from the CPU."""
+    for name in bench.models:
+        _engine_row(bench, name, "fp32", None, "")
+        _engine_row(bench, name, "fp16", None, "")
+        for algorithm in ALGORITHMS:
+            _engine_row(bench, name, "int8", bench.native_cache(name, algorithm)[0], f" {algorithm}, TensorRT's scales")
+            _engine_row(bench, name, "int8", bench.cpu_cache(name, algorithm), f" {algorithm}, the CPU's scales")
+
+
+def _engine_row(bench: Bench, name: str, precision: str, cache: CalibrationCache | None, what: str) -> None:
+    label = f"{precision}{what}"
+    key = f"{name} {label}"
+    if bench.results.has("accuracy", key):
+        return
+    images, labels = bench.test_images
+    with bench.backend(250) as backend:
+        start = time.perf_counter()
+        build = backend.build(bench.model(name), precision, cache)
+        seconds = time.perf_counter() - start
+        found = top1(build.engine.run({"input": images})[0], labels)
+    rows = bench.results.document().get("accuracy", {})
+    baseline = rows.get(f"{name} fp32", {}).get("top-1, %", found)
+    row: Row = {
+        "model": name,
+        "engine": label,
+        "top-1, %": round(found, 2),
+        "drop, points": round(baseline - found, 2),
+        "MB": round(build.bytes / 1e6, 2),
+        "device MB": round(build.details["device_memory_bytes"] / 1e6, 1),
+        "tensors without scale": len(build.details["without_scale"]),
+        "layers": layers_text(build.details),
+        "build, s": round(seconds, 1),
+        "level": bench.level,
+    }
+    bench.results.add("accuracy", key, row)

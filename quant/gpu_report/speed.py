@@ -1,0 +1,146 @@
+"""Latency: precisions, batch sizes, fixed and dynamic shapes, explicit against implicit, and PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.cache import CalibrationCache, read_cache, text_from_cache
+from calib.calibrator import EntropyCalibrator
+from quant.errors import QuantError
+from quant.gpu_report.bench import Bench, Row, layers_text, top1
+from quant.graph import OnnxModel, load_model
+from quant.onnxruntime_backend import OnnxRuntimeSession
+from quant.tensorrt_engine import Engine, EngineLatency
+from quant.tensorrt_network import BatchRange
+
+BATCHES = (1, 32, 250)
+DEPLOYED_BATCHES = (1, 8, 64)
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def best_latency(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> EngineLatency:
+    """The best median of three series, which other work on the machine disturbs least."""
+    return min((engine.latency(inputs) for _ in range(3)), key=lambda found: found.milliseconds)
+
+
+def latency(bench: Bench) -> None:
+    """FP32, FP16 and INT8 at three batch sizes, with fixed shapes; INT8 also with one dynamic shape for all three."""
+    for name in bench.models:
+        model, cache = bench.model(name), bench.cpu_cache(name, "entropy")
+        images, _ = bench.test_images
+        missing = [batch for batch in BATCHES if not bench.results.has("latency", f"{name} {batch}")]
+        if not missing:
+            continue
+        with bench.backend(BatchRange(1, 32, max(BATCHES))) as backend:
+            engine = backend.build(model, "int8", cache).engine
+            dynamic = {batch: best_latency(engine, {"input": images[:batch]}).milliseconds for batch in missing}
+        for batch in missing:
+            row: Row = {"model": name, "batch": batch}
+            for precision in PRECISIONS:
+                found = _latency_of(bench, model, precision, batch, cache, images)
+                row[f"{precision} ms"] = round(found.milliseconds, 4)
+                row[f"{precision} p99"] = round(found.p99, 4)
+            row["int8 images/s"] = round(1000 * batch / row["int8 ms"])
+            row["int8 dynamic ms"] = round(dynamic[batch], 4)
+            row["fp32 : fp16 : int8"] = " : ".join(f"{row['fp32 ms'] / row[f'{p} ms']:.2f}" for p in PRECISIONS)
+            row["level"] = bench.level
+            bench.results.add("latency", f"{name} {batch}", row)
+
+
+def _latency_of(
+    bench: Bench,
+    model: OnnxModel,
+    precision: str,
+    batch: int,
+    cache: CalibrationCache | None,
+    images: NDArray[np.float32],
+) -> EngineLatency:
+    with bench.backend(batch) as backend:
+        return best_latency(backend.build(model, precision, cache).engine, {"input": images[:batch]})
+
+
+def explicit(bench: Bench) -> None:
+    """The same cache as a calibration cache and as Q/DQ in the model, with FP16 allowed and without."""
+    for name in bench.models:
+        images, labels = bench.test_images
+        for strict in (False, True):
+            key = f"{name} {'strict' if strict else 'mixed'}"
+            if bench.results.has("explicit", key):
+                continue
+            row: Row = {"model": name, "FP16 allowed": "no" if strict else "yes"}
+            cache = bench.cpu_cache(name, "entropy")
+            for kind in ("implicit", "explicit"):
+                with bench.backend(250, strict_int8=strict, explicit=kind == "explicit") as backend:
+                    build = backend.build(bench.model(name), "int8", cache)
+                    row[f"{kind} ms"] = round(best_latency(build.engine, {"input": images[:250]}).milliseconds, 4)
+                    row[f"{kind} top-1, %"] = round(top1(build.engine.run({"input": images})[0], labels), 2)
+                    row[f"{kind} layers"] = layers_text(build.details)
+            row["explicit / implicit"] = round(row["explicit ms"] / row["implicit ms"], 3)
+            row["level"] = bench.level
+            bench.results.add("explicit", key, row)
+
+
+def deployment(bench: Bench) -> None:
+    """The resnet18 of torchvision, exported, calibrated on photographs, against PyTorch on the same GPU."""
+    if bench.torch is None:
+        raise QuantError("deployment: expected a Python interpreter with PyTorch and torchvision; give --torch")
+    missing = [batch for batch in DEPLOYED_BATCHES if not bench.results.has("deployment", str(batch))]
+    if not missing:
+        return
+    path = bench.work / "resnet18.onnx"
+    eager = _torch_resnet18(bench.torch, path)
+    model = load_model(path)
+    difference = _difference_to_torch(model, path)
+    cache = _photo_cache(bench, model)
+    photos = np.concatenate([batch.inputs["input"] for batch in bench.stream("imagenet-photos", 224, batch=20)])
+    for batch in missing:
+        row: Row = {"batch": batch}
+        for precision in ("fp32", "fp16"):
+            row[f"PyTorch {precision} ms"] = eager[precision][str(batch)]
+        inputs = np.resize(photos, (batch, *photos.shape[1:]))  # repeats the 60 photographs
+        for precision in PRECISIONS:
+            with bench.backend(batch) as backend:
+                found = best_latency(backend.build(model, precision, cache).engine, {"input": inputs})
+            row[f"{precision} ms"] = round(found.milliseconds, 4)
+            row[f"{precision} images/s"] = round(found.images_per_second)
+        row["PyTorch fp16 : int8"] = round(row["PyTorch fp16 ms"] / row["int8 ms"], 2)
+        row["ONNX Runtime against PyTorch, largest difference of logits"] = float(f"{difference:.2g}")
+        row["level"] = bench.level
+        bench.results.add("deployment", str(batch), row)
+
+
+def _difference_to_torch(model: OnnxModel, path: Path) -> float:
+    check = np.load(path.with_suffix(".npz"))
+    (logits,) = OnnxRuntimeSession(model.proto).run({"input": check["images"]})
+    if not np.allclose(logits, check["logits"], atol=1e-3, rtol=1e-3):
+        raise QuantError("deployment: the exported model does not give what PyTorch gives")
+    return float(np.abs(logits - check["logits"]).max())
+
+
+def _photo_cache(bench: Bench, model: OnnxModel) -> CalibrationCache:
+    path = bench.work / "resnet18.entropy.cpu.cache"
+    if not path.exists():
+        from quant.activations import collect_statistics
+
+        calibrator = EntropyCalibrator(bench.stream("imagenet-photos", 224, batch=20))
+        collect_statistics(model, calibrator)
+        path.write_text(text_from_cache(calibrator.compute_cache()), encoding="utf-8")
+    return read_cache(path)
+
+
+def _torch_resnet18(python: str, path: Path) -> dict[str, dict[str, float]]:
+    """Export the model, and PyTorch's own milliseconds by precision and batch; in an interpreter of its own."""
+    script = Path(__file__).parents[2] / "scripts" / "torch_resnet18.py"
+    own = ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE")  # of this interpreter
+    clean = {key: value for key, value in os.environ.items() if key not in own}
+    done = subprocess.run([python, str(script), str(path)], check=True, capture_output=True, text=True, env=clean)
+    figures: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return figures

@@ -1,0 +1,190 @@
+"""The report's charts, each from the document alone. A chart without data is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from quant.report.sections import Document, examined_name
+from quant.report.svg import BAD, BUILD, FP32, GOOD, GRID, INK, chart_text, svg_from_drawing
+from quant.report.tensor_charts import histogram_charts, overview_chart
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BARS = 20  # classes, types of layers
+
+
+def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]:
+    """Captions and SVGs by the anchor of the section they belong to."""
+    makers: dict[str, tuple[Callable[[Document], list[tuple[str, str]]], ...]] = {
+        "builds": (_drops, _costs),
+        "classes": (_classes,),
+        "confusion": (_confusion,),
+        "reliability": (_reliability,),
+        "tensors": (overview_chart, histogram_charts),
+        "layers": (_layers,),
+    }
+    return {anchor: [chart for make in group for chart in make(document)] for anchor, group in makers.items()}
+
+
+def _drops(document: Document) -> list[tuple[str, str]]:
+    rows = [row for row in document["builds"] if row.get("drop_ci95") is not None]
+    if not rows:
+        return []
+    limit = document["max_drop"]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, row in enumerate(reversed(rows)):
+            low, high = row["drop_ci95"]
+            colour = GOOD if row["drop_top1"] <= limit else BAD
+            axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+            axes.plot([row["drop_top1"]], [y], "o", color=colour, markersize=7)
+            label, at = f"{row['drop_top1']:+.2f}", (row["drop_top1"], y)
+            axes.annotate(label, at, (0, 8), textcoords="offset points", ha="center")
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.axvline(limit, color=BAD, linewidth=1.2, linestyle="--")
+        axes.text(limit, -0.75, f" allowed {limit:g}", ha="left", va="bottom", color=BAD)
+        axes.set_yticks(range(len(rows)), [row["precision"].upper() for row in reversed(rows)])
+        axes.set_ylim(-0.8, len(rows) - 0.3)
+        axes.margins(x=0.18)
+        axes.set_xlabel("points of top-1 lost against FP32, with 95 % interval")
+
+    return [("Drop", svg_from_drawing("drop", 0.9 + 0.55 * len(rows), draw, "Drop of each build with its interval"))]
+
+
+def _costs(document: Document) -> list[tuple[str, str]]:
+    rows = document["builds"]
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        labels = [row["precision"].upper() for row in rows]
+        colours = [FP32 if row["precision"] == "fp32" else BUILD for row in rows]
+        for axes, title, values, form in (
+            (left, "latency of a batch, ms", [row["latency_ms"] or 0 for row in rows], "{:.2f}"),
+            (right, "size, kB", [row["bytes"] / 1000 for row in rows], "{:,.1f}"),
+        ):
+            bars = axes.barh(range(len(rows)), values, color=colours, height=0.6)
+            axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+            axes.set_title(title)
+            axes.set_xticks([])
+            axes.spines["bottom"].set_visible(False)
+            axes.margins(x=0.35)
+        left.set_yticks(range(len(rows)), labels)
+        left.invert_yaxis()
+
+    return [
+        ("Speed and size", svg_from_drawing("costs", 0.6 + 0.4 * len(rows), draw, "Latency and size of each build"))
+    ]
+
+
+def _classes(document: Document) -> list[tuple[str, str]]:
+    rows = (document.get("per_class") or [])[:_BARS]
+    if not rows:
+        return []
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, row in enumerate(rows):
+            low, high = row["drop_ci95"]
+            axes.barh(y, row["drop"], color=BAD if row["drop"] > 0 else GOOD, height=0.62)
+            axes.plot([low, high], [y, y], color=INK, linewidth=1)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [chart_text(row["name"]) for row in rows])
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.set_xlabel("points of top-1 lost, with 95 % interval")
+
+    caption = f"The {len(rows)} worst classes" if len(document["per_class"]) > len(rows) else "Drop by class"
+    return [(caption, svg_from_drawing("classes", 0.8 + 0.24 * len(rows), draw, caption))]
+
+
+def _confusion(document: Document) -> list[tuple[str, str]]:
+    found = document.get("confusion") or {}
+    matrix = found.get("matrix")
+    if not matrix or not any(any(row) for row in matrix):
+        return []
+    size, names = len(matrix), document.get("classes") or [str(i) for i in range(len(matrix))]
+    most = max(abs(value) for row in matrix for value in row)
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.patches import Rectangle
+
+        axes = figure.subplots()
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                if not value:
+                    continue
+                colour = GOOD if (value > 0) == (i == j) else BAD
+                strength = 0.15 + 0.5 * abs(value) / most
+                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0))
+                if size <= 12:
+                    axes.text(j, i, f"{value:+d}", ha="center", va="center", fontsize=9)
+        labels = [chart_text(name, 14) for name in names[:size]]
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal", xlabel="answer")
+        axes.set_ylabel("label" if found["against"] == "labels" else "FP32's answer")
+        small = 10 if size <= 12 else 7
+        axes.set_xticks(range(size), labels, rotation=90, fontsize=small)
+        axes.set_yticks(range(size), labels, fontsize=small)
+        axes.set_xticks([i + 0.5 for i in range(size)], minor=True)
+        axes.set_yticks([i + 0.5 for i in range(size)], minor=True)
+        axes.grid(which="minor")
+        axes.tick_params(which="both", length=0)
+
+    caption = f"{examined_name(document)}'s confusion matrix minus FP32's: red is worse, green is better"
+    return [(caption, svg_from_drawing("confusion", 4.4, draw, caption))]
+
+
+def _reliability(document: Document) -> list[tuple[str, str]]:
+    curves = document.get("reliability") or []
+    if not curves:
+        return []
+
+    def draw(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        above.plot([0, 100], [0, 100], color=GRID, linestyle="--", linewidth=1)
+        for place, curve in enumerate(curves):
+            colour = FP32 if curve["precision"] == "fp32" else BUILD
+            sure = [row["confidence"] for row in curve["bins"]]
+            right = [row["accuracy"] for row in curve["bins"]]
+            above.plot(sure, right, "o-", color=colour, markersize=4, label=curve["precision"].upper())
+            left = [row["low"] + 1 + 4 * place for row in curve["bins"]]
+            below.bar(left, [row["images"] for row in curve["bins"]], width=4, align="edge", color=colour)
+        above.set(ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
+        above.legend(loc="upper left")
+        above.grid()
+        below.set(xlabel="confidence, %", ylabel="images")
+
+    return [("Reliability", svg_from_drawing("reliability", 3.9, draw, "Confidence against accuracy"))]
+
+
+def _layers(document: Document) -> list[tuple[str, str]]:
+    found = document.get("layers")
+    if not found or not found["layers"]:
+        return []
+    counts: dict[str, dict[str, int]] = {}
+    for layer in found["layers"]:
+        kind = counts.setdefault(layer["type"] or "other", {})
+        kind[layer["precision"]] = kind.get(layer["precision"], 0) + 1
+    kinds = sorted(counts, key=lambda kind: -sum(counts[kind].values()))[:_BARS]
+    precisions = list(found["precisions"]) + sorted({p for c in counts.values() for p in c} - set(found["precisions"]))
+    colours = {"int8": BUILD, "fp16": GOOD, "fp32": FP32}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        left = [0] * len(kinds)
+        for precision in precisions:
+            values = [counts[kind].get(precision, 0) for kind in kinds]
+            colour = colours.get(precision, GRID)
+            axes.barh(range(len(kinds)), values, left=left, color=colour, height=0.65, label=precision.upper())
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        for y, total in enumerate(left):
+            axes.annotate(f"{total}", (total, y), (4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(kinds)), [chart_text(kind) for kind in kinds])
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel("layers")
+        axes.legend(loc="lower right")
+
+    return [("Layers by type", svg_from_drawing("layers", 0.9 + 0.24 * max(len(kinds), 3), draw, "Layers by type"))]

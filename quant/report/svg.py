@@ -1,0 +1,106 @@
+"""Matplotlib figures as inline SVG whose colours and letters follow the page: light, dark, print.
+
+Figures are drawn in marker colours, which are then replaced by CSS variables; texts stay texts in the page's font.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 5.0  # inches: 360 units of the SVG, about a phone's width, so that letters keep their size there
+INK, GRID, FP32, BUILD, BAD, GOOD = (f"#01020{i}" for i in range(1, 7))
+_VARIABLES = {
+    INK: "currentColor",
+    GRID: "var(--grid)",
+    FP32: "var(--fp32)",
+    BUILD: "var(--build)",
+    BAD: "var(--bad)",
+    GOOD: "var(--good)",
+}
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a class may be called $x$
+    "font.size": 11,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+}
+
+
+def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], label: str) -> str:
+    """An SVG element.
+
+    Args:
+        name: Unique on the page: ids begin with it.
+        height: Inches; the width is `WIDTH`.
+        draw: Draws into the figure.
+        label: What is shown, for those who do not see it.
+    """
+    import warnings
+
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")  # the page's fonts draw the letters
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _for_page(buffer.getvalue(), name, label)
+
+
+def chart_text(text: str, most: int = 22) -> str:
+    """A name from outside for use in a chart: one line, printable, not longer than that."""
+    line = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
+    line = " ".join(line.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def chart_tail(text: str, most: int = 40) -> str:
+    """The same for paths, whose end says more."""
+    line = chart_text(text, len(text) + 1)
+    return line if len(line) <= most else f"…{line[1 - most :]}"
+
+
+def _for_page(svg: str, name: str, label: str) -> str:
+    from html import escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"(font(?:-family)?: ?(?:\d+px )?)'DejaVu Sans'[^;\"]*", r"\1inherit", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    head, rest = svg.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    assert view is not None
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{escape(label)}">{rest}'

@@ -1,0 +1,50 @@
+"""Can the images tell whether the drop is within the limit, and how many could?"""
+
+from __future__ import annotations
+
+import math
+
+from quant.comparison import Drop
+
+_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+_Z80 = 0.8416212335729143  # 80 % quantile
+_MOST = 10**9  # beyond this, no number of images is named
+
+
+def tells(drop: Drop, max_drop: float) -> bool:
+    """Does the interval lie on one side of the limit, the limit itself being allowed?"""
+    return drop.high <= max_drop or drop.low > max_drop
+
+
+def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
+    """How many images would tell, with a chance of 80 %, if they flip as often as those seen.
+
+    The smallest number at which the estimate lies 1.96 + 0.84 standard errors from the limit: the usual sample size
+    for a two-sided 5 % test with 80 % power, with the standard error of the adjusted Wald interval of `paired_drop`.
+
+    Args:
+        drop: As measured.
+        images: Number of images it was measured on.
+        max_drop: The limit, percentage points.
+
+    Returns:
+        Two significant digits, rounded up; None where the drop lies so close to the limit that no number helps.
+    """
+    lost, won = drop.lost / images, drop.won / images
+
+    def enough(count: int) -> bool:
+        p_lost, p_won = (lost * count + 1) / (count + 2), (won * count + 1) / (count + 2)
+        error = math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (count + 2))
+        return abs(p_lost - p_won - max_drop / 100) >= (_Z95 + _Z80) * error
+
+    high = max(images, 1)
+    while not enough(high):
+        high *= 2
+        if high > _MOST:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    unit = int(10 ** max(len(str(high)) - 2, 0))
+    return -(-high // unit) * unit
