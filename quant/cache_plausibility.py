@@ -14,6 +14,7 @@ from calib.statistics import Statistics
 
 # TensorRT's entropy calibration clips at most 1.004 % of a tensor's values in all its own caches looked at.
 MOST_CLIPPED = 0.05
+_ROUNDING = 1 + 1e-6  # of scales, which a cache keeps as float32
 LEAST_LEVELS = 2  # of 127: with fewer, an activation is next to nothing but zero and its largest value
 
 
@@ -52,7 +53,8 @@ def implausible_scales(cache: CalibrationCache, statistics: Statistics) -> list[
         if histogram is None or not histogram.abs_max:
             continue
         counts = histogram.counts
-        beyond = counts[math.ceil(min(amax / histogram.width, len(counts))) :].sum()
+        # The bin that holds amax does not count, also where rounding put amax just below a value of many elements.
+        beyond = counts[math.floor(min(amax * _ROUNDING / histogram.width, len(counts))) + 1 :].sum()
         clipped = float(beyond) / histogram.count
         if clipped > MOST_CLIPPED or histogram.abs_max * 127 < LEAST_LEVELS * amax:
             found.append(ImplausibleScale(tensor, amax, histogram.abs_max, clipped))

@@ -20,7 +20,8 @@ from quant.engine_file import EngineIdentity, StaleEngineError, read_engine, sca
 from quant.errors import BuildError
 from quant.graph import OnnxModel
 from quant.half import half_model
-from quant.qdq import qdq_model_from_amax
+from quant.placement import Placement
+from quant.qdq import kernel_names, qdq_model_from_amax
 from quant.tensorrt_builder import Note, engine_from_onnx, native_cache_from_onnx
 from quant.tensorrt_engine import Engine
 from quant.tensorrt_layers import graph_report
@@ -150,10 +151,10 @@ class TensorRTBackend:
             data, files, details = stored
             return self._loaded(model, precision, data, files, details, reused=True)
         explicit = cache is not None and (self.options.explicit or not self._tensorrt.has_calibrators)
-        proto = self._rewritten(model, precision, cache, explicit=explicit)
+        proto, built_as = self._rewritten(model, precision, cache, explicit=explicit)
         built = engine_from_onnx(
             proto,
-            precision,
+            built_as,
             self.batch,
             self.options,
             name=str(model.path),
@@ -187,7 +188,8 @@ class TensorRTBackend:
         *,
         reused: bool = False,
     ) -> EngineBuild:
-        engine = Engine(data, f"{model.path} ({precision})")
+        outputs = [value.name for value in model.proto.graph.output]
+        engine = Engine(data, f"{model.path} ({precision})", outputs)
         self._open.append(engine)
         return EngineBuild(
             precision, engine, data, ".engine", len(data), engine=engine, files=files, details=details, reused=reused
@@ -195,12 +197,38 @@ class TensorRTBackend:
 
     def _rewritten(
         self, model: OnnxModel, precision: str, cache: CalibrationCache | None, *, explicit: bool
-    ) -> onnx.ModelProto:
+    ) -> tuple[onnx.ModelProto, str]:
+        """The model for the parser, and the precision that it is built in."""
         if explicit and cache is not None:
-            return qdq_model_from_amax(model.proto, cache.amax)
+            return self._explicit_model(model, cache)
         if precision == "fp16" and not self._tensorrt.has_calibrators:
-            return half_model(model.proto)
-        return model.proto
+            return half_model(model.proto), precision
+        return model.proto, precision
+
+    def _explicit_model(self, model: OnnxModel, cache: CalibrationCache) -> tuple[onnx.ModelProto, str]:
+        """Q/DQ where it pays.
+
+        Explicit quantization forces INT8 wherever a pair is, faster or not. Where the release can still choose by
+        itself, an implicit build is asked first, and the kernels that it leaves in float get no pairs.
+        """
+        if not self._tensorrt.has_calibrators:
+            return qdq_model_from_amax(model.proto, cache.amax), "int8"
+        named = prepared_proto(model.proto, self.batch, str(model.path))
+        built = engine_from_onnx(named, "int8", self.batch, self.options, name=str(model.path), cache=cache)
+        with Engine(built.data) as engine:
+            report = graph_report(engine.layer_text(), named)
+        in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
+        kernels = kernel_names(named)
+        floats = frozenset(
+            name for name in kernels if name not in in_int8 and name.removesuffix("_matmul") not in in_int8
+        )
+        if len(floats) == len(kernels):
+            other = "fp32" if self.options.strict_int8 else "fp16"
+            self._note(f"explicit: TensorRT runs nothing in INT8 when it may choose; the engine is {other.upper()}")
+            return model.proto, other
+        if floats:
+            self._note(f"explicit: {len(floats)} of {len(kernels)} kernels stay float, as TensorRT chooses by itself")
+        return qdq_model_from_amax(named, cache.amax, Placement(float_nodes=floats)), "int8"
 
     def _identity(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineIdentity:
         options = {key: value for key, value in asdict(self.options).items() if key != "timing_cache"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -74,12 +74,13 @@ class Engine:
         layers: Layers of the engine.
     """
 
-    def __init__(self, data: bytes, name: str = "engine") -> None:
+    def __init__(self, data: bytes, name: str = "engine", outputs: Sequence[str] = ()) -> None:
         """Load an engine.
 
         Args:
             data: The serialized engine.
             name: What to call it in messages.
+            outputs: The model's outputs in its order; without them TensorRT's order, which is that of computation.
 
         Raises:
             BuildError: TensorRT cannot load it: another release or GPU, or a damaged file.
@@ -88,6 +89,7 @@ class Engine:
         self._tensorrt = load_tensorrt()
         trt = self._tensorrt.module
         self._name = name
+        self._order = {output: i for i, output in enumerate(outputs)}
         use_device()
         trt.init_libnvinfer_plugins(logger(), "")
         with contextlib.ExitStack() as stack, log_section() as log:
@@ -118,7 +120,8 @@ class Engine:
     @property
     def outputs(self) -> tuple[EngineTensor, ...]:
         """Its outputs, in the model's order."""
-        return tuple(tensor for tensor in self.tensors if not tensor.is_input)
+        found = (tensor for tensor in self.tensors if not tensor.is_input)
+        return tuple(sorted(found, key=lambda tensor: self._order.get(tensor.name, len(self._order))))
 
     def _names(self) -> list[str]:
         return [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from quant.errors import QuantError  # noqa: E402
-from quant.gpu_report.bench import MODELS, Bench, Results  # noqa: E402 - the checkout need not be installed
+from quant.gpu_report.bench import ALGORITHMS, MODELS, Bench, Results  # noqa: E402 - the checkout need not be installed
 from quant.gpu_report.page import SECTIONS, measure, page  # noqa: E402
 
 if __name__ == "__main__":
@@ -25,6 +25,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "gpu-results.md")
     parser.add_argument("--level", type=int, default=3, help="builder effort, 0 to 5")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="models to measure")
+    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), help="algorithms to measure")
     parser.add_argument("--torch", help="Python interpreter with PyTorch and torchvision, for the deployment section")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     options = parser.parse_args()
@@ -33,7 +34,8 @@ if __name__ == "__main__":
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     results = Results(options.results or options.work / "results.json")
     if not options.page:
-        bench = Bench(options.shared, options.work, results, options.level, tuple(options.models), options.torch)
+        chosen = tuple(options.models), tuple(options.algorithms)
+        bench = Bench(options.shared, options.work, results, options.level, *chosen, options.torch)
         try:
             measure(bench, options.sections or list(SECTIONS), lambda line: print(line, flush=True))
         except QuantError as error:

@@ -72,6 +72,7 @@ class Bench:
         results: The rows.
         level: Builder effort, 0 to 5.
         models: Models to measure.
+        algorithms: Algorithms to measure.
         torch: Python interpreter that has PyTorch and torchvision; None leaves that section out.
     """
 
@@ -80,6 +81,7 @@ class Bench:
     results: Results
     level: int = 3
     models: tuple[str, ...] = MODELS
+    algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     torch: str | None = None
 
     @property

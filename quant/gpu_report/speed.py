@@ -21,8 +21,8 @@ from quant.onnxruntime_backend import OnnxRuntimeSession
 from quant.tensorrt_engine import Engine, EngineLatency
 from quant.tensorrt_network import BatchRange
 
-BATCHES = (1, 32, 250)
-DEPLOYED_BATCHES = (1, 8, 64)
+BATCHES = (250, 1, 32)
+DEPLOYED_BATCHES = (64, 1, 8)
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -32,27 +32,45 @@ def best_latency(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> EngineLa
 
 
 def latency(bench: Bench) -> None:
-    """FP32, FP16 and INT8 at three batch sizes, with fixed shapes; INT8 also with one dynamic shape for all three."""
-    for name in bench.models:
-        model, cache = bench.model(name), bench.cpu_cache(name, "entropy")
-        images, _ = bench.test_images
-        missing = [batch for batch in BATCHES if not bench.results.has("latency", f"{name} {batch}")]
-        if not missing:
-            continue
-        with bench.backend(BatchRange(1, 32, max(BATCHES))) as backend:
-            engine = backend.build(model, "int8", cache).engine
-            dynamic = {batch: best_latency(engine, {"input": images[:batch]}).milliseconds for batch in missing}
-        for batch in missing:
+    """FP32, FP16 and INT8 at three batch sizes, with fixed shapes."""
+    for batch in BATCHES:
+        for name in bench.models:
+            if bench.results.has("latency", f"{name} {batch}"):
+                continue
+            images, cache = bench.test_images[0], bench.cpu_cache(name, "entropy")
             row: Row = {"model": name, "batch": batch}
             for precision in PRECISIONS:
-                found = _latency_of(bench, model, precision, batch, cache, images)
+                found = _latency_of(bench, bench.model(name), precision, batch, cache, images)
                 row[f"{precision} ms"] = round(found.milliseconds, 4)
                 row[f"{precision} p99"] = round(found.p99, 4)
             row["int8 images/s"] = round(1000 * batch / row["int8 ms"])
-            row["int8 dynamic ms"] = round(dynamic[batch], 4)
             row["fp32 : fp16 : int8"] = " : ".join(f"{row['fp32 ms'] / row[f'{p} ms']:.2f}" for p in PRECISIONS)
             row["level"] = bench.level
             bench.results.add("latency", f"{name} {batch}", row)
+
+
+def dynamic(bench: Bench) -> None:
+    """One INT8 engine with a dynamic shape for all batches, against the fixed ones that `latency` measured."""
+    for name in bench.models:
+        fixed = bench.results.document().get("latency", {})
+        missing = [b for b in BATCHES if f"{name} {b}" in fixed and not bench.results.has("dynamic", f"{name} {b}")]
+        if not missing:
+            continue
+        images, cache = bench.test_images[0], bench.cpu_cache(name, "entropy")
+        with bench.backend(BatchRange(1, 32, max(BATCHES))) as backend:
+            engine = backend.build(bench.model(name), "int8", cache).engine
+            for batch in missing:
+                found = best_latency(engine, {"input": images[:batch]})
+                static = fixed[f"{name} {batch}"]["int8 ms"]
+                row: Row = {
+                    "model": name,
+                    "batch": batch,
+                    "fixed ms": static,
+                    "dynamic ms": round(found.milliseconds, 4),
+                    "dynamic / fixed": round(found.milliseconds / static, 2),
+                    "level": bench.level,
+                }
+                bench.results.add("dynamic", f"{name} {batch}", row)
 
 
 def _latency_of(

@@ -24,6 +24,12 @@ def test_scales_that_clip_much_or_resolve_nothing_are_found(amax, is_implausible
         assert "'t' keeps 90, the images reach 100 (10% is clipped)" in str(found[0])
 
 
+def test_values_at_amax_are_not_clipped_however_many_and_however_the_scale_was_rounded():
+    statistics = Statistics()
+    statistics.add("t", np.array([0.5, 1.0, 1.0, 1.0], np.float32))
+    assert implausible_scales(cache_from_amax({"t": 1 - 4e-9}, MinMax()), statistics) == []
+
+
 def test_tensor_that_is_zero_in_these_images_is_no_evidence():
     statistics = Statistics()
     statistics.add("t", np.zeros(4, np.float32))

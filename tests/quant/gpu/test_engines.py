@@ -73,7 +73,8 @@ def test_several_inputs_and_outputs_keep_their_names_and_order(graph_of, random,
     shape = ["N", 4]
     proto = graph_of(nodes, {"a": shape, "b": shape}, {"difference": shape, "sum": shape})
     a, b = random(5, 4, seed=1), random(5, 4, seed=2)
-    with Engine(engine_from_onnx(proto, "fp32", BatchRange(4, 4, 4), fast).data) as engine:
+    data = engine_from_onnx(proto, "fp32", BatchRange(4, 4, 4), fast).data
+    with Engine(data, outputs=["difference", "sum"]) as engine:
         difference, total = engine.run({"b": b, "a": a})
     np.testing.assert_allclose(difference, a - b, atol=1e-5)
     np.testing.assert_allclose(total, a + b, atol=1e-5)
@@ -160,8 +161,10 @@ def test_full_gpu_halves_the_batch_and_says_so_then_stops(graph_of, random, back
         assert used.batch.largest < 1024
         assert "out of GPU memory at batch 1024; trying 512" in " ".join(backend.notes)
         assert build.engine.largest == used.batch.largest
-    with DeviceBuffer(memory_info()[0] - (96 << 20)), pytest.raises(BuildError, match="out of GPU memory at batch"):
-        backend(64).build(model, "fp32")
+    shapes = {"x": ["N", 16, 2048, 2048]}, {"y": ["N", 16, 2048, 2048]}  # 256 MiB for the input of one image
+    large = saved(graph_of(nodes, *shapes, {"w": random(16, 16, 3, 3)}))
+    with DeviceBuffer(memory_info()[0] - (96 << 20)), pytest.raises(BuildError, match="out of GPU memory at batch 1:"):
+        backend(2).build(large, "fp32")
 
 
 def test_toolkit_statistics_come_through_the_back_end(digits, digit_stream, digit_cache, backend):
