@@ -213,7 +213,7 @@ class CalibrationFeed:
                 return
             start = time.perf_counter()
             batch = next(pieces, None)
-            if batch is None:
+            if batch is None or self._stopped.is_set():
                 return
             slot.images = fill(slot.host, batch, self._inputs)
             self.figures.decode_seconds += time.perf_counter() - start

@@ -6,6 +6,9 @@ import types
 CODES = {0: b"cudaSuccess", 2: b"cudaErrorMemoryAllocation", 100: b"cudaErrorNoDevice", 700: b"cudaErrorIllegalAddress"}
 
 
+_ALLOCATED = {}  # as with CUDA, memory that nobody frees stays valid to the end of the process
+
+
 class HostCuda:
     """Memory lives on the host, copies are done at once.
 
@@ -45,12 +48,13 @@ class HostCuda:
         if size + sum(len(memory) for memory in self.live.values() if memory is not None) > self.limit:
             return (2,)
         memory = (ctypes.c_uint8 * size)()
-        self.live[ctypes.addressof(memory)] = memory
+        self.live[ctypes.addressof(memory)] = _ALLOCATED[ctypes.addressof(memory)] = memory
         return 0, ctypes.addressof(memory)
 
     do_cudaMallocHost = do_cudaMalloc
 
     def _freed(self, handle):
+        _ALLOCATED.pop(handle, None)
         return (0,) if self.live.pop(handle, self) is not self else (700,)
 
     do_cudaFree = do_cudaFreeHost = do_cudaStreamDestroy = do_cudaEventDestroy = _freed

@@ -207,3 +207,7 @@ def test_memory_that_a_running_build_may_still_read_is_left_alone(batch_of, cuda
         feeding.abandon()
     assert "cudaFree" not in cuda.made
     assert feeding.next(["x"]) is None
+    for thread in threading.enumerate():
+        if thread.name == "calibration-feed":
+            thread.join(10)
+            assert not thread.is_alive()
