@@ -15,7 +15,7 @@ from calib.errors import CacheError
 from calib.files import Transaction
 from quant.graph import activation_names, load_model
 from quant.qdq import qdq_model_from_amax, quantizable_tensors
-from quant.qdq_reader import METADATA_KEY, ReadScales, cache_from_qdq_model
+from quant.qdq_reader import ReadScales, cache_from_qdq_model, hold_cache
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,7 @@ def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> onnx.ModelP
             f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {path}"
         )
     proto = qdq_model_from_amax(model.proto, cache.amax)
-    onnx.helper.set_model_props(
-        proto,
-        {entry.key: entry.value for entry in proto.metadata_props} | {METADATA_KEY: json_from_cache(cache)},
-    )
+    hold_cache(proto, cache)
     return proto
 
 

@@ -6,6 +6,7 @@ tools need not be: where they are not, the smallest symmetric scale that covers 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ import onnx
 
 from calib.algorithms import Entropy
 from calib.cache import CalibrationCache, header_from_algorithm, scale_from_amax
-from calib.conversion import cache_from_json
+from calib.conversion import cache_from_json, json_from_cache
 from calib.errors import CacheError
 from quant.graph import GraphEditor
 
-METADATA_KEY = "calib.cache"  # our own models hold the whole cache: tensors that need no pair, header, order
+METADATA_KEY = "calib.cache"  # the whole cache: tensors that need no pair too, header, order
+PAIRS_KEY = "calib.pairs"  # the pairs whose scale is another tensor's than that which they quantize
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,30 @@ def cache_from_qdq_model(proto: onnx.ModelProto, source: str) -> ReadScales:
     Raises:
         CacheError: The model has no QuantizeLinear of an activation with one scale, or a scale is not usable.
     """
+    scales, notes = _scales_of_pairs(proto, source)
+    held = _held_cache(proto, source)
+    if held is None:
+        return ReadScales(CalibrationCache(header_from_algorithm(Entropy()), scales), notes)
+    written = {**held.scales, **_held_pairs(proto, source)}
+    edited = {tensor: scale for tensor, scale in scales.items() if scale != written.get(tensor)}
+    return ReadScales(CalibrationCache(held.header, {**held.scales, **edited}), notes)
+
+
+def hold_cache(proto: onnx.ModelProto, cache: CalibrationCache) -> None:
+    """Put the whole cache into a Q/DQ model that was made from it, so that `cache_from_qdq_model` gives it back.
+
+    A pair that moves along with its data has the scale of the tensor where the data come from: which pairs these are
+    is kept too, so that what somebody edits in the graph later is told from what was written.
+    """
+    scales, _ = _scales_of_pairs(proto, "the INT8 model")
+    others = {tensor: scale for tensor, scale in scales.items() if scale != cache.scales.get(tensor)}
+    kept = {entry.key: entry.value for entry in proto.metadata_props}
+    held = {METADATA_KEY: json_from_cache(cache), PAIRS_KEY: json.dumps(others)}
+    onnx.helper.set_model_props(proto, kept | held)
+
+
+def _scales_of_pairs(proto: onnx.ModelProto, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Scale of each activation that is quantized, and what a user should know of them."""
     editor = GraphEditor(proto)
     pairs, channelwise = [], []
     for node in _quantizers(editor):
@@ -75,15 +101,11 @@ def cache_from_qdq_model(proto: onnx.ModelProto, source: str) -> ReadScales:
             conflicts.add(pair.tensor)
             scales[pair.tensor] = max(scales[pair.tensor], pair.scale)
     asymmetric = list(dict.fromkeys(pair.tensor for pair in pairs if not pair.symmetric))
-    notes = (
+    return scales, (
         *_note(asymmetric, "not quantized symmetrically; the symmetric scale that covers the same range is taken"),
         *_note(channelwise, "quantized with several scales or one that is computed; left out"),
         *_note(sorted(conflicts), "quantized with different scales; the larger is taken"),
     )
-    held = _held_cache(proto, source)
-    if held is None:
-        return ReadScales(CalibrationCache(header_from_algorithm(Entropy()), scales), notes)
-    return ReadScales(CalibrationCache(held.header, {**held.scales, **scales}), notes)
 
 
 def _quantizers(editor: GraphEditor) -> Iterator[onnx.NodeProto]:
@@ -139,3 +161,13 @@ def _held_cache(proto: onnx.ModelProto, source: str) -> CalibrationCache | None:
         if entry.key == METADATA_KEY:
             return cache_from_json(entry.value, f"{source}: metadata '{METADATA_KEY}'")
     return None
+
+
+def _held_pairs(proto: onnx.ModelProto, source: str) -> dict[str, float]:
+    for entry in proto.metadata_props:
+        if entry.key == PAIRS_KEY:
+            try:
+                return {str(tensor): float(scale) for tensor, scale in json.loads(entry.value).items()}
+            except (ValueError, TypeError, AttributeError):
+                raise CacheError(f"{source}: metadata '{PAIRS_KEY}': expected scales by tensor, as JSON") from None
+    return {}

@@ -9,7 +9,7 @@ from calib import CacheError
 from calib.cache import CalibrationCache
 from calib.conversion import json_from_cache
 from quant.qdq import qdq_model_from_amax
-from quant.qdq_reader import METADATA_KEY, cache_from_qdq_model
+from quant.qdq_reader import METADATA_KEY, PAIRS_KEY, cache_from_qdq_model, hold_cache
 
 HEADER = "TRT-8600-EntropyCalibration2"
 
@@ -97,6 +97,45 @@ def test_what_the_graph_says_wins_over_the_cache_that_a_model_holds(pair_net):
     assert found.header == held.header
     assert found.scales == {"y": 2.0, "x": 0.5}
     assert list(found.scales) == ["y", "x"]
+
+
+@pytest.fixture
+def pooled_model(graph_of, random):
+    """INT8 model in which `pooled` moves the data of `x`, and so has the scale of `x`; and its cache."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c1"], name="first"),
+        helper.make_node("MaxPool", ["x"], ["pooled"], kernel_shape=[1, 1]),
+        helper.make_node("Conv", ["pooled", "w"], ["c2"], name="second"),
+    ]
+    shape = [1, 2, 3, 3]
+    net = graph_of(nodes, {"x": shape}, {"c1": shape, "c2": shape}, {"w": random(2, 2, 1, 1)})
+    cache = CalibrationCache(HEADER, {"pooled": 0.25, "c2": 2.0, "x": 0.5})
+    proto = qdq_model_from_amax(net, cache.amax)
+    assert cache_from_qdq_model(proto, "m.onnx").cache.scales["pooled"] == 0.5
+    hold_cache(proto, cache)
+    return proto, cache
+
+
+def test_a_pair_that_moves_along_with_its_data_does_not_hide_the_cache_s_own_scale(pooled_model):
+    proto, cache = pooled_model
+    found = cache_from_qdq_model(proto, "m.onnx").cache
+    assert (found.header, list(found.scales.items())) == (cache.header, list(cache.scales.items()))
+
+
+def test_a_moved_pair_that_somebody_edited_wins(pooled_model):
+    proto, cache = pooled_model
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.125), "edited"))
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] == "pooled":
+            node.input[1] = "edited"
+    assert cache_from_qdq_model(proto, "m.onnx").cache.scales == {**cache.scales, "pooled": 0.125}
+
+
+def test_crushed_metadata_is_refused(pooled_model):
+    proto, cache = pooled_model
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json_from_cache(cache), PAIRS_KEY: "[0.5"})
+    with pytest.raises(CacheError, match=r"m\.onnx: metadata 'calib\.pairs': expected scales by tensor"):
+        cache_from_qdq_model(proto, "m.onnx")
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
