@@ -69,7 +69,9 @@ def start_calib():
     started = []
 
     def start(*arguments, cwd, prefix=(), **options):
-        python = [sys.executable, "-c", "from calib.cli import main; main()"]
+        # As from a terminal: a job in the background, which the tests may run in, inherits an ignored Ctrl-C.
+        terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        python = [sys.executable, "-c", f"{terminal}; from calib.cli import main; main()"]
         path = os.pathsep.join([*map(str, prefix), str(ROOT)])
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
