@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ def run_with_path(tmp_path):
     def run(program, *folders, site=True):
         head = f"import sys; sys.path[:0] = {[str(folder) for folder in folders]!r}; "
         arguments = [sys.executable, *([] if site else ["-S"]), "-c", head + program]
-        return subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
 
     return run
 
