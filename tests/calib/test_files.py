@@ -28,6 +28,15 @@ def contents(folder):
     return {path.name: path.read_text() for path in folder.iterdir() if path.name != ".lock"}
 
 
+def is_held(folder):
+    try:
+        with exclusive(folder):
+            return False
+    except CalibrationError as error:
+        assert "another calib run is writing here" in str(error)
+        return True
+
+
 def test_files_appear_together_when_the_block_ends(tmp_path):
     with Transaction(tmp_path / "new" / "folder") as files:
         files.stage("a").write_text("1")
@@ -131,8 +140,7 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, holder, how):
     with pytest.raises(CalibrationError, match=r"another calib run is writing here; .*--out"), exclusive(tmp_path):
         pytest.fail("both hold the folder")
     holder.end(how)
-    with exclusive(tmp_path):
-        pass
+    assert not is_held(tmp_path)
 
 
 def test_who_is_refused_leaves_the_holder_s_scratch_alone(tmp_path, holder):
@@ -155,11 +163,14 @@ def test_scratch_of_a_killed_run_is_removed_and_nothing_else(tmp_path):
 
 def test_an_exception_gives_the_folder_back(tmp_path):
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path):
+        assert is_held(tmp_path)
         raise KeyboardInterrupt
-    with exclusive(tmp_path):
-        pass
+    assert not is_held(tmp_path)
 
 
 def test_different_folders_are_held_side_by_side(tmp_path):
-    with exclusive(tmp_path / "a"), exclusive(tmp_path / "b"):
-        pass
+    a, b = tmp_path / "a", tmp_path / "b"
+    with exclusive(a):
+        with exclusive(b):
+            assert (is_held(a), is_held(b)) == (True, True)
+        assert (is_held(a), is_held(b)) == (True, False)
