@@ -45,12 +45,24 @@ def test_files_appear_together_when_the_block_ends(tmp_path):
     assert contents(tmp_path / "new" / "folder") == {"a": "1", "b": "2"}
 
 
+def test_what_is_discarded_goes_when_the_block_ends(tmp_path):
+    for name in ("old", "kept"):
+        (tmp_path / name).write_text(name)
+    with Transaction(tmp_path) as files:
+        files.stage("new").write_text("new")
+        files.discard("old")
+        files.discard("never there")
+        assert (tmp_path / "old").read_text() == "old"
+    assert contents(tmp_path) == {"kept": "kept", "new": "new"}
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), MemoryError()])
 def test_an_exception_passes_through_and_leaves_everything_as_it_was(tmp_path, error):
     (tmp_path / "a").write_text("old")
     with pytest.raises(type(error)) as caught, Transaction(tmp_path) as files:
         files.stage("a").write_text("new")
         files.stage("b").write_text("new")
+        files.discard("a")
         raise error
     assert caught.value is error
     assert contents(tmp_path) == {"a": "old"}
@@ -59,8 +71,8 @@ def test_an_exception_passes_through_and_leaves_everything_as_it_was(tmp_path, e
 def test_a_staged_file_that_was_never_written_leaves_everything_as_it_was(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(CalibrationError, match="could not be written"), Transaction(tmp_path) as files:
-        files.stage("a").write_text("new")
         files.stage("b")
+        files.discard("a")
     assert contents(tmp_path) == {"a": "old"}
 
 
