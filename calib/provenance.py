@@ -80,8 +80,16 @@ class Calibration:
 
     def matches(self, algorithm: Algorithm) -> bool:
         """Were the scales computed by this algorithm with these parameters?"""
+        return not self.algorithm_difference(algorithm)
+
+    def algorithm_difference(self, algorithm: Algorithm) -> str:
+        """What of the algorithm and its parameters differs from those of the scales; empty when all is equal."""
+        if self.algorithm != algorithm.name:
+            return f"another algorithm ({self.algorithm}, now {algorithm.name})"
         own = {key: value for key, value in self.parameters.items() if key not in ("calibrator", "batch_size")}
-        return self.algorithm == algorithm.name and own == asdict(algorithm)
+        wanted = asdict(algorithm)
+        changed = sorted(key for key in {*own, *wanted} if own.get(key) != wanted.get(key))
+        return ", ".join(f"another {key} ({own.get(key)}, now {wanted.get(key)})" for key in changed)
 
     @property
     def zero_tensors(self) -> tuple[str, ...]:
