@@ -71,6 +71,30 @@ def labels_from_folders(folder: Path, names: Sequence[str], classes: tuple[str, 
     return Labels(np.array([index[label] for label in found], np.int64), class_names)
 
 
+def labels_in_order(path: Path, labels: Labels, classes: tuple[str, ...]) -> Labels:
+    """The same labels with `classes` as the class names; where names are known the names stay, not the indices.
+
+    Args:
+        path: where the labels are from, for the error.
+        labels: as they are there.
+        classes: the class names by index, in the order wanted.
+
+    Raises:
+        DatasetError: a label is not among the classes.
+    """
+    used = np.unique(labels.indices)
+    if labels.class_names is None:
+        if len(used) and used[-1] >= len(classes):
+            raise DatasetError(f"{path}: label {used[-1]} is not one of the {len(classes)} classes given")
+        return Labels(labels.indices, classes)
+    index = {name: i for i, name in enumerate(classes)}
+    unknown = [labels.class_names[label] for label in used if labels.class_names[label] not in index]
+    if unknown:
+        raise DatasetError(f"{path}: class {unknown[0]!r} is not one of the {len(classes)} classes given")
+    places = np.array([index.get(name, -1) for name in labels.class_names], np.int64)
+    return Labels(places[labels.indices], classes)
+
+
 def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels:
     """Labels from a CSV with the columns `file` and `label`; a label is a class name or an index.
 
