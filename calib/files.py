@@ -20,12 +20,14 @@ class Transaction:
     """Several files that are replaced together.
 
     Write to the paths that `stage` gives; when the `with` block ends well, every file is flushed to disk and renamed
-    to its place; when it ends with an exception, nothing of it remains and the older files are untouched.
+    to its place, and those named to `discard` are gone; when it ends with an exception, nothing of it remains and the
+    older files are untouched.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._names: list[str] = []
+        self._discarded: list[str] = []
 
     def __enter__(self) -> Transaction:
         try:
@@ -39,6 +41,10 @@ class Transaction:
         """Where to write the file that will be called `name` in the folder."""
         self._names.append(name)
         return self._scratch / name
+
+    def discard(self, name: str) -> None:
+        """Remove an older file of the folder, if there is one, together with the replacements."""
+        self._discarded.append(name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -57,9 +63,15 @@ class Transaction:
         for name in self._names:
             with (self._scratch / name).open("rb") as file:
                 os.fsync(file.fileno())
-        for name in self._names:  # the one way a rename on the same disk fails; seen before the first of them
+        for name in (
+            *self._names,
+            *self._discarded,
+        ):  # the one way a rename on the same disk fails; seen before the first of them
             if (self.folder / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, f"'{name}' is a folder there")
+        for name in self._discarded:  # first: what is to go never lies beside the new files
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / name).replace(self._scratch / f"discarded-{name}")
         for name in self._names:
             (self._scratch / name).replace(self.folder / name)
         if os.name == "posix":

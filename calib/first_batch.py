@@ -9,6 +9,7 @@ to float32 rounding on all 224 tensors of three models.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -55,7 +56,14 @@ class FirstBatchHistogram:
         while largest > self.limit:
             self._double()
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        self._at_edge += _count(flat, np.float32(SEARCH_BINS) / np.float32(self.limit), self.counts)
+        self._at_edge += _count(flat, self._bins_per_unit(), self.counts)
+
+    def _bins_per_unit(self) -> np.floating[Any]:
+        """How many bins an activation unit takes: a float32, as TensorRT has it, where that is finite."""
+        fits = SEARCH_BINS / self.limit <= float(np.finfo(np.float32).max)
+        kind: type[np.floating[Any]] = np.float32 if fits else np.float64
+        found: np.floating[Any] = kind(SEARCH_BINS) / kind(self.limit)
+        return found
 
     def _double(self) -> None:
         # TensorRT doubles before it counts a batch. Values at the old edge that an earlier part of this same batch
@@ -90,14 +98,15 @@ def largest_magnitude(values: ArrayLike) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(values: NDArray[np.float32], inverse: float, counts: NDArray[np.int64]) -> int:
+def _count(values: NDArray[np.float32], bins_per_unit: np.floating[Any], counts: NDArray[np.int64]) -> int:
     """Count magnitudes; returns how many were clamped into the last bin."""
-    last = counts.size - 1
+    bins = counts.size
     clamped = 0
     for value in values:
-        index = np.int64(abs(value) * inverse)
-        if index > last:
-            index = last
+        place = abs(value) * bins_per_unit
+        if place < bins:  # compared before it becomes an integer, which does not hold every float
+            counts[np.int64(place)] += 1
+        else:
+            counts[bins - 1] += 1
             clamped += 1
-        counts[index] += 1
     return clamped

@@ -7,7 +7,6 @@ the two files beside it, so that a file that was edited, swapped or half replace
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from calib.algorithms import Algorithm
 from calib.cache import CalibrationCache, read_cache, text_from_cache
 from calib.errors import CacheError, CalibrationError
 from calib.files import Transaction
-from calib.statistics import Statistics, read_statistics, write_statistics
+from calib.statistics import Statistics, hdf5_from_statistics, read_statistics
 
 SCHEMA = 1
 
@@ -81,8 +80,16 @@ class Calibration:
 
     def matches(self, algorithm: Algorithm) -> bool:
         """Were the scales computed by this algorithm with these parameters?"""
+        return not self.algorithm_difference(algorithm)
+
+    def algorithm_difference(self, algorithm: Algorithm) -> str:
+        """What of the algorithm and its parameters differs from those of the scales; empty when all is equal."""
+        if self.algorithm != algorithm.name:
+            return f"another algorithm ({self.algorithm}, now {algorithm.name})"
         own = {key: value for key, value in self.parameters.items() if key not in ("calibrator", "batch_size")}
-        return self.algorithm == algorithm.name and own == asdict(algorithm)
+        wanted = asdict(algorithm)
+        changed = sorted(key for key in {*own, *wanted} if own.get(key) != wanted.get(key))
+        return ", ".join(f"another {key} ({own.get(key)}, now {wanted.get(key)})" for key in changed)
 
     @property
     def zero_tensors(self) -> tuple[str, ...]:
@@ -139,7 +146,7 @@ def write_calibration(calibration: Calibration, cache: Path) -> None:
     text = text_from_cache(calibration.cache)
     with Transaction(cache.parent) as files:
         files.stage(cache.name).write_text(text, encoding="utf-8", newline="\n")
-        statistics = _hdf5_from_statistics(calibration.statistics)
+        statistics = hdf5_from_statistics(calibration.statistics)
         files.stage(statistics_name).write_bytes(statistics)
         digests = {
             cache.name: hashlib.sha256(text.encode()).hexdigest(),
@@ -147,13 +154,6 @@ def write_calibration(calibration: Calibration, cache: Path) -> None:
         }
         document = _document_from_calibration(calibration, digests)
         files.stage(provenance_name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def _hdf5_from_statistics(statistics: Statistics) -> bytes:
-    """The statistics file's contents. HDF5 writes into memory: when a disk fills up under it, it ends the process."""
-    buffer = io.BytesIO()
-    write_statistics(statistics, buffer)
-    return buffer.getvalue()
 
 
 def foreign_file(cache: Path) -> Path | None:

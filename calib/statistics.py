@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from calib.entropy import SEARCH_BINS
 from calib.errors import CalibrationError, NonFiniteError
+from calib.files import Transaction
 from calib.first_batch import FirstBatchHistogram
 from calib.histogram import BINS, Histogram
 
@@ -70,17 +72,24 @@ class Statistics:
         return Statistics(histograms, self.images + other.images)
 
 
-def write_statistics(statistics: Statistics, target: Path | BinaryIO) -> None:
-    """Write statistics as HDF5, compressed: about 10 kB a tensor.
+def write_statistics(statistics: Statistics, path: Path) -> None:
+    """Write statistics as HDF5, compressed: about 10 kB a tensor. The file appears whole or not at all.
 
-    Args:
-        statistics: What to write.
-        target: A path, or an open binary file.
+    Raises:
+        CalibrationError: It cannot be written; an older file is untouched.
     """
+    contents = hdf5_from_statistics(statistics)
+    with Transaction(path.parent) as files:
+        files.stage(path.name).write_bytes(contents)
+
+
+def hdf5_from_statistics(statistics: Statistics) -> bytes:
+    """The statistics file's contents. HDF5 writes into memory: when a disk fills up under it, it ends the process."""
     import h5py
 
+    buffer = io.BytesIO()
     histograms = list(statistics.histograms.values())
-    with h5py.File(target, "w") as file:
+    with h5py.File(buffer, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["images"] = statistics.images
         file.create_dataset("tensor", data=list(statistics.histograms), dtype=h5py.string_dtype())
@@ -105,6 +114,7 @@ def write_statistics(statistics: Statistics, target: Path | BinaryIO) -> None:
                 compression_opts=1,
                 shuffle=True,
             )
+    return buffer.getvalue()
 
 
 def read_statistics(path: Path) -> Statistics:

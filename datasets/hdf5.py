@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.image_folder import ImageFolder
+from datasets.labels import Labels, labels_in_order, read_class_names
 from datasets.source import ImageSource, TensorSource
 
 SUFFIXES = (".h5", ".hdf5")
@@ -21,8 +22,9 @@ _CACHE_BYTES = 16 * 2**20
 class _Pack:
     """What both packs share: the open file, its lock, names and labels."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, classes: str | Path | Sequence[str] | None = None) -> None:
         self.path = Path(path)
+        self._classes = read_class_names(classes) if classes is not None else None
         self._file = _open_hdf5(self.path)
         self._lock = threading.Lock()
         self._datasets: dict[str, h5py.Dataset] = {}
@@ -71,19 +73,25 @@ class _Pack:
         if len(set(self.names)) != count:
             raise DatasetError(f"{self.path}: 'names' holds a name twice; expected a different one for every row")
         self.class_names = self._texts("class_names")
-        if "labels" not in self._file:
-            return
+        if "labels" in self._file:
+            self.labels = self._read_labels(count)
+        if self._classes is not None and self.labels is not None:
+            ordered = labels_in_order(self.path, Labels(self.labels, self.class_names), self._classes)
+            self.labels, self.class_names = ordered.indices, ordered.class_names
+
+    def _read_labels(self, count: int) -> NDArray[np.int64]:
         labels = self._dataset("labels")
         if labels.dtype.kind not in "iu" or labels.shape != (count,):
             found = f"{labels.dtype} {list(labels.shape)}"
             raise DatasetError(f"{self.path}: 'labels' must hold class indices, int64 [{count}]; found {found}")
-        self.labels = labels[()].astype(np.int64)
+        indices: NDArray[np.int64] = labels[()].astype(np.int64)
         highest = np.iinfo(np.int64).max if self.class_names is None else len(self.class_names) - 1
-        wrong = np.flatnonzero((self.labels < 0) | (self.labels > highest))
+        wrong = np.flatnonzero((indices < 0) | (indices > highest))
         if len(wrong):
             raise DatasetError(
-                f"{self.path}: 'labels' holds {self.labels[wrong[0]]} at row {wrong[0]}, which is no class index"
+                f"{self.path}: 'labels' holds {indices[wrong[0]]} at row {wrong[0]}, which is no class index"
             )
+        return indices
 
     def _dataset(self, name: str) -> h5py.Dataset:
         found = self._file.get(name)
@@ -117,13 +125,18 @@ class ImagePack(_Pack):
         class_names: class names by index, or None.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, classes: str | Path | Sequence[str] | None = None) -> None:
         """Opens the file.
 
+        Args:
+            path: the file.
+            classes: the class names in the order wanted, or a file of them; by default in the pack's order.
+
         Raises:
-            DatasetError: no such file, not HDF5, no dataset `images`, or datasets of the wrong type or shape.
+            DatasetError: no such file, not HDF5, no dataset `images`, datasets of the wrong type or shape, or a label
+                that is not among the classes.
         """
-        super().__init__(path)
+        super().__init__(path, classes)
         try:
             self._datasets = {"images": self._image_dataset()}
             self._read_names_and_labels(len(self._datasets["images"]))
@@ -159,13 +172,21 @@ class TensorPack(_Pack):
         class_names: class names by index, or None.
     """
 
-    def __init__(self, path: str | Path, inputs: Sequence[str]) -> None:
+    def __init__(
+        self, path: str | Path, inputs: Sequence[str], *, classes: str | Path | Sequence[str] | None = None
+    ) -> None:
         """Opens the file.
 
+        Args:
+            path: the file.
+            inputs: names of the model inputs.
+            classes: the class names in the order wanted, or a file of them; by default in the pack's order.
+
         Raises:
-            DatasetError: no such file, not HDF5, an input without a dataset, no numbers, or differing lengths.
+            DatasetError: no such file, not HDF5, an input without a dataset, no numbers, differing lengths, or a label
+                that is not among the classes.
         """
-        super().__init__(path)
+        super().__init__(path, classes)
         self.inputs = tuple(inputs)
         try:
             self._datasets = self._input_datasets()
@@ -213,7 +234,7 @@ def open_source(
     Args:
         path: a folder, or a file ending in .h5 or .hdf5.
         labels: a folder's labels CSV.
-        classes: a folder's class names, or a file of them.
+        classes: the class names in the order wanted, or a file of them.
         inputs: the model's input names, for a tensor pack.
 
     Raises:
@@ -226,17 +247,17 @@ def open_source(
         return ImageFolder(path, labels=labels, classes=classes)
     if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(f"{path}: expected a folder of images, or a pack ending in {' or '.join(SUFFIXES)}")
-    if labels is not None or classes is not None:
-        raise DatasetError(f"{path}: a pack holds its labels and class names itself; leave out labels and classes")
+    if labels is not None:
+        raise DatasetError(f"{path}: a pack holds its labels itself; leave out the labels CSV")
     with _open_hdf5(path) as file:
         images, listing = file.get("images"), _listing(file)
         # A model's input may be called `images` too; then the pack may hold it ready made.
         image_pack = images is not None and (_holds_images(images) or "images" not in (inputs or ()))
     if image_pack:
-        return ImagePack(path)
+        return ImagePack(path, classes=classes)
     if inputs is None:
         raise DatasetError(f"{path}: no dataset 'images'; the file holds {listing}; name the model's inputs among them")
-    return TensorPack(path, inputs)
+    return TensorPack(path, inputs, classes=classes)
 
 
 def _open_hdf5(path: Path) -> h5py.File:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError
+from datasets.text_file import text_from_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ def read_class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         DatasetError: no such file, not UTF-8 text, no names, or a name twice.
     """
     if isinstance(classes, (str, Path)):
-        where, text = str(classes), _read_text(Path(classes), "classes file")
+        where, text = str(classes), text_from_file(Path(classes), "classes file")
         names = [line.strip() for line in text.splitlines()]
         while names and not names[-1]:
             names.pop()
@@ -70,6 +71,30 @@ def labels_from_folders(folder: Path, names: Sequence[str], classes: tuple[str, 
     return Labels(np.array([index[label] for label in found], np.int64), class_names)
 
 
+def labels_in_order(path: Path, labels: Labels, classes: tuple[str, ...]) -> Labels:
+    """The same labels with `classes` as the class names; where names are known the names stay, not the indices.
+
+    Args:
+        path: where the labels are from, for the error.
+        labels: as they are there.
+        classes: the class names by index, in the order wanted.
+
+    Raises:
+        DatasetError: a label is not among the classes.
+    """
+    used = np.unique(labels.indices)
+    if labels.class_names is None:
+        if len(used) and used[-1] >= len(classes):
+            raise DatasetError(f"{path}: label {used[-1]} is not one of the {len(classes)} classes given")
+        return Labels(labels.indices, classes)
+    index = {name: i for i, name in enumerate(classes)}
+    unknown = [labels.class_names[label] for label in used if labels.class_names[label] not in index]
+    if unknown:
+        raise DatasetError(f"{path}: class {unknown[0]!r} is not one of the {len(classes)} classes given")
+    places = np.array([index.get(name, -1) for name in labels.class_names], np.int64)
+    return Labels(places[labels.indices], classes)
+
+
 def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels:
     """Labels from a CSV with the columns `file` and `label`; a label is a class name or an index.
 
@@ -103,7 +128,7 @@ def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tup
 
 def _rows(path: Path, folder: Path, known: set[str]) -> dict[str, tuple[int, str]]:
     """Image name -> (line, label)."""
-    reader = csv.reader(io.StringIO(_read_text(path, "labels CSV"), newline=""))
+    reader = csv.reader(io.StringIO(text_from_file(path, "labels CSV"), newline=""))
     header = [cell.strip().lower() for cell in next(reader, [])]
     if "file" not in header or "label" not in header:
         raise DatasetError(f"{path}:1: expected a header with the columns 'file,label', found {','.join(header)!r}")
@@ -140,14 +165,3 @@ def _known_class(path: Path, row: tuple[int, str], index: dict[str, int]) -> int
     if label.isdecimal() and int(label) < len(index):
         return int(label)
     raise DatasetError(f"{path}:{line}: {label!r} is not one of the {len(index)} classes given")
-
-
-def _read_text(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such {what}") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: {what} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise DatasetError(f"{path}: {what} cannot be read: {error.strerror}") from None

@@ -1,17 +1,19 @@
 """Writing images into an image pack: one HDF5 file, a chunk at a time, whole or not at all."""
 
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.batches import BatchStream, Quarantined
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.hdf5 import SUFFIXES, one_line
+from datasets.hdf5_writer import Hdf5Writer
 from datasets.preprocessing import Preprocessing
 from datasets.source import ImageSource
 
@@ -64,26 +66,15 @@ def write_pack(
         input_name="images",
         max_bad=max_bad,
     )
-    with _whole_or_not_at_all(dest) as temporary, h5py.File(temporary, "x") as file:
-        images = file.create_dataset(
-            "images",
-            (len(source), height, width, 3),
-            np.uint8,
-            chunks=(rows, height, width, 3),
-            maxshape=(None, height, width, 3),
-        )
+    with _whole_or_not_at_all(dest) as temporary, Hdf5Writer(temporary) as writer:
+        writer.do(_create_images, (len(source), height, width, 3), rows)
         kept: list[int] = []
         for batch in stream:
-            images[len(kept) : len(kept) + batch.size] = batch.inputs["images"]
+            writer.do(_write_images, len(kept), batch.inputs["images"])
             kept.extend(batch.indices.tolist())
             if progress is not None:
                 progress(len(kept), len(source))
-        images.resize(len(kept), axis=0)
-        _write_texts(file, "names", [source.names[index] for index in kept])
-        if source.labels is not None:
-            file["labels"] = source.labels[kept]
-        if source.class_names is not None:
-            _write_texts(file, "class_names", source.class_names)
+        writer.do(_finish, source, kept)
     return list(stream.quarantined)
 
 
@@ -93,15 +84,31 @@ def _whole_or_not_at_all(dest: Path) -> Iterator[Path]:
     temporary = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
         temporary.replace(dest)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DatasetError(f"{dest}: cannot be written: {one_line(error)}") from error
+        raise DatasetError(f"{dest}: cannot be written: {error.strerror or one_line(error)}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _create_images(file: h5py.File, shape: tuple[int, int, int, int], rows: int) -> None:
+    file.create_dataset("images", shape, np.uint8, chunks=(rows, *shape[1:]), maxshape=(None, *shape[1:]))
+
+
+def _write_images(file: h5py.File, first: int, images: NDArray[Any]) -> None:
+    file["images"][first : first + len(images)] = images
+
+
+def _finish(file: h5py.File, source: ImageSource, kept: Sequence[int]) -> None:
+    """Cut off the rows of images that could not be read, and write what belongs to those that could."""
+    file["images"].resize(len(kept), axis=0)
+    _write_texts(file, "names", [source.names[index] for index in kept])
+    if source.labels is not None:
+        file["labels"] = source.labels[kept]
+    if source.class_names is not None:
+        _write_texts(file, "class_names", source.class_names)
 
 
 def _first_size(source: ImageSource) -> tuple[int, int]:

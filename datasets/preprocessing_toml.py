@@ -13,6 +13,7 @@ else:
 
 from datasets.errors import DatasetError
 from datasets.preprocessing import PRESETS, Preprocessing
+from datasets.text_file import text_from_file
 
 _KEYS = tuple(field.name for field in fields(Preprocessing))
 
@@ -57,13 +58,7 @@ def toml_from_preprocessing(preprocessing: Preprocessing) -> str:
 
 def _read_table(path: Path) -> dict[str, Any]:
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file; expected a preprocessing description in TOML") from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        table: dict[str, Any] = tomllib.loads(text_from_file(path, "preprocessing description in TOML"))
     except tomllib.TOMLDecodeError as error:
         raise DatasetError(f"{path}: not valid TOML: {error}") from None
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
@@ -15,7 +14,7 @@ from calib.calibrator import amax_from_statistics
 from calib.errors import CacheError
 from calib.files import Transaction
 from calib.provenance import Calibration, Source, foreign_file, read_calibration, sidecar_paths, write_calibration
-from calib.statistics import Statistics, read_statistics, write_statistics
+from calib.statistics import Statistics, hdf5_from_statistics, read_statistics
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,7 @@ def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algo
         return Merge(merged.images, len(cache.scales), provenance=True, warnings=tuple(warnings))
     with Transaction(target.parent) as files:
         files.stage(target.name).write_text(text_from_cache(cache), encoding="utf-8", newline="\n")
-        buffer = io.BytesIO()  # when a disk fills up under HDF5, it ends the process
-        write_statistics(merged, buffer)
-        files.stage(target.with_suffix(".h5").name).write_bytes(buffer.getvalue())
+        files.stage(target.with_suffix(".h5").name).write_bytes(hdf5_from_statistics(merged))
     return Merge(merged.images, len(cache.scales), provenance=False, warnings=())
 
 

@@ -1,7 +1,8 @@
 """From data to scales: a fitting cache is used again, statistics are used again, or the images are run.
 
 In this order: a bare cache that the user trusts; a cache whose provenance fits (nothing is read); statistics that fit
-with scales of another algorithm (they are computed anew, no image is read); calibration.
+with scales of another algorithm (they are computed anew, no image is read); calibration. With --cache-only nothing but
+a cache that fits, algorithm and parameters included: no file of it is written.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def obtain_calibration(
         else:
             console.note(f"{path}: fits and is used again; no image is read for calibration")
     elif settings.cache_only:
-        raise CacheError(f"{path}: cannot be used: {'; '.join(problems)}; leave out --cache-only to recalibrate")
+        raise CacheError(f"{path}: cannot be used: {'; '.join(problems)}; leave out --cache-only to make it anew")
     else:
         if stored is not None:
             console.warn(f"{path}: was made from {'; '.join(problems)}; recalibrating")
@@ -131,9 +132,11 @@ def _problems(stored: Calibration, source: Source, algorithm: Algorithm, setting
     kind = stored.parameters.get("calibrator", "toolkit")
     if kind != settings.calibrator:
         problems.append("TensorRT's own calibration" if kind == "tensorrt" else "the toolkit's statistics")
-    elif kind == "tensorrt":  # it keeps no statistics, from which other scales could be computed
-        if not stored.matches(algorithm):
-            problems.append(f"another algorithm ({stored.algorithm}, now {algorithm.name}, or other parameters)")
+        return problems
+    # TensorRT keeps no statistics, from which other scales could be computed; with --cache-only the file is left alone.
+    if (kind == "tensorrt" or settings.cache_only) and not stored.matches(algorithm):
+        problems.append(stored.algorithm_difference(algorithm))
+    if kind == "tensorrt":
         found = stored.parameters.get("batch_size")
         if found != settings.batch_size:
             problems.append(f"another batch size ({found}, now {settings.batch_size})")

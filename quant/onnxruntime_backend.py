@@ -82,7 +82,7 @@ class OnnxRuntimeSession:
         if self.fixed_shapes:
             binding = self._session.io_binding()
             for name, array in inputs.items():
-                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))  # the binding holds what may be a copy
             for name, array in outputs.items():
                 binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             try:

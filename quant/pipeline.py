@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,6 +51,7 @@ class RunResult:
         quarantined: Unreadable images and why, each once.
         warnings: What the user should read.
         metric: The user's own metric, as `quant.metric.section_from_scores` gives it; None without one.
+        outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
     """
 
     settings: RunSettings
@@ -66,19 +68,19 @@ class RunResult:
     quarantined: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     metric: dict[str, Any] | None = None
+    outdated: tuple[str, ...] = ()
 
     @property
     def files(self) -> dict[str, str]:
         """Names of the built files that are kept, by precision: of what was asked for and of what was chosen.
 
-        Engines are all kept: the next run uses them again.
+        Engines are all kept: the next run uses them again. So is what would leave an earlier run's build in its place.
         """
         kept = set(self.builds) if self.backend.name == "tensorrt" else {self.settings.precision, self.verdict.chosen}
-        return {
-            name: f"model.{name}{build.suffix}"
-            for name, build in self.builds.items()
-            if build.payload is not None and name in kept
+        files = {
+            name: f"model.{name}{build.suffix}" for name, build in self.builds.items() if build.payload is not None
         }
+        return {name: file for name, file in files.items() if name in kept or (self.settings.out / file).is_file()}
 
 
 def run(settings: RunSettings, console: Console | None = None) -> Document:
@@ -149,6 +151,7 @@ def _result(
     batch = next(iter(islice(data.evaluation_stream(settings), 1)))
     _warn_of_implausible_scales(calibration, model, batch, listener)
     latencies = measure_latency(runnables, batch.inputs)
+    outdated = _outdated_builds(settings, failed, listener)
     return RunResult(
         settings,
         model,
@@ -170,6 +173,7 @@ def _result(
         tuple(quarantined.items()),
         tuple(listener.warnings),
         section_from_scores(recorder, "fp32", seed=settings.seed) if recorder else None,
+        outdated,
     )
 
 
@@ -182,6 +186,20 @@ def _quarantined(data: RunData, calibration: CalibrationResult | None, evaluated
 
 def _reduced_precisions(settings: RunSettings) -> tuple[str, ...]:
     return {"int8": ("fp16", "int8"), "fp16": ("fp16",), "fp32": ()}[settings.precision]
+
+
+def _outdated_builds(settings: RunSettings, failed: Mapping[str, str], listener: RecordingConsole) -> tuple[str, ...]:
+    """Builds in the folder of a precision that could not be built: they would pass for this run's."""
+    outdated: list[str] = []
+    for precision in failed:
+        names = [f"model.{precision}{suffix}" for suffix in (".onnx", ".engine", ".engine.json")]
+        found = [name for name in names if (settings.out / name).is_file()]
+        if found:
+            listener.warn(
+                f"{settings.out}: {', '.join(found)} of an earlier run is removed, as {precision} cannot be built now"
+            )
+        outdated.extend(found)
+    return tuple(outdated)
 
 
 def _drops(evaluations: dict[str, Evaluation]) -> dict[str, Drop]:
@@ -235,6 +253,8 @@ def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: Recordin
 def _write(result: RunResult, document: Document) -> None:
     thumbnails = thumbnails_from_source(result.data.eval_source, flipped_files(document))
     with Transaction(result.settings.out) as files:
+        for name in result.outdated:
+            files.discard(name)
         for precision, name in result.files.items():
             build = result.builds[precision]
             files.stage(name).write_bytes(build.payload or b"")

@@ -52,7 +52,7 @@ class RunSettings:
         calibrator: toolkit (own statistics) or tensorrt (TensorRT's own calibration, in 8.6 and 10).
         precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
         cache: Calibration cache; None for `calibration.cache` in `out`.
-        cache_only: Stop when the cache does not fit, instead of recalibrating.
+        cache_only: Stop when the cache does not fit, algorithm included, instead of making it anew.
         trust_cache: Use a cache that has no provenance, after checking it against the model.
         out: Folder for everything that is written.
         max_drop: Largest accepted drop of top-1, percentage points.

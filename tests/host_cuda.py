@@ -10,7 +10,7 @@ _ALLOCATED = {}  # as with CUDA, memory that nobody frees stays valid to the end
 
 
 class HostCuda:
-    """Memory lives on the host, copies are done at once.
+    """Memory lives on the host, copies are done at once; one from or to memory that is not live is refused.
 
     Attributes:
         live: What was made and not yet freed, by handle.
@@ -66,7 +66,13 @@ class HostCuda:
 
     do_cudaStreamCreateWithFlags = do_cudaEventCreate = _created
 
+    def _is_live(self, pointer, size):
+        blocks = [(start, len(memory)) for start, memory in list(self.live.items()) if memory is not None]
+        return any(start <= pointer and pointer + size <= start + length for start, length in blocks)
+
     def do_cudaMemcpyAsync(self, target, source, size, kind, stream):
+        if not (self._is_live(target, size) and self._is_live(source, size)):
+            return (700,)
         ctypes.memmove(target, source, size)
         return (0,)
 

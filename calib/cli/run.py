@@ -55,7 +55,12 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
     help="int8 (default; FP16 and FP32 are baselines and fallbacks), or fp16 or fp32 alone.",
 )
 @click.option("--cache", type=_FILE, help="Calibration cache; default calibration.cache in --out.")
-@click.option("--cache-only", is_flag=True, default=None, help="Stop when the cache does not fit; never recalibrate.")
+@click.option(
+    "--cache-only",
+    is_flag=True,
+    default=None,
+    help="Stop when the cache does not fit, algorithm included; never write it.",
+)
 @click.option("--trust-cache", is_flag=True, default=None, help="Use a bare cache from elsewhere, after a check.")
 @click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
 @click.option("--max-drop", type=float, help="Largest accepted drop of top-1, percentage points; default 1.0.")

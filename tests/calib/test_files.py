@@ -28,6 +28,15 @@ def contents(folder):
     return {path.name: path.read_text() for path in folder.iterdir() if path.name != ".lock"}
 
 
+def is_held(folder):
+    try:
+        with exclusive(folder):
+            return False
+    except CalibrationError as error:
+        assert "another calib run is writing here" in str(error)
+        return True
+
+
 def test_files_appear_together_when_the_block_ends(tmp_path):
     with Transaction(tmp_path / "new" / "folder") as files:
         files.stage("a").write_text("1")
@@ -36,12 +45,24 @@ def test_files_appear_together_when_the_block_ends(tmp_path):
     assert contents(tmp_path / "new" / "folder") == {"a": "1", "b": "2"}
 
 
+def test_what_is_discarded_goes_when_the_block_ends(tmp_path):
+    for name in ("old", "kept"):
+        (tmp_path / name).write_text(name)
+    with Transaction(tmp_path) as files:
+        files.stage("new").write_text("new")
+        files.discard("old")
+        files.discard("never there")
+        assert (tmp_path / "old").read_text() == "old"
+    assert contents(tmp_path) == {"kept": "kept", "new": "new"}
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), MemoryError()])
 def test_an_exception_passes_through_and_leaves_everything_as_it_was(tmp_path, error):
     (tmp_path / "a").write_text("old")
     with pytest.raises(type(error)) as caught, Transaction(tmp_path) as files:
         files.stage("a").write_text("new")
         files.stage("b").write_text("new")
+        files.discard("a")
         raise error
     assert caught.value is error
     assert contents(tmp_path) == {"a": "old"}
@@ -50,8 +71,8 @@ def test_an_exception_passes_through_and_leaves_everything_as_it_was(tmp_path, e
 def test_a_staged_file_that_was_never_written_leaves_everything_as_it_was(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(CalibrationError, match="could not be written"), Transaction(tmp_path) as files:
-        files.stage("a").write_text("new")
         files.stage("b")
+        files.discard("a")
     assert contents(tmp_path) == {"a": "old"}
 
 
@@ -131,8 +152,7 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, holder, how):
     with pytest.raises(CalibrationError, match=r"another calib run is writing here; .*--out"), exclusive(tmp_path):
         pytest.fail("both hold the folder")
     holder.end(how)
-    with exclusive(tmp_path):
-        pass
+    assert not is_held(tmp_path)
 
 
 def test_who_is_refused_leaves_the_holder_s_scratch_alone(tmp_path, holder):
@@ -155,11 +175,14 @@ def test_scratch_of_a_killed_run_is_removed_and_nothing_else(tmp_path):
 
 def test_an_exception_gives_the_folder_back(tmp_path):
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path):
+        assert is_held(tmp_path)
         raise KeyboardInterrupt
-    with exclusive(tmp_path):
-        pass
+    assert not is_held(tmp_path)
 
 
 def test_different_folders_are_held_side_by_side(tmp_path):
-    with exclusive(tmp_path / "a"), exclusive(tmp_path / "b"):
-        pass
+    a, b = tmp_path / "a", tmp_path / "b"
+    with exclusive(a):
+        with exclusive(b):
+            assert (is_held(a), is_held(b)) == (True, True)
+        assert (is_held(a), is_held(b)) == (True, False)

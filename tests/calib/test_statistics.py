@@ -29,6 +29,18 @@ def test_statistics_on_disk_are_the_same(tmp_path, statistics, assert_same_histo
         assert_same_histogram(read.histograms[name], histogram)
 
 
+def test_statistics_that_do_not_fit_on_the_disk_leave_the_older_ones(small_disk, statistics, histogram_of):
+    disk = small_disk("size=64k")
+    write_statistics(statistics, disk / "s.h5")
+    before = (disk / "s.h5").read_bytes()
+    values = np.random.default_rng(0).normal(size=(40, 3000))
+    large = Statistics({f"t{i}": histogram_of(row) for i, row in enumerate(values)}, 1)
+    with pytest.raises(CalibrationError, match=r"disk: could not be written: No space left.*untouched"):
+        write_statistics(large, disk / "s.h5")
+    assert [path.name for path in disk.iterdir()] == ["s.h5"]
+    assert (disk / "s.h5").read_bytes() == before
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.999])
 def test_a_truncated_file_is_refused_by_name(tmp_path, statistics, share):
     write_statistics(statistics, tmp_path / "s.h5")

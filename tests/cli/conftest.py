@@ -262,23 +262,6 @@ def slow_image(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """Mounts an empty file system with tmpfs options. Skips where that is not allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-            pytest.skip("mounting a file system needs root's rights")
-        return folder
-
-    yield mount
-    if folder.is_mount():
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture
 def scales():
     """Rewrites the scales of a cache file: `change` gets each line's hexadecimal digits."""
 

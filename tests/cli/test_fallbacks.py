@@ -1,15 +1,17 @@
 """What is chosen when INT8 loses too much or cannot be built, and with which exit code."""
 
 import struct
+from pathlib import Path
 
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 MODELS = {"model.int8.onnx", "model.fp16.onnx", "model.fp32.onnx"}
 
 
-def written_models(project):
-    return {path.name for path in (project / "calib-out").iterdir()} & MODELS
+def written_models(project, out="calib-out"):
+    return {path.name for path in (project / out).iterdir()} & MODELS
 
 
 @pytest.fixture
@@ -62,7 +64,9 @@ def test_json_keeps_the_exit_code(calib, colours):
     assert '"chosen": "fp32"' in result.out
 
 
-def test_a_model_with_nothing_to_quantize_falls_back_to_fp16_and_says_why(calib, colours, report, save_graph):
+@pytest.fixture
+def unquantizable(finished, save_graph):
+    """A project after a run, whose model then became one that has nothing to quantize."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["logits"]),
@@ -73,18 +77,65 @@ def test_a_model_with_nothing_to_quantize_falls_back_to_fp16_and_says_why(calib,
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 8, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
     )
-    save_graph(graph, colours / "model.onnx")
-    (colours / "classes.txt").write_text("red\ngreen\nblue\n")  # the order of the channels
-    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=colours)
+    save_graph(graph, finished / "model.onnx")
+    (finished / "classes.txt").write_text("red\ngreen\nblue\n")  # the order of the channels
+    return finished
+
+
+def test_a_model_with_nothing_to_quantize_falls_back_to_fp16_and_says_why(calib, unquantizable, report):
+    result = calib("run", "--quiet", "--classes", "classes.txt", "--out", "new", cwd=unquantizable)
     assert result.code == 0, result.err
-    found = report(colours)
+    found = report(unquantizable, "new")
     assert (found["verdict"], found["chosen"]) == ("fail", "fp16")
     assert "INT8 cannot be built (the model has no Conv" in found["reason"]
     assert found["failed_builds"][0]["precision"] == "int8"
     assert found["failed_builds"][0]["reason"] in result.warnings[0]
     assert [build["precision"] for build in found["builds"]] == ["fp32", "fp16"]
     assert found["builds"][0]["top1"] == 100
-    assert written_models(colours) == {"model.fp16.onnx"}
+    assert written_models(unquantizable, "new") == {"model.fp16.onnx"}
+
+
+def test_a_build_of_an_earlier_run_does_not_pass_for_one_that_could_not_be_made(calib, unquantizable, report):
+    out = unquantizable / "calib-out"
+    for name in ("model.int8.engine", "model.int8.engine.json", "model.fp32.engine", "notes.txt"):
+        (out / name).write_text("older")
+    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=unquantizable)
+    assert result.code == 0, result.err
+    gone = "model.int8.onnx, model.int8.engine, model.int8.engine.json"
+    said = f"calib-out: {gone} of an earlier run is removed, as int8 cannot be built now"
+    assert said in result.warnings
+    assert said in report(unquantizable)["warnings"]
+    assert written_models(unquantizable) == {"model.fp16.onnx"}
+    assert not list(out.glob("model.int8*"))
+    assert (out / "model.fp32.engine").read_text() == (out / "notes.txt").read_text() == "older"
+
+
+def test_a_run_that_fails_where_int8_cannot_be_built_removes_nothing(calib, unquantizable, snapshot):
+    (unquantizable / "calib-out" / "report.md").unlink()
+    (unquantizable / "calib-out" / "report.md").mkdir()
+    older = snapshot(unquantizable / "calib-out")
+    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=unquantizable)
+    assert result.code == 1
+    assert "calib-out: could not be written: 'report.md' is a folder there" in result.err
+    kept = {path: state for path, state in snapshot(unquantizable / "calib-out").items() if path in older}
+    assert {path for path in kept if path.name.startswith("model")} == {Path("model.int8.onnx")}
+    assert kept[Path("model.int8.onnx")] == older[Path("model.int8.onnx")]
+    assert kept[Path("report.json")] == older[Path("report.json")]
+
+
+def test_a_build_that_is_a_baseline_now_replaces_that_of_an_earlier_run(calib, finished, write_model, report):
+    assert calib("run", "--precision", "fp16", cwd=finished).code == 0
+    older = (finished / "calib-out" / "model.fp16.onnx").read_bytes()
+    write_model(finished / "model.onnx", opset=16)
+    assert calib("run", cwd=finished).code == 0
+    assert report(finished)["chosen"] == "int8"
+    assert {build["precision"]: build["file"] for build in report(finished)["builds"]} == {
+        "fp32": "model.onnx",
+        "fp16": "model.fp16.onnx",
+        "int8": "model.int8.onnx",
+    }
+    assert (finished / "calib-out" / "model.fp16.onnx").read_bytes() != older
+    assert onnx.load(finished / "calib-out" / "model.fp16.onnx").opset_import[0].version == 16
 
 
 def test_a_model_that_is_quantized_already_remains_as_it_is_with_exit_3(calib, finished, report):

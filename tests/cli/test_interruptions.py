@@ -19,26 +19,35 @@ def red_dot():
 
 
 @pytest.fixture
-def calibrating(finished, slow_image, red_dot, start_calib):
-    """A run that was stopped in the middle of calibrating, by an image that does not come.
+def waiting(slow_image, red_dot, start_calib):
+    """Starts a run that stops where it reads an image for the n-th time, because the image does not come.
 
     Gives the process and the function that lets the image come.
     """
-    opened = slow_image(finished / "imgs" / "red" / "05.png", red_dot)
-    process = start_calib(*OPTIONS, cwd=finished)
-    opened(process)()  # the first reading is for the image's hash
-    return process, opened(process)
+
+    def start(project, image, *options, reading):
+        opened = slow_image(project / image, red_dot)
+        process = start_calib(*options, cwd=project)
+        for _ in range(reading - 1):
+            opened(process)()
+        return process, opened(process)
+
+    return start
 
 
 @pytest.fixture
-def evaluating(finished, slow_image, red_dot, start_calib):
+def calibrating(finished, waiting):
+    """A run that was stopped in the middle of calibrating; the first reading is for the image's hash."""
+    return waiting(finished, "imgs/red/05.png", *OPTIONS, reading=2)
+
+
+@pytest.fixture
+def evaluating(finished, waiting):
     """The same, in the middle of evaluating."""
     (finished / "test" / "red").mkdir(parents=True)
     (finished / "classes.txt").write_text("blue\ngreen\nred\n")
-    opened = slow_image(finished / "test" / "red" / "05.png", red_dot)
     options = ("--eval", "test", "--classes", "classes.txt", "--preprocess", "imagenet-tf")
-    process = start_calib("run", *options, cwd=finished)
-    return process, opened(process)
+    return waiting(finished, "test/red/05.png", "run", *options, reading=1)
 
 
 def test_ctrl_c_while_calibrating_ends_with_130_and_leaves_the_older_files(finished, snapshot, calibrating, finish):
@@ -120,14 +129,9 @@ def test_of_two_runs_in_one_folder_the_second_stops_at_once_and_the_first_is_unh
     assert json.loads((finished / "calib-out" / "calibration.json").read_text())["source"]["images"][0]
 
 
-def test_two_runs_with_one_cache_and_two_folders_do_not_meet_either(
-    calib, colours, slow_image, red_dot, start_calib, finish
-):
-    opened = slow_image(colours / "imgs" / "red" / "05.png", red_dot)
+def test_two_runs_with_one_cache_and_two_folders_do_not_meet_either(calib, colours, waiting, finish):
     options = (*OPTIONS, "--quiet", "--cache", "shared/mine.cache")
-    first = start_calib(*options, "--out", "one", cwd=colours)
-    opened(first)()
-    release = opened(first)
+    first, release = waiting(colours, "imgs/red/05.png", *options, "--out", "one", reading=2)
     second = calib(*options, "--out", "two", cwd=colours)
     assert second.code == 1
     assert "shared: another calib run is writing here" in second.err

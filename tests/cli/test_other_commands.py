@@ -69,7 +69,7 @@ def test_pack_of_images_of_many_sizes_needs_a_size(calib, colours):
         (("imgs", "imgs.zip"), "imgs.zip: expected a file name ending in .h5 or .hdf5"),
         (("imgs", "no/such/imgs.h5"), "no/such/imgs.h5: cannot be written"),
         (("imgs", "imgs.h5", "--max-bad", 2), "max_bad: expected a share from 0 to 1, found 2"),
-        (("imgs", "imgs.h5", "--labels", "none.csv"), "none.csv: no such labels CSV"),
+        (("imgs", "imgs.h5", "--labels", "none.csv"), "none.csv: no such file; expected a labels CSV"),
     ],
 )
 def test_pack_fails_with_one_line_and_writes_nothing(calib, colours, snapshot, arguments, part):

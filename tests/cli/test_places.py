@@ -47,6 +47,18 @@ def test_a_disk_that_fills_with_the_report_leaves_the_older_report(calib, finish
     assert snapshot(out) == older
 
 
+def test_a_disk_that_fills_under_a_pack_leaves_the_older_pack(start_calib, finish, colours, small_disk, snapshot):
+    disk = small_disk("size=64k")
+    options = ("pack", "imgs", disk / "imgs.h5", "--quiet")
+    assert finish(start_calib(*options, cwd=colours)).code == 0
+    fill(disk, leave=4 << 10)
+    older = snapshot(disk)
+    result = finish(start_calib(*options, "--size", "32x32", cwd=colours))  # 36 times 3 kB
+    assert result.code == 1
+    assert result.error == f"calib: error: {disk / 'imgs.h5'}: cannot be written: No space left on device"
+    assert snapshot(disk) == older
+
+
 def test_a_read_only_folder_is_told_before_any_work(calib, finished, small_disk, snapshot):
     out = small_disk("size=1m") / "out"
     shutil.copytree(finished / "calib-out", out)

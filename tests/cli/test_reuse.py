@@ -155,6 +155,28 @@ def test_cache_only_stops_when_something_differs(calib, finished, snapshot):
     assert snapshot(finished / "calib-out") == older
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "options", "difference"),
+    [
+        ("minmax", ("--algo", "entropy"), "another algorithm (minmax, now entropy)"),
+        ("percentile", ("--algo", "percentile", "--percentile", 99), "another percentile (99.99, now 99.0)"),
+    ],
+)
+def test_cache_only_stops_at_another_algorithm_and_writes_nothing(
+    calib, finished, report, snapshot, algorithm, options, difference
+):
+    assert calib("run", "--algo", algorithm, cwd=finished).code == 0
+    older = snapshot(finished / "calib-out")
+    result = calib("run", "--quiet", "--cache-only", *options, cwd=finished)
+    assert result.code == 1
+    assert f"calib-out/calibration.cache: cannot be used: {difference}; leave out --cache-only" in result.error
+    assert snapshot(finished / "calib-out") == older
+    assert calib("run", *options, cwd=finished).code == 0
+    assert report(finished)["calibration"]["how"] == "recomputed"
+    assert calib("run", "--cache-only", *options, cwd=finished).code == 0
+    assert report(finished)["calibration"]["how"] == "reused"
+
+
 def test_cache_only_stops_where_there_is_no_cache(calib, colours):
     result = calib("run", "--quiet", "--cache-only", cwd=colours)
     assert result.code == 1

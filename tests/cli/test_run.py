@@ -142,6 +142,26 @@ def test_without_labels_the_verdict_is_unlabelled(calib, colours, report):
     assert int8["sqnr_db"] > 20
 
 
+def test_a_pack_calibrates_and_a_folder_is_evaluated_with_the_classes_in_the_model_s_order(calib, colours, report):
+    (colours / "turned.txt").write_text("red\ngreen\nblue\n")
+    assert calib("pack", "imgs", "imgs.h5", "--classes", "turned.txt", "--quiet", cwd=colours).code == 0
+    (colours / "classes.txt").write_text("blue\ngreen\nred\n")
+    classes = ("--classes", "classes.txt", "--quiet")
+    for data, evaluated in (("imgs.h5", "imgs"), ("imgs", "imgs.h5"), ("imgs.h5", "imgs.h5")):
+        result = calib("run", "--data", data, "--eval", evaluated, *classes, cwd=colours)
+        assert result.code == 0, result.err
+        assert report(colours)["data"]["evaluation"] == {"path": evaluated, "images": 36, "labelled": True}
+        assert report(colours)["builds"][0]["top1"] == 100
+
+
+def test_a_pack_of_other_classes_is_told_by_name(calib, colours):
+    assert calib("pack", "imgs", "imgs.h5", "--quiet", cwd=colours).code == 0
+    (colours / "classes.txt").write_text("blue\ngreen\nyellow\n")
+    result = calib("run", "--data", "imgs.h5", "--classes", "classes.txt", "--quiet", cwd=colours)
+    assert result.code == 1
+    assert "imgs.h5: class 'red' is not one of the 3 classes given" in result.error
+
+
 def test_shuffled_classes_get_a_warning_of_accuracy_near_chance(calib, colours):
     (colours / "classes.txt").write_text("red\nblue\ngreen\n")
     result = calib("run", "--quiet", "--classes", "classes.txt", cwd=colours)

@@ -52,7 +52,7 @@ def test_wrong_usage_exits_with_2(calib, colours, arguments, part):
         (("--preprocess", "imagenette"), "no preset 'imagenette'; expected one of imagenet, imagenet-tf"),
         (("--preprocess", "none.toml"), "none.toml: no such file"),
         (("--cache-only", "--precision", "fp16"), "cache_only: only INT8 uses a cache"),
-        (("--classes", "none.txt"), "none.txt: no such classes file"),
+        (("--classes", "none.txt"), "none.txt: no such file; expected a classes file"),
     ],
 )
 def test_a_value_that_makes_no_sense_exits_with_1(calib, colours, options, part):

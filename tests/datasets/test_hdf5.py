@@ -164,5 +164,34 @@ def test_open_source_refuses_the_rest(tmp_path, write_h5, tensor_pack):
         DatasetError, match=r"no dataset 'images'; the file holds 'ids' int64 \[2, 2\].*; name the model's"
     ):
         open_source(tensor_pack(2))
-    with pytest.raises(DatasetError, match="a pack holds its labels and class names itself; leave out labels"):
+    with pytest.raises(DatasetError, match="a pack holds its labels itself; leave out the labels CSV"):
         open_source(write_h5(images=images()), labels="x.csv")
+
+
+def test_classes_put_a_pack_s_labels_in_another_order_by_name(write_h5, tmp_path):
+    path = write_h5(images=images(), labels=[1, 0, 1, 1], class_names=["cat", "dog"])
+    pack = open_source(path, classes=("ant", "dog", "cat"))
+    assert pack.class_names == ("ant", "dog", "cat")
+    assert pack.labels.tolist() == [1, 2, 1, 1]
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert open_source(path, classes=tmp_path / "classes.txt").labels.tolist() == [0, 1, 0, 0]
+
+
+def test_classes_name_the_labels_of_a_pack_that_holds_no_names(write_h5, tensor_pack):
+    pack = open_source(write_h5("images.h5", images=images(), labels=[1, 0, 2, 2]), classes=("cat", "dog", "ant"))
+    assert (pack.class_names, pack.labels.tolist()) == (("cat", "dog", "ant"), [1, 0, 2, 2])
+    tensors = open_source(tensor_pack(3), inputs=["ids"], classes=("a", "b", "c"))
+    assert (tensors.class_names, tensors.labels.tolist()) == (("a", "b", "c"), [0, 1, 2])
+
+
+def test_a_pack_without_labels_takes_any_classes(write_h5):
+    assert open_source(write_h5(images=images()), classes=("cat",)).labels is None
+
+
+def test_labels_that_are_not_among_the_classes_are_refused(write_h5):
+    named = write_h5("named.h5", images=images(), labels=[1, 0, 1, 1], class_names=["cat", "dog", "never used"])
+    assert open_source(named, classes=("dog", "cat")).labels.tolist() == [0, 1, 0, 0]
+    with pytest.raises(DatasetError, match=r"named\.h5: class 'cat' is not one of the 2 classes given"):
+        open_source(named, classes=("dog", "wolf"))
+    with pytest.raises(DatasetError, match=r"plain\.h5: label 3 is not one of the 3 classes given"):
+        open_source(write_h5("plain.h5", images=images(), labels=[0, 3, 1, 1]), classes=("a", "b", "c"))

@@ -111,7 +111,7 @@ def test_label_outside_the_classes_given(flat, labels_csv, label):
 
 
 def test_missing_or_undecodable_csv(flat, labels_csv, tmp_path):
-    assert "none.csv: no such labels CSV" in error_of(flat, labels=tmp_path / "none.csv")
+    assert "none.csv: no such file; expected a labels CSV" in error_of(flat, labels=tmp_path / "none.csv")
     labels = labels_csv("file,label\na.png,caf\u00e9\n", encoding="latin-1")
     assert "labels.csv: labels CSV is not UTF-8 text" in error_of(flat, labels=labels)
     assert "imgs: labels CSV cannot be read: Is a directory" in error_of(flat, labels=flat)
@@ -131,4 +131,4 @@ def test_wrong_classes_file(flat, tmp_path, text, expected):
 
 
 def test_missing_classes_file(flat, tmp_path):
-    assert "none.txt: no such classes file" in error_of(flat, classes=tmp_path / "none.txt")
+    assert "none.txt: no such file; expected a classes file" in error_of(flat, classes=tmp_path / "none.txt")

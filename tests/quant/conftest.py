@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quant.graph import load_model
+from quant.graph import activation_names, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -148,6 +148,12 @@ def residual_net(graph_of, random, norm_constants):
         helper.make_node("MatMul", ["hidden", "w5"], ["logits"], name="matmul"),
     ]
     return graph_of(nodes, {"input": ["N", 3, 8, 8]}, {"logits": ["N", 3]}, constants)
+
+
+@pytest.fixture(scope="session")
+def ones():
+    """amax 1 for every activation of a model."""
+    return lambda proto: dict.fromkeys(activation_names(proto), 1.0)
 
 
 @pytest.fixture(scope="session")

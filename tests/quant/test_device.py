@@ -87,3 +87,22 @@ def test_part_of_a_buffer_can_be_copied(cuda):
         stream.copy_to_device(buffer, there)
         stream.copy_to_host(back, buffer, 3)
         np.testing.assert_array_equal(back.array, [7, 7, 7, 0])
+
+
+def test_a_copy_past_the_end_of_memory_is_refused_both_ways(cuda):
+    with (
+        device.Stream() as stream,
+        device.PinnedBuffer((8,), "uint8") as host,
+        device.DeviceBuffer(4) as buffer,
+    ):
+        for copy in (lambda: stream.copy_to_device(buffer, host), lambda: stream.copy_to_host(host, buffer)):
+            with pytest.raises(device.DeviceError, match="cudaMemcpyAsync: cudaErrorIllegalAddress"):
+                copy()
+
+
+def test_a_copy_from_or_to_freed_memory_is_refused(cuda):
+    with device.Stream() as stream, device.PinnedBuffer((4,), "uint8") as host, device.DeviceBuffer(4) as buffer:
+        there, back = (buffer.pointer, host.pointer, 4, 1, stream.handle), (host.pointer, buffer.pointer, 4, 2, None)
+        assert (cuda.cudaMemcpyAsync(*there), cuda.cudaMemcpyAsync(*back)) == ((0,), (0,))
+        buffer.close()
+        assert (cuda.cudaMemcpyAsync(*there), cuda.cudaMemcpyAsync(*back)) == ((700,), (700,))

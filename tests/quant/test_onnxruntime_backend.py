@@ -28,3 +28,23 @@ def test_outputs_can_be_chosen(elementwise, random):
     x = random(2, 2, 3)
     (found,) = OnnxRuntimeSession(proto).run({"x": x}, ["abs"])
     np.testing.assert_array_equal(found, np.abs(x))
+
+
+def test_arrays_of_an_earlier_run_are_written_into_and_strided_inputs_live_as_long_as_the_run(elementwise, random):
+    session = OnnxRuntimeSession(elementwise())
+    outputs = {"y": np.zeros((4096, 2, 3), np.float32)}
+    (array,) = outputs.values()
+    for seed in range(5):
+        x = random(3, 2, 2 * 4096, seed=seed).T[::2]  # its contiguous copy, 98 kB, is nobody's but the run's
+        session.run_into({"x": x}, outputs)
+        np.testing.assert_array_equal(array, np.abs(x) * 2 + 1)
+    assert outputs["y"] is array
+
+
+def test_arrays_that_an_output_does_not_fit_are_replaced(elementwise, random):
+    session = OnnxRuntimeSession(elementwise())
+    outputs = {"y": np.zeros((9, 2, 3), np.float32)}
+    x = random(4, 2, 3)
+    session.run_into({"x": x}, outputs)
+    np.testing.assert_array_equal(outputs["y"], np.abs(x) * 2 + 1)
+    assert not session.fixed_shapes

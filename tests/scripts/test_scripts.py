@@ -1,12 +1,17 @@
-"""The shell scripts parse, stay short, and the sample's training script compiles."""
+"""The scripts parse and stay short, and the Python ones tell what they are for."""
 
+import ast
+import importlib
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+PYTHON = sorted((ROOT / "scripts").glob("*.py"))
 
 
 def test_the_scripts_of_the_readme_are_there():
@@ -27,6 +32,20 @@ def test_a_script_has_at_most_100_lines(script):
         assert len(script.read_text(encoding="utf-8").splitlines()) <= 100
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
-def test_a_python_script_compiles(script):
-    compile(script.read_text(encoding="utf-8"), str(script), "exec")
+@pytest.mark.parametrize("script", PYTHON, ids=lambda path: path.name)
+def test_a_python_script_says_what_it_is_for_and_imports_what_the_packages_have(script):
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("calib", "datasets", "quant"):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], node.module
+
+
+@pytest.mark.parametrize("name", ["bench_calibration.py", "compare_entropy.py", "gpu_report.py"])
+def test_a_script_that_takes_options_explains_them(name):
+    command = [sys.executable, str(ROOT / "scripts" / name), "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"usage: {name}" in done.stdout

@@ -143,11 +143,14 @@ def test_timing_cache_is_kept_and_read_again(digits, backend, tmp_path):
 
 
 @pytest.mark.usefixtures("memory_returns")
-def test_building_running_and_closing_gives_all_memory_back(digits, digit_images, digit_cache, backend):
+def test_building_running_and_closing_gives_all_memory_back_and_the_next_build_works(
+    digits, digit_images, digit_cache, expected, backend
+):
     for _ in range(3):
         used = backend()
-        used.build(digits, "int8", cache=digit_cache).runnable.run(digit_images)
+        (logits,) = used.build(digits, "int8", cache=digit_cache).runnable.run(digit_images)
         used.close()
+        assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.97
 
 
 def test_full_gpu_halves_the_batch_and_says_so_then_stops(graph_of, random, backend, saved):

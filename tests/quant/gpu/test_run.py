@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +24,9 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    from calib.sample_project import write_sample_project
-
-    folder = tmp_path_factory.mktemp("gpu") / "digits"
-    write_sample_project(folder)
-    return folder
+def project(demo_master, tmp_path_factory):
+    """A copy of what `calib demo` writes, which the tests of this file run in one after the other."""
+    return shutil.copytree(demo_master, tmp_path_factory.mktemp("gpu") / "digits")
 
 
 @pytest.fixture
