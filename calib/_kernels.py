@@ -11,9 +11,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 4096  # values: a chunk and its indices stay in the L1 cache between the three loops over it
-_DIRECT = 1 << 16  # arrays shorter than this are counted without a scratch table, whose clearing would cost more
-_BLOCK = 1 << 31  # values counted before the scratch table's uint32 are carried over
+CHUNK = 4096  # values: a chunk and its indices stay in the L1 cache between the loops over it
+TABLES = 2  # values go to these in turn: equal ones in a row do not wait for each other's increment
+MOST = 1 << 30  # values that the tables hold before they must be carried over; they count in uint32
 INFINITY_KEY = 0x7F800000  # order key of +inf; keys from here on, or up to -INFINITY_KEY - 1, are not finite
 MIN_EXPONENT = -120  # smallest bin width 2^-120: keeps 1 / width a float32
 UNSET = MIN_EXPONENT - 1  # exponent of a row that holds nothing but zeros
@@ -50,22 +50,42 @@ def _make_room(row: NDArray[np.int64], state: NDArray[np.int64], slot: int, larg
 
 @numba.njit(nogil=True, cache=True)
 def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
-    """Smallest and largest order key and the number of zeros of the float32 values with these bits."""
-    low, high, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.int32(0)
+    """Smallest and largest order key and the number of zeros of the float32 values with these bits; -0.0 is 0.0.
+
+    As integers with a sign, bits of positive floats keep their order and those of negative floats lie below them, in
+    reverse. So the largest is the largest positive, and without a sign the largest is the negative of largest
+    magnitude. Only where all values have one sign is the smallest needed: it is the value next to zero.
+    """
+    smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
     for i in range(bits.size):  # over positions: numba does not vectorise a loop over the array itself
         b = bits[i]
-        key = b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        low = min(low, key)
-        high = max(high, key)
+        smallest = min(smallest, b)
+        largest = max(largest, b)
+        unsigned = max(unsigned, np.uint32(b))
         zeros += np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0))
-    return low, high, zeros
+    high = largest if largest >= 0 else smallest ^ np.int32(0x7FFFFFFF)
+    negative = np.int32(unsigned)
+    low = negative ^ np.int32(0x7FFFFFFF) if negative < 0 else smallest
+    return (np.int32(0) if low == -1 else low), (np.int32(0) if high == -1 else high), zeros
 
 
 @numba.njit(nogil=True, cache=True)
-def _index(
+def _index(values: NDArray[np.float32], scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]) -> None:
+    """Position of each value in the flattened counts. Without branches, and a loop of its own: it is vectorised."""
+    negative, positive = scales[NEGATIVE], scales[POSITIVE]
+    one_row = np.int32(bins)
+    for i in range(values.size):
+        value = values[i]
+        below = value < np.float32(0)
+        scale = negative if below else positive
+        index[i] = np.uint32(np.int32(abs(value) * scale) + (np.int32(0) if below else one_row))
+
+
+@numba.njit(nogil=True, cache=True)
+def _index_with_limit(
     values: NDArray[np.float32], limit: float, scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]
 ) -> None:
-    """Position of each value in the flattened counts. Without branches, and a loop of its own: it is vectorised."""
+    """As `_index`, with a row of its own for what lies above the limit."""
     negative, positive, above = scales[NEGATIVE], scales[POSITIVE], scales[ABOVE]
     one_row = np.int32(bins)
     for i in range(values.size):
@@ -77,18 +97,27 @@ def _index(
 
 
 @numba.njit(nogil=True, cache=True)
-def _scatter(index: NDArray[np.uint32], table: NDArray[np.integer]) -> None:
-    """Add one at each position."""
-    for i in range(index.size):
-        table[np.uint64(index[i])] += 1
+def _scatter(index: NDArray[np.uint32], tables: NDArray[np.uint32]) -> None:
+    """Add one at each position of either table in turn."""
+    for i in range(index.size // 2):
+        tables[0, np.uint64(index[2 * i])] += np.uint32(1)
+        tables[1, np.uint64(index[2 * i + 1])] += np.uint32(1)
+    if index.size % 2:
+        tables[0, np.uint64(index[index.size - 1])] += np.uint32(1)
 
 
 @numba.njit(nogil=True, cache=True)
-def _carry_over(scratch: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
-    """Move the scratch table's counts to where they belong."""
-    for i in range(scratch.size):
-        counts[i] += scratch[i]
-        scratch[i] = 0
+def carry_over(tables: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
+    """Move what the tables hold to where it belongs.
+
+    Args:
+        tables: uint32 [TABLES, rows * bins], emptied.
+        counts: int64 [rows, bins], edited.
+    """
+    flat = counts.reshape(counts.size)
+    for i in range(flat.size):
+        flat[i] += np.int64(tables[0, i]) + np.int64(tables[1, i])
+    tables[:] = 0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -102,28 +131,29 @@ def accumulate(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],
     limit: float,
+    tables: NDArray[np.uint32],
     counts: NDArray[np.int64],
     state: NDArray[np.int64],
 ) -> int:
     """Count values into histograms that grow by doubling.
 
+    The counts are those of `tables` and `counts` together, see `carry_over`.
+
     Args:
         values: float32 [n], contiguous.
         bits: The same memory as int32 [n].
         limit: Values above it go to the third row; infinity for none.
+        tables: uint32 [TABLES, rows * bins], edited; must not come to hold more than MOST values.
         counts: int64 [rows, bins], edited; see the row names above. Two rows will do without a limit.
         state: int64 [STATE_SLOTS], edited.
 
     Returns:
         -1, or the flat index of the first NaN or infinity, at whose chunk counting stopped.
     """
-    rows, bins = counts.shape
+    limited, bins = counts.shape[0] > ABOVE, counts.shape[1]
     log2_bins = int(np.log2(bins))
-    flat = counts.reshape(rows * bins)
     limit32 = np.float32(limit)
     limit_bits = np.array([limit32]).view(np.int32)[0]
-    direct = values.size < _DIRECT
-    scratch = np.zeros(0 if direct else rows * bins, np.uint32)
     index = np.empty(CHUNK, np.uint32)
     scales = np.empty(3, np.float32)
     for row in range(3):
@@ -131,8 +161,6 @@ def accumulate(
     for start in range(0, values.size, CHUNK):
         stop = min(start + CHUNK, values.size)
         low, high, zeros = _extremes(bits[start:stop])
-        low = np.int32(0) if low == -1 else low  # -0.0 counts as 0.0
-        high = np.int32(0) if high == -1 else high
         if high >= INFINITY_KEY or low <= -INFINITY_KEY - 1:
             for i in range(start, stop):
                 if (bits[i] & np.int32(INFINITY_KEY)) == np.int32(INFINITY_KEY):
@@ -149,16 +177,13 @@ def accumulate(
         )
         for row in range(3):
             if _needs_room(state, row, largest[row], log2_bins):
-                _carry_over(scratch, flat)
+                carry_over(tables, counts)
                 _make_room(counts[row], state, row, largest[row], log2_bins)
                 scales[row] = 2.0 ** -max(state[row], MIN_EXPONENT)
         part = index[: stop - start]
-        _index(values[start:stop], limit32, scales, bins, part)
-        if direct:
-            _scatter(part, flat)
+        if limited:
+            _index_with_limit(values[start:stop], limit32, scales, bins, part)
         else:
-            _scatter(part, scratch)
-            if stop % _BLOCK == 0:
-                _carry_over(scratch, flat)
-    _carry_over(scratch, flat)
+            _index(values[start:stop], scales, bins, part)
+        _scatter(part, tables)
     return -1

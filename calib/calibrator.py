@@ -7,7 +7,9 @@ only chooses how amax is computed from it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -196,4 +198,5 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
                 "with match_tensorrt"
             )
         return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
-    return {name: algorithm.amax(histogram) for name, histogram in statistics.histograms.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches are compiled and run side by side
+        return dict(zip(statistics.histograms, pool.map(algorithm.amax, statistics.histograms.values()), strict=True))

@@ -40,11 +40,30 @@ def _key_from_value(value: float) -> int:
     return bits if bits >= 0 else bits ^ 0x7FFFFFFF
 
 
-def _accumulate(values: ArrayLike, limit: float, counts: NDArray[np.int64], state: NDArray[np.int64]) -> None:
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    index = kernels.accumulate(flat, flat.view(np.int32), limit, counts, state)
-    if index >= 0:
-        raise NonFiniteError(f"value {index} is {flat[index]}, expected a finite number", index=index)
+class _Counter:
+    """Counts values into a histogram's arrays; `flush` has to be called before these are read."""
+
+    def __init__(self, counts: NDArray[np.int64], state: NDArray[np.int64], limit: float = math.inf) -> None:
+        self._counts, self._state, self._limit = counts, state, limit
+        self._tables = np.zeros((kernels.TABLES, counts.size), np.uint32)
+        self._held = 0
+
+    def add(self, values: ArrayLike) -> None:
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        for start in range(0, flat.size, kernels.MOST):
+            part = flat[start : start + kernels.MOST]
+            if self._held + part.size > kernels.MOST:
+                self.flush()
+            self._held += part.size
+            index = kernels.accumulate(part, part.view(np.int32), self._limit, self._tables, self._counts, self._state)
+            if index >= 0:
+                index += start
+                raise NonFiniteError(f"value {index} is {flat[index]}, expected a finite number", index=index)
+
+    def flush(self) -> None:
+        if self._held:
+            kernels.carry_over(self._tables, self._counts)
+            self._held = 0
 
 
 @dataclass
@@ -65,7 +84,9 @@ class Histogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
         """
-        _accumulate(values, math.inf, self.signed_counts, self._state)
+        counter = _Counter(self.signed_counts, self._state)
+        counter.add(values)
+        counter.flush()
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of values together; neither operand is changed."""
@@ -90,6 +111,18 @@ class Histogram:
         state[kernels.ZEROS] += negative
         for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
             state[slot] = _key_from_value(max(value, 0.0))
+        return Histogram(counts, state)
+
+    def halved(self, times: int) -> Histogram:
+        """The histogram of x / 2^times, as counting those values would give it where none of them is subnormal."""
+        counts, state = self.signed_counts.copy(), self._state.copy()
+        for sign in _SIGNS:
+            if state[sign] != kernels.UNSET:
+                exponent = max(int(state[sign]) - times, kernels.MIN_EXPONENT)
+                counts[sign] = _folded(counts[sign], exponent, int(state[sign]) - times)
+                state[sign] = exponent
+        for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
+            state[slot] = _key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
         return Histogram(counts, state)
 
     @property
@@ -191,6 +224,7 @@ class SplitHistogram:
         self.limit = float(np.float32(limit))
         self._counts = np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64)
         self._state = _empty_state()
+        self._counter = _Counter(self._counts, self._state, self.limit)
 
     def add(self, values: ArrayLike) -> None:
         """Count values of any shape.
@@ -198,10 +232,11 @@ class SplitHistogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
         """
-        _accumulate(values, self.limit, self._counts, self._state)
+        self._counter.add(values)
 
     def whole(self) -> Histogram:
         """The histogram of the values."""
+        self._counter.flush()
         counts, state = self._counts[:2].copy(), self._state.copy()
         if len(self._counts) > 2:
             above, below = int(state[kernels.ABOVE]), int(state[kernels.POSITIVE])
@@ -214,6 +249,7 @@ class SplitHistogram:
 
     def clipped(self) -> Histogram:
         """The histogram of the values clipped to [0, limit]."""
+        self._counter.flush()
         counts, state = self._counts[:2].copy(), self._state.copy()
         state[kernels.ABOVE] = kernels.UNSET
         for slot in (kernels.MIN_KEY, kernels.MAX_KEY):

@@ -9,7 +9,7 @@ from calib.histogram import BINS, Histogram, SplitHistogram
 
 TINIEST = np.float32(2.0**-149)  # the smallest denormal
 LARGEST = np.finfo(np.float32).max
-CHUNK = 16384  # values that are counted at a time
+CHUNK = 4096  # values that are counted at a time
 
 anything = hnp.arrays(
     np.float32,
@@ -229,6 +229,13 @@ def test_parts_that_contradict_each_other_are_refused(histogram_of, change):
 @given(anything | ordinary)
 def test_the_histogram_of_a_relu_follows_from_that_of_its_input(histogram_of, assert_same_histogram, values):
     assert_same_histogram(histogram_of(values).rectified(), histogram_of(np.maximum(values, 0)))
+
+
+@given(anything | ordinary, st.integers(1, 30))
+def test_the_histogram_of_halves_follows_from_that_of_the_whole(histogram_of, assert_same_histogram, values, times):
+    values = np.where(np.abs(values) < 2.0**-96, np.float32(0), values)  # none becomes subnormal
+    halves = values * np.float32(2.0**-times)
+    assert_same_histogram(histogram_of(values).halved(times), histogram_of(halves))
 
 
 @given(anything | ordinary, anything | ordinary, st.sampled_from([0.5, 1.0, 6.0, 1e-3, 1e30, np.inf]))
