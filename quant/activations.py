@@ -9,9 +9,11 @@ does not grow with the number of images, and the statistics do not depend on how
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,19 @@ from calib.errors import NonFiniteError
 from calib.first_batch import FirstBatchHistogram, largest_magnitude
 from calib.histogram import SplitHistogram
 from calib.statistics import Statistics
+from quant.blocked_layout import blocked_session, is_worth_blocking
 from quant.derivation import derived_histogram, origins, split_limits
 from quant.errors import BuildError, ModelError
-from quant.graph import OnnxModel, activation_names, with_free_batch
+from quant.graph import OnnxModel, activation_types, with_free_batch
 from quant.onnxruntime_backend import OnnxRuntimeSession
 
 Array = NDArray[Any]
 Advance = Callable[[int], None]  # called with the number of images that were just done
 
 MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, unless told otherwise
-_PART_BYTES = 48 << 20  # a part of a batch is no larger than this where an image is smaller
+_PART_BYTES = 40 << 20  # a part of a batch holds so much
+_PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
+_THREADS = os.cpu_count() or 1
 _FLOAT_KINDS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
 
 
@@ -102,11 +107,12 @@ class _Pass:
         self._memory_limit = memory_limit
         self._first: dict[str, FirstBatchHistogram] | None = None
         match = isinstance(algorithm, Entropy) and algorithm.match_tensorrt
-        names = activation_names(model.proto)
+        types = activation_types(model.proto)
         inputs = [info.name for info in model.inputs if info.dtype.startswith("float")]
-        session = self._session([name for name in names if name not in inputs])
-        floats = {*inputs, *(name for name, kind in session.types.items() if kind in _FLOAT_KINDS)}
-        self._origins = origins(model.proto, [name for name in names if name in floats], clips=not match)
+        unknown = [name for name, kind in types.items() if kind == onnx.TensorProto.UNDEFINED and name not in inputs]
+        kinds = self._session(unknown).types if unknown else {}
+        floats = {*inputs, *(name for name in types if name not in unknown or kinds[name] in _FLOAT_KINDS)}
+        self._origins = origins(model.proto, [name for name in types if name in floats], moved_only=match)
         self._counted = {root: SplitHistogram(limit) for root, limit in split_limits(self._origins).items()}
         self._inputs = [name for name in inputs if name in self._counted]
         self._fetched = [name for name in self._counted if name not in inputs]
@@ -120,21 +126,26 @@ class _Pass:
 
     def _session(self, tensors: Sequence[str], *, free_batch: bool = False) -> OnnxRuntimeSession:
         """The model with these tensors as outputs."""
+        try:
+            return OnnxRuntimeSession(
+                self._proto(tensors, free_batch=free_batch), name=str(self._model.path), spin=False
+            )
+        except BuildError as error:
+            raise ModelError(str(error)) from error
+
+    def _proto(self, tensors: Sequence[str], *, free_batch: bool = False) -> onnx.ModelProto:
         proto = with_free_batch(self._model.proto) if free_batch else onnx.ModelProto()
         if not free_batch:
             proto.CopyFrom(self._model.proto)
         existing = {value.name for value in proto.graph.output}
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in existing)
-        try:
-            return OnnxRuntimeSession(proto, name=str(self._model.path))
-        except BuildError as error:
-            raise ModelError(str(error)) from error
+        return proto
 
     def run(self, advance: Advance) -> Statistics:
         images = 0
         batch_size = 0
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="calib-count") as pool:
-            pending: list[_Counting] = []
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="calib-count") as pool:
+            pending: _Counting | None = None
             slot = 0
             for number, batch in enumerate(self._calibrator):
                 self._plan_parts(batch)
@@ -146,12 +157,14 @@ class _Pass:
                         activations = group.run(inputs, slot, full=len(names) == self._part)
                         if group is self._groups[0]:
                             activations = {name: inputs[name] for name in self._inputs} | activations
-                        _finish(pending)
-                        pending = self._count(activations, names, pool)
+                        if pending is not None:
+                            pending.finish()
+                        pending = _Counting(activations, names, self._add, pool)
                         slot = 1 - slot
                     images += len(names)
                     advance(len(names))
-            _finish(pending)
+            if pending is not None:
+                pending.finish()
         return self._statistics(images, batch_size)
 
     def _plan_parts(self, batch: CalibrationBatch) -> None:
@@ -162,14 +175,21 @@ class _Pass:
         if not self._fetched:
             self._part = fixed or len(batch.names)
             return
-        one = self._groups[0].session.run({name: array[:1] for name, array in batch.inputs.items()}, self._fetched)
-        sizes = {name: array.nbytes * (fixed or 1) for name, array in zip(self._fetched, one, strict=True)}
+        image = {name: array[:1] for name, array in batch.inputs.items()}
+        one = dict(zip(self._fetched, self._groups[0].session.run(image, self._fetched), strict=True))
+        sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}
         budget = self._memory_limit // 2  # one half is counted while the other is filled
         if sum(sizes.values()) > budget:
             self._groups = [self._group(tensors) for tensors in _grouped(sizes, budget)]
             self._part = fixed or 1
         else:
-            self._part = fixed or max(1, min(_PART_BYTES, budget) // max(1, sum(sizes.values())))
+            self._part = fixed or _images_in_part(sum(sizes.values()), budget)
+        images = length_hint(self._calibrator.batches) * len(batch.names)
+        if fixed is None and is_worth_blocking(self._model.proto, one, images):
+            for group in self._groups:
+                expected = {name: one[name] for name in group.tensors}
+                faster = blocked_session(self._proto(group.tensors), str(self._model.path), image, expected)
+                group.session = faster or group.session
 
     def _parts(self, batch: CalibrationBatch) -> Iterator[tuple[dict[str, Array], Sequence[str]]]:
         for start in range(0, len(batch.names), self._part):
@@ -193,55 +213,76 @@ class _Pass:
             if np.isfinite(value):
                 self._first[name].open(value)
 
-    def _count(
-        self, activations: Mapping[str, Array], names: Sequence[str], pool: ThreadPoolExecutor
-    ) -> list[_Counting]:
-        """Start counting, the largest tensors first, so that the threads end together."""
-        ordered = sorted(activations.items(), key=lambda item: -item[1].size)
-        return [_Counting(name, array, names, pool.submit(self._add, name, array)) for name, array in ordered]
-
     def _add(self, name: str, array: Array) -> None:
         self._counted[name].add(array)
         if self._first is not None:
             self._first[name].add(array, largest_magnitude(array))
 
     def _statistics(self, images: int, batch_size: int) -> Statistics:
-        histograms = {
-            name: derived_histogram(origin, self._counted[origin.root]) for name, origin in self._origins.items()
-        }
+        histograms = {name: derived_histogram(parts, self._counted) for name, parts in self._origins.items()}
         if self._first is None:
             return Statistics(histograms, images)
-        first = {name: self._first[origin.root] for name, origin in self._origins.items()}
+        first = {name: self._first[part.root] for name, (part,) in self._origins.items()}
         return Statistics(histograms, images, first, batch_size)
 
 
-@dataclass(frozen=True)
 class _Counting:
-    """A tensor of a part that is being counted."""
+    """The tensors of a part, being counted in threads: a job a thread, since there may be hundreds of tensors."""
 
-    tensor: str
-    array: Array
-    names: Sequence[str]
-    future: Future[None]
+    def __init__(
+        self,
+        activations: Mapping[str, Array],
+        names: Sequence[str],
+        add: Callable[[str, Array], None],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._activations, self._names, self._add = activations, names, add
+        self._errors: dict[str, NonFiniteError] = {}
+        # The largest tensors first, so that the threads end together.
+        self._left = deque(sorted(activations, key=lambda name: -activations[name].size))
+        self._jobs = [pool.submit(self._work) for _ in range(min(_THREADS, len(activations)))]
+
+    def _work(self) -> None:
+        while True:
+            try:
+                name = self._left.popleft()
+            except IndexError:
+                return
+            try:
+                self._add(name, self._activations[name])
+            except NonFiniteError as error:
+                self._errors[name] = error
+
+    def finish(self) -> None:
+        """Wait for the end; name tensor and image where a value is not finite: the first tensor in the graph's order.
+
+        Raises:
+            NonFiniteError: An activation holds NaN or infinity.
+        """
+        for job in self._jobs:
+            job.result()
+        for tensor in self._activations:
+            if tensor in self._errors:
+                raise self._named(tensor, self._errors[tensor])
+
+    def _named(self, tensor: str, error: NonFiniteError) -> NonFiniteError:
+        array, names = self._activations[tensor], self._names
+        where = ""
+        if array.ndim and len(array) == len(names):
+            where = f", image '{names[error.index // (array.size // len(names))]}'"
+        return NonFiniteError(
+            f"tensor '{tensor}'{where}: expected finite activations, found {array.reshape(-1)[error.index]}; check the "
+            "image and the preprocessing, and that the model itself gives no NaN or infinity there",
+            tensor=tensor,
+            index=error.index,
+        )
 
 
-def _finish(pending: Sequence[_Counting]) -> None:
-    """Wait for counting to end; name tensor and image where a value is not finite."""
-    for counting in pending:
-        try:
-            counting.future.result()
-        except NonFiniteError as error:
-            array, names = counting.array, counting.names
-            where = ""
-            if array.ndim and len(array) == len(names):
-                where = f", image '{names[error.index // (array.size // len(names))]}'"
-            raise NonFiniteError(
-                f"tensor '{counting.tensor}'{where}: expected finite activations, found "
-                f"{array.reshape(-1)[error.index]}; check the image and the preprocessing, and that the model itself "
-                "gives no NaN or infinity there",
-                tensor=counting.tensor,
-                index=error.index,
-            ) from None
+def _images_in_part(size: int, budget: int) -> int:
+    """How many images of `size` bytes of activations are run at a time."""
+    size = max(1, size)
+    images = max(_PART_BYTES // size, min(_PART_IMAGES, 2 * _PART_BYTES // size))
+    return max(1, min(images, budget // size))
 
 
 def _grouped(sizes: Mapping[str, int], budget: int) -> list[list[str]]:

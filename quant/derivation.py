@@ -1,14 +1,16 @@
-"""Activations whose histogram follows from another's, so that they need be neither fetched nor counted.
+"""Activations whose histogram follows from others', so that they need be neither fetched nor counted.
 
-A Reshape moves values without changing them; a Relu is a Clip(0, infinity). The histograms that follow are equal, bit
-for bit, to those that counting would give (see `calib.histogram`).
+A Reshape moves values without changing them; a Relu is a Clip(0, infinity); a Concat holds the values of its inputs
+together; half of every value lies in the bin of the value, on bins half as wide. The histograms that follow are equal,
+bit for bit, to those that counting would give (see `calib.histogram`); halving is so for all but subnormal numbers.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -31,62 +33,106 @@ _REARRANGING = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tensor's histogram comes from.
+    """Where values of a tensor come from.
 
     Attributes:
         root: The tensor that is counted; the tensor itself when nothing is derived.
         limit: None when the values are the root's; else they are the root's clipped to [0, limit], maybe infinite.
+        exponent: The values are then multiplied by 2^exponent, which is not positive.
     """
 
     root: str
     limit: float | None = None
+    exponent: int = 0
 
 
-def origins(proto: onnx.ModelProto, tensors: Collection[str], *, clips: bool = True) -> dict[str, Origin]:
-    """The origin of each tensor.
+Parts = tuple[Origin, ...]  # a tensor holds the values of all of them
+
+
+def origins(proto: onnx.ModelProto, tensors: Collection[str], *, moved_only: bool = False) -> dict[str, Parts]:
+    """Where each tensor's values come from.
 
     Args:
         proto: The model.
         tensors: Those that need a histogram, in the order of the graph.
-        clips: Derive Relu and Clip; otherwise only rearranged tensors are derived.
+        moved_only: Derive only tensors that hold the very values of another one.
     """
-    constants = _scalars(proto)
+    constants = scalar_constants(proto)
     wanted = set(tensors)
-    result: dict[str, Origin] = {name: Origin(name) for name in tensors}
+    result: dict[str, Parts] = {name: (Origin(name),) for name in tensors}
     limits: dict[str, float] = {}  # the one finite limit that each root is counted with
     for node in proto.graph.node:
-        source = result.get(node.input[0]) if node.input else None
-        if source is None or not node.output or node.output[0] not in wanted or node.domain not in ("", "ai.onnx"):
+        if not node.output or node.output[0] not in wanted or node.domain not in ("", "ai.onnx"):
             continue
-        if node.op_type in _REARRANGING:
-            result[node.output[0]] = source
-            continue
-        limit = _limit(node, constants) if clips else None
-        if limit is None:
-            continue
-        limit = min(limit, math.inf if source.limit is None else source.limit)
-        if math.isinf(limit) or limits.setdefault(source.root, limit) == limit:
-            result[node.output[0]] = Origin(source.root, limit)
+        parts = _moved(node, result)
+        if parts is None and not moved_only:
+            parts = _joined(node, result) or _scaled(node, result, constants) or _clipped(node, result, constants)
+        finite = [(part.root, part.limit) for part in parts or () if part.limit is not None and part.limit < math.inf]
+        if parts and all(limits.setdefault(root, limit) == limit for root, limit in finite):
+            result[node.output[0]] = parts
     return result
 
 
-def split_limits(of: dict[str, Origin]) -> dict[str, float]:
+def _moved(node: onnx.NodeProto, known: Mapping[str, Parts]) -> Parts | None:
+    return known.get(node.input[0]) if node.op_type in _REARRANGING else None
+
+
+def _joined(node: onnx.NodeProto, known: Mapping[str, Parts]) -> Parts | None:
+    if node.op_type != "Concat" or any(name not in known for name in node.input):
+        return None
+    return tuple(part for name in node.input for part in known[name])
+
+
+def _scaled(node: onnx.NodeProto, known: Mapping[str, Parts], constants: Mapping[str, float]) -> Parts | None:
+    if node.op_type not in ("Mul", "Div"):
+        return None
+    data, factor = node.input
+    if node.op_type == "Mul" and data in constants:
+        data, factor = factor, data
+    if data not in known or factor not in constants:
+        return None
+    mantissa, exponent = math.frexp(constants[factor])
+    step = exponent - 1 if node.op_type == "Mul" else 1 - exponent
+    if mantissa != 0.5 or step > 0:
+        return None
+    return tuple(replace(part, exponent=part.exponent + step) for part in known[data])
+
+
+def _clipped(node: onnx.NodeProto, known: Mapping[str, Parts], constants: Mapping[str, float]) -> Parts | None:
+    limit = rectifier_limit(node, constants)
+    if limit is None or node.input[0] not in known:
+        return None
+    parts = []
+    for part in known[node.input[0]]:
+        own = limit * 2.0**-part.exponent  # in the root's units
+        parts.append(replace(part, limit=min(own, math.inf if part.limit is None else part.limit)))
+    return tuple(parts)
+
+
+def split_limits(of: Mapping[str, Parts]) -> dict[str, float]:
     """The limit that each root is counted with, infinite for most."""
-    limits = {origin.root: math.inf for origin in of.values()}
-    for origin in of.values():
-        if origin.limit is not None and not math.isinf(origin.limit):
-            limits[origin.root] = origin.limit
+    limits = {part.root: math.inf for parts in of.values() for part in parts}
+    for parts in of.values():
+        for part in parts:
+            if part.limit is not None and not math.isinf(part.limit):
+                limits[part.root] = part.limit
     return limits
 
 
-def derived_histogram(origin: Origin, counted: SplitHistogram) -> Histogram:
-    """A tensor's histogram out of its root's."""
-    if origin.limit is None:
-        return counted.whole()
-    return counted.whole().rectified() if math.isinf(origin.limit) else counted.clipped()
+def derived_histogram(parts: Parts, counted: Mapping[str, SplitHistogram]) -> Histogram:
+    """A tensor's histogram out of its roots'."""
+    return functools.reduce(Histogram.merged, (_histogram(part, counted[part.root]) for part in parts))
 
 
-def _limit(node: onnx.NodeProto, constants: dict[str, float]) -> float | None:
+def _histogram(part: Origin, counted: SplitHistogram) -> Histogram:
+    if part.limit is None:
+        histogram = counted.whole()
+    else:
+        histogram = counted.whole().rectified() if math.isinf(part.limit) else counted.clipped()
+    return histogram.halved(-part.exponent) if part.exponent else histogram
+
+
+def rectifier_limit(node: onnx.NodeProto, constants: Mapping[str, float]) -> float | None:
     """Upper bound of a node that clips from zero up; None for any other node."""
     if node.op_type == "Relu":
         return math.inf
@@ -104,7 +150,7 @@ def _limit(node: onnx.NodeProto, constants: dict[str, float]) -> float | None:
     return high if low == 0 and high > 0 else None
 
 
-def _scalars(proto: onnx.ModelProto) -> dict[str, float]:
+def scalar_constants(proto: onnx.ModelProto) -> dict[str, float]:
     """Values of the constants that are a single number."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,25 @@ class OnnxRuntimeSession:
         fixed_batch: Batch size that the model demands; None when any will do.
     """
 
-    def __init__(self, proto: onnx.ModelProto, *, name: str = "model", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        *,
+        name: str = "model",
+        threads: int | None = None,
+        spin: bool = True,
+        optimize: bool = True,
+        optimized_path: Path | None = None,
+    ) -> None:
         """Load a model.
 
         Args:
             proto: The model.
             name: What to call it in messages.
             threads: Threads for one run; None leaves it to ONNX Runtime.
+            spin: Let idle threads wait in a loop: quicker, unless other threads of this process want the cores.
+            optimize: False to run the graph as it is.
+            optimized_path: Where to write the optimized graph.
 
         Raises:
             BuildError: ONNX Runtime cannot load it: an unknown operator or opset, a graph that does not type-check.
@@ -39,6 +52,12 @@ class OnnxRuntimeSession:
         options.log_severity_level = 4  # fatal only: what goes wrong is raised, and warnings repeat for every node
         if threads is not None:
             options.intra_op_num_threads = threads
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
         try:
             self._session = onnxruntime.InferenceSession(
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
