@@ -15,9 +15,10 @@ from calib.calibrator import Calibrator, EntropyCalibrator
 from calib.files import Transaction
 from datasets import BatchStream, open_source, sample_indices
 from quant.activations import collect_statistics
+from quant.compared import Model, load_compared
 from quant.console import Console, RecordingConsole
 from quant.data import AnySource, evaluation_data
-from quant.graph import OnnxModel, load_model
+from quant.graph import ModelInterface, OnnxModel, load_model
 from quant.model_comparison import compare_models, write_reports
 from quant.qdq import qdq_model_from_amax
 from quant.report.document import Document
@@ -113,8 +114,8 @@ def build(
 
 
 def compare(
-    baseline: str | Path | OnnxModel,
-    candidate: str | Path | OnnxModel | Int8Model,
+    baseline: str | Path | Model,
+    candidate: str | Path | Model | Int8Model,
     images: str | Path | AnySource,
     *,
     preprocess: str = "imagenet",
@@ -128,12 +129,12 @@ def compare(
     """Compare two models on the same images; the images that an `Int8Model` was calibrated on are left out.
 
     Args:
-        baseline: FP32 model.
+        baseline: FP32 model, or an engine.
         candidate: What is held against it.
         images: Folder, HDF5 pack, or a source that is open already.
         preprocess: Preset, or path of a TOML file.
         metric: `file.py:callable`, see `quant.metric`.
-        max_drop: Largest accepted drop of top-1, percentage points.
+        max_drop: Largest accepted drop: percentage points of top-1, or per cent of the baseline's score of `metric`.
         batch_size: Images in a batch.
         seed: Of the metric's bootstrap.
         out: Folder for report.json, report.md and report.html; None writes nothing.
@@ -147,16 +148,17 @@ def compare(
         DatasetError: The images cannot be used.
     """
     settings = RunSettings(preprocess=preprocess, metric=metric, max_drop=max_drop, batch_size=batch_size, seed=seed)
-    first = baseline if isinstance(baseline, OnnxModel) else load_model(baseline)
+    first = load_compared(Path(baseline)) if isinstance(baseline, str | Path) else baseline
     source = _opened(images, first)
     selection = None
+    second: Model
     if isinstance(candidate, Int8Model):
         second = candidate.model
         if candidate.source.path == source.path:
             left = np.setdiff1d(np.arange(len(source)), candidate.calibrated)
             selection = left if len(left) else None
     else:
-        second = candidate if isinstance(candidate, OnnxModel) else load_model(candidate)
+        second = load_compared(Path(candidate)) if isinstance(candidate, str | Path) else candidate
     if out is not None:
         settings = replace(settings, out=Path(out))
     document = compare_models(first, second, source, settings, RecordingConsole(console), selection)
@@ -165,5 +167,5 @@ def compare(
     return document
 
 
-def _opened(images: str | Path | AnySource, model: OnnxModel) -> AnySource:
+def _opened(images: str | Path | AnySource, model: ModelInterface) -> AnySource:
     return open_source(images, inputs=[i.name for i in model.inputs]) if isinstance(images, str | Path) else images

@@ -76,6 +76,17 @@ class Backend(Protocol):
             BuildError: This precision cannot be built.
         """
 
+    def load(self, model: OnnxModel, precision: str) -> Build:
+        """Run a model as it is: nothing of it is rewritten.
+
+        Args:
+            model: Float, half or with Q/DQ.
+            precision: Which of these: fp32, fp16 or int8.
+
+        Raises:
+            BuildError: It cannot be run.
+        """
+
     def close(self) -> None:
         """Free what builds hold; they cannot be run any more. Again does nothing."""
 
@@ -123,6 +134,17 @@ class OnnxRuntimeBackend:
         session = OnnxRuntimeSession(proto, name=f"{model.path} ({precision})")
         payload = None if precision == "fp32" else proto.SerializeToString()
         return Build(precision, session, payload, ".onnx", len(payload) if payload else proto.ByteSize())
+
+    def load(self, model: OnnxModel, precision: str) -> Build:
+        """Run a model as it is.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load it.
+        """
+        from quant.onnxruntime_backend import OnnxRuntimeSession
+
+        payload = model.proto.SerializeToString()
+        return Build(precision, OnnxRuntimeSession(model.proto, name=str(model.path)), payload, ".onnx", len(payload))
 
     def close(self) -> None:
         """Nothing to free: sessions go when nobody refers to them."""

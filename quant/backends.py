@@ -29,25 +29,29 @@ def backend_from_settings(settings: RunSettings, console: Console) -> Backend:
     return _onnxruntime(settings, console, reason)
 
 
-def onnxruntime_backend(settings: RunSettings, console: Console) -> Backend:
-    """ONNX Runtime, for what runs on it alone; warns when TensorRT was asked for.
+def backend_by_name(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
+    """TensorRT where it is asked for by name, else ONNX Runtime: for comparisons, which need no GPU.
 
     Args:
-        settings: `backend` and `calibrator` may name TensorRT, as in a `calib.toml` that `calib run` reads too.
+        settings: `auto` takes ONNX Runtime.
         console: Where notes go.
+        reuse: May engines of an earlier run in `out` be used again?
+
+    Raises:
+        QuantError: TensorRT was asked for and cannot be used; says what to install.
     """
-    if "tensorrt" in (settings.backend, settings.calibrator):
-        console.warn("TensorRT was asked for; this command runs on ONNX Runtime alone")
-    return _onnxruntime(settings, console, "")
+    return (
+        _tensorrt(settings, console, reuse=reuse) if settings.backend == "tensorrt" else _onnxruntime(settings, console)
+    )
 
 
-def _onnxruntime(settings: RunSettings, console: Console, reason: str) -> Backend:
+def _onnxruntime(settings: RunSettings, console: Console, reason: str = "") -> Backend:
     backend = OnnxRuntimeBackend(settings.memory_limit << 20)
     console.note(f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device}){reason}")
     return backend
 
 
-def _tensorrt(settings: RunSettings, console: Console) -> Backend:
+def _tensorrt(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
     from quant.tensorrt_backend import TensorRTBackend
     from quant.tensorrt_network import batch_range_from_text
     from quant.tensorrt_options import BuilderOptions
@@ -65,7 +69,7 @@ def _tensorrt(settings: RunSettings, console: Console) -> Backend:
             timing_cache=settings.out / "timing.cache",
         ),
         calibration_batch=settings.batch_size,
-        engines=settings.out,
+        engines=settings.out if reuse else None,
         memory_limit=settings.memory_limit << 20,
         note=console.note,
     )

@@ -11,7 +11,7 @@ from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open
 from datasets.source import TensorSource
 from quant.console import Console
 from quant.errors import ModelError, QuantError
-from quant.graph import OnnxModel
+from quant.graph import ModelInterface, OnnxModel
 from quant.settings import RunSettings
 
 AnySource = ImageSource | TensorSource
@@ -96,7 +96,7 @@ def open_data(settings: RunSettings, model: OnnxModel, console: Console) -> RunD
 
 
 def evaluation_data(
-    source: AnySource, settings: RunSettings, model: OnnxModel, selection: NDArray[np.int64] | None = None
+    source: AnySource, settings: RunSettings, model: ModelInterface, selection: NDArray[np.int64] | None = None
 ) -> RunData:
     """Data of a comparison without calibration: these samples of a source that is open already; by default all.
 
@@ -110,7 +110,7 @@ def evaluation_data(
     return RunData(source, indices[:0], source, indices, preprocessing, model.inputs[0].name)
 
 
-def _bound_preprocessing(source: AnySource, settings: RunSettings, model: OnnxModel) -> Preprocessing | None:
+def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelInterface) -> Preprocessing | None:
     if not isinstance(source, ImageSource):
         return None
     if len(model.inputs) > 1:
@@ -127,7 +127,7 @@ def _bound_preprocessing(source: AnySource, settings: RunSettings, model: OnnxMo
         ) from error
 
 
-def _check_classes(source: AnySource, model: OnnxModel) -> None:
+def _check_classes(source: AnySource, model: ModelInterface) -> None:
     """Labels must mean the model's classes: as many names as the model has outputs."""
     shape = model.outputs[0].shape
     classes = shape[1] if len(model.outputs) == 1 and len(shape) >= 2 else None

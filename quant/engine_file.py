@@ -83,6 +83,40 @@ def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, An
     return json.dumps(document, indent=1) + "\n"
 
 
+def read_description(path: Path, data: bytes) -> tuple[EngineIdentity, Mapping[str, Any]] | None:
+    """What an engine was built from, and what else is told of it; None where no description lies beside it.
+
+    Args:
+        path: Of the engine.
+        data: Its contents.
+
+    Raises:
+        StaleEngineError: The description is of another engine, or is none.
+    """
+    sidecar = sidecar_path(path)
+    if not sidecar.exists():
+        return None
+    identity, digest, details = _parsed(sidecar)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StaleEngineError(f"{path}: is not the engine that {sidecar.name} describes; rebuild")
+    return identity, details
+
+
+def _parsed(sidecar: Path) -> tuple[EngineIdentity, str, Mapping[str, Any]]:
+    """Identity, SHA-256 of the engine, details."""
+    try:
+        document = json.loads(sidecar.read_text(encoding="utf-8"))
+        schema, digest = document["schema"], str(document["engine"])
+        identity, details = EngineIdentity(**document["identity"]), dict(document["details"])
+    except OSError as error:
+        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}; rebuild") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StaleEngineError(f"{sidecar}: expected an engine's description, found something else; rebuild") from error
+    if schema != SCHEMA:
+        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {schema}; rebuild")
+    return identity, digest, details
+
+
 def read_engine(path: Path, wanted: EngineIdentity) -> bytes:
     """The bytes of an engine that fits.
 
@@ -90,17 +124,11 @@ def read_engine(path: Path, wanted: EngineIdentity) -> bytes:
         StaleEngineError: It does not: names what differs, was and is.
     """
     sidecar = sidecar_path(path)
+    found, digest, _ = _parsed(sidecar)
     try:
-        document = json.loads(sidecar.read_text(encoding="utf-8"))
         data = path.read_bytes()
-        found = EngineIdentity(**document["identity"])
-        schema, digest = document["schema"], document["engine"]
     except OSError as error:
         raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}; rebuild") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StaleEngineError(f"{sidecar}: expected an engine's description, found something else; rebuild") from error
-    if schema != SCHEMA:
-        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {schema}; rebuild")
     if hashlib.sha256(data).hexdigest() != digest:
         raise StaleEngineError(f"{path}: is not the engine that {sidecar.name} describes; rebuild")
     changed = [

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -36,6 +36,17 @@ class TensorInfo:
     name: str
     shape: tuple[int | str | None, ...]
     dtype: str
+
+
+class ModelInterface(Protocol):
+    """What data must fit: a model, or an engine."""
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102 - see the class
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]: ...  # noqa: D102 - see the class
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]: ...  # noqa: D102 - see the class
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from quant.errors import QuantError
 from quant.evaluate import EvaluationBatch
+from quant.sample_size import images_from_width
 from quant.user_code import described, load_callable
 
 Scores = NDArray[np.float64]
@@ -121,29 +122,40 @@ def metric_drop(baseline: Scores, other: Scores, *, seed: int = 0, resamples: in
     return MetricDrop(float(other.mean()), float(differences.mean()), float(low), float(high))
 
 
-def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int) -> dict[str, Any]:
-    """What a report's JSON holds of the metric.
+def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:
+    """What a report's JSON holds of the metric, FP32 first.
 
     Args:
         recorder: After the evaluation.
         baseline: Name of the FP32 build.
         seed: Of the bootstrap.
+        max_drop: Largest accepted drop, per cent of the magnitude of FP32's score.
     """
     scores = recorder.scores()
-    rows = []
+    score, images = float(scores[baseline].mean()), len(scores[baseline])
+    allowed = max_drop / 100 * abs(score)
+    rows: list[dict[str, Any]] = [{"precision": baseline, "score": score}]
     for name, values in scores.items():
-        if name == baseline:
-            rows.append({"precision": name, "score": float(values.mean())})
-            continue
-        found = metric_drop(scores[baseline], values, seed=seed)
-        interval = [found.low, found.high]
-        rows.append({"precision": name, "score": found.score, "drop": found.drop, "drop_ci95": interval})
-    images = len(scores[baseline])
+        if name != baseline:
+            found = metric_drop(scores[baseline], values, seed=seed)
+            rows.append({"precision": name, **_row(found, images, allowed)})
     return {
         "name": recorder.name,
         "spec": recorder.spec,
+        "allowed_drop": allowed,
         "images": images,
         "resamples": RESAMPLES,
         "seed": seed,
         "builds": rows,
+    }
+
+
+def _row(found: MetricDrop, images: int, allowed: float) -> dict[str, Any]:
+    enough = found.high <= allowed or found.low > allowed
+    return {
+        "score": found.score,
+        "drop": found.drop,
+        "drop_ci95": [found.low, found.high],
+        "enough_images": enough,
+        "images_needed": None if enough else images_from_width(found.high - found.low, found.drop - allowed, images),
     }

@@ -1,8 +1,8 @@
-"""Two models on the same data: what the second costs and buys against the first, in the report of a run."""
+"""Two models or engines on the same data: what the second costs and buys against the first, in the report of a run."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from calib.files import Transaction, exclusive
 from datasets import open_source
-from quant.backend import Build
-from quant.backends import onnxruntime_backend
-from quant.comparison import measure_latency, paired_drop
+from quant.backend import Backend, Build
+from quant.backends import backend_by_name
+from quant.compared import Model, common_images, compared_from_path, comparison_settings, load_compared
+from quant.comparison import Drop, MeasuredLatency, TimesItself, measure_latency, paired_drop
 from quant.console import Console, RecordingConsole
-from quant.data import AnySource, evaluation_data
+from quant.data import AnySource, RunData, evaluation_data
+from quant.engine_model import EngineModel
 from quant.errors import QuantError
 from quant.evaluate import Runnable, evaluate
-from quant.graph import OnnxModel, load_model
+from quant.graph import TensorInfo
 from quant.metric import MetricRecorder, section_from_scores
 from quant.pipeline import RunResult
 from quant.report.command import compare_command
@@ -30,33 +32,43 @@ from quant.report.images import thumbnails_from_source
 from quant.report.markdown import markdown_from_document
 from quant.report.render import flipped_files, html_from_document, json_from_document
 from quant.settings import RunSettings
-from quant.verdict import EXIT_DONE, EXIT_DROP, Verdict
+from quant.verdict import EXIT_DONE, EXIT_DROP, Verdict, losses_from_figures, unknown_loss
 
 BASELINE = "fp32"  # the report's word for what the others are held against
 
 
-def compare_files(first: Path, second: Path, settings: RunSettings, console: Console | None = None) -> Document:
-    """Compare two models and write the report into `settings.out`.
+def compare_files(first: Path, second: Path, options: Mapping[str, Any], console: Console | None = None) -> Document:
+    """Compare two models and write the report into the folder `out`.
 
     Args:
-        first: The baseline: an ONNX model, or a report.json, which stands for the model that its run built.
+        first: The baseline: an ONNX model, an engine, or a report.json or its folder, for what that run built.
         second: What is held against it.
-        settings: Data, preprocessing, metric, `max_drop` and `out`; all images of `eval`, else of `data`, are used.
+        options: Settings of `RunSettings` by name; what is missing comes from the reports, then from `calib.toml`.
+            Without data of their own, reports are compared on the images that their runs evaluated.
         console: Where progress goes; nowhere by default.
 
     Raises:
         ModelError, BuildError, QuantError, DatasetError, CalibrationError: As `quant.run`.
     """
-    models = [load_model(_model_path(path)) for path in (first, second)]
-    path = settings.eval or settings.data
-    if path is None:
-        raise QuantError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
-    names = [info.name for info in models[0].inputs]
-    source = open_source(path, labels=settings.labels, classes=settings.classes, inputs=names)
+    sides = [compared_from_path(path) for path in (first, second)]
+    settings, taken = comparison_settings(sides, options)
     listener = RecordingConsole(console)
-    with exclusive(settings.out):
-        document = compare_models(models[0], models[1], source, settings, listener)
-        document["command"] = compare_command(settings, first, second)
+    with contextlib.ExitStack() as stack:
+        models = []
+        for side in sides:
+            models.append(load_compared(side.path))
+            if isinstance(models[-1], EngineModel):
+                stack.callback(models[-1].close)
+        names = [info.name for info in models[0].inputs]
+        path = settings.eval or settings.data
+        assert path is not None  # settings without data are an error
+        source = open_source(path, labels=settings.labels, classes=settings.classes, inputs=names)
+        selection = common_images(sides, models, source, listener) if "data" in taken else None
+        stack.enter_context(exclusive(settings.out))
+        document = compare_models(models[0], models[1], source, settings, listener, selection)
+        for row, side in zip(document["compared"], sides, strict=True):
+            row["report"] = None if side.report is None else str(side.report.path)
+        document["command"] = compare_command(settings, first, second, taken)
         document["working_folder"] = str(Path.cwd())
         write_reports(document, settings.out, source)
     return document
@@ -74,25 +86,9 @@ def write_reports(document: Document, folder: Path, source: AnySource) -> None:
             files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _model_path(path: Path) -> Path:
-    """An ONNX model itself, or the one that a report's run built: INT8 where there is one, else what was chosen."""
-    if path.suffix.lower() != ".json":
-        return path
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        files = {build["precision"]: build.get("file") for build in document["builds"]}
-        chosen = files.get("int8") or files[document["chosen"]]
-        model = Path(document["model"]["path"])
-    except OSError as error:
-        raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise QuantError(f"{path}: expected the report.json of a run, found something else ({error!r})") from error
-    return model if not chosen or Path(chosen) == model else path.parent / str(chosen)
-
-
 def compare_models(
-    baseline: OnnxModel,
-    candidate: OnnxModel,
+    baseline: Model,
+    candidate: Model,
     source: AnySource,
     settings: RunSettings,
     listener: RecordingConsole,
@@ -100,43 +96,87 @@ def compare_models(
 ) -> Document:
     """The report of two models on the same samples.
 
+    Two ONNX models run on ONNX Runtime, or on TensorRT where `backend` says so; where one is an engine, the other is
+    built by TensorRT too, for the same batches.
+
     Args:
         baseline: What the other is held against.
         candidate: The other.
         source: Samples that are open already.
-        settings: Preprocessing, batch size, metric, seed, `max_drop`.
+        settings: Preprocessing, batch size, back end, metric, seed, `max_drop`.
         listener: Progress and warnings.
         selection: int64, indices in `source`; None for all.
 
     Raises:
-        QuantError: The models do not take the same inputs or give the same outputs.
+        QuantError: The models do not take the same inputs or give the same outputs, or the back end cannot run them.
     """
-    name = precision_of(candidate.proto)
+    name = precision_of(candidate)
     key = name if name != BASELINE else "candidate"
-    if precision_of(baseline.proto) != BASELINE:
-        listener.warn(
-            f"{baseline.path} is {precision_of(baseline.proto)}, not fp32: 'fp32' in this report stands for it"
-        )
+    if precision_of(baseline) != BASELINE:
+        listener.warn(f"{baseline.path} is {precision_of(baseline)}, not fp32: 'fp32' in this report stands for it")
     _check_inputs(baseline, candidate)
     settings = replace(settings, precision="fp32", cache_only=False)
-    backend = onnxruntime_backend(settings, listener)
     data = evaluation_data(source, settings, baseline, selection)
+    with contextlib.closing(_backend(settings, (baseline, candidate), listener)) as backend:
+        builds = {BASELINE: _build(backend, baseline, BASELINE), key: _build(backend, candidate, key)}
+        result = _result(settings, data, backend, (baseline, candidate), builds, listener)
+        document = document_from_run(result)
+    document["builds"][1]["file"] = str(candidate.path)
+    document["command"] = document["working_folder"] = None  # called from Python, there is no line to repeat
+    document["compared"] = [
+        {"precision": label, "path": str(model.path), "sha256": model.sha256, "found": precision_of(model)}
+        for label, model in ((BASELINE, baseline), (key, candidate))
+    ]
+    return document
+
+
+def _backend(settings: RunSettings, models: tuple[Model, Model], listener: RecordingConsole) -> Backend:
+    engine = next((model for model in models if isinstance(model, EngineModel)), None)
+    if engine is not None:
+        if settings.backend == "onnxruntime":
+            raise QuantError(
+                f"{engine.path}: an engine runs on TensorRT alone, found backend onnxruntime; leave it out"
+            )
+        smallest, largest = engine.engine.smallest, engine.engine.largest
+        sizes = "" if smallest == largest else f"{smallest}:{largest}:{largest}"
+        settings = replace(settings, backend="tensorrt", batch_size=largest, dynamic=sizes)
+    return backend_by_name(settings, listener)
+
+
+def _build(backend: Backend, model: Model, label: str) -> Build:
+    """The user's own file under its label: nothing of it is written again."""
+    if isinstance(model, EngineModel):
+        return Build(label, model.engine, None, model.path.suffix, model.bytes, details=model.details)
+    precision = precision_of(model)
+    build = backend.load(model, precision)
+    # The report reads the layers of a Q/DQ model; what float and half models run in is no question.
+    return replace(build, precision=label, payload=build.payload if precision == "int8" and label != BASELINE else None)
+
+
+def _result(
+    settings: RunSettings,
+    data: RunData,
+    backend: Backend,
+    models: tuple[Model, Model],
+    builds: dict[str, Build],
+    listener: RecordingConsole,
+) -> RunResult:
+    baseline, candidate = models
+    key = next(name for name in builds if name != BASELINE)
     recorder = MetricRecorder(settings.metric, [info.name for info in baseline.outputs]) if settings.metric else None
-    builds = {
-        BASELINE: backend.build(baseline, "fp32"),
-        key: _renamed(backend.build(candidate, "fp32"), candidate, key),
-    }
     runnables: dict[str, Runnable] = {
         BASELINE: builds[BASELINE].runnable,
-        key: _Renamed(builds[key].runnable, baseline, candidate),
+        key: _adapted(builds[key].runnable, baseline, candidate),
     }
     stream = data.evaluation_stream(settings)
     with listener.task("Evaluating", stream.images) as advance:
         evaluations = evaluate(runnables, BASELINE, stream, advance, recorder.observe if recorder else None)
     right = evaluations[BASELINE].correct, evaluations[key].correct
     drops = {} if right[0] is None or right[1] is None else {key: paired_drop(right[0], right[1])}
-    latencies = measure_latency(runnables, next(iter(islice(data.evaluation_stream(settings), 1))).inputs)
-    result = RunResult(
+    metric = (
+        section_from_scores(recorder, BASELINE, seed=settings.seed, max_drop=settings.max_drop) if recorder else None
+    )
+    return RunResult(
         settings,
         baseline,
         data,
@@ -146,32 +186,31 @@ def compare_models(
         {},
         evaluations,
         drops,
-        latencies,
-        _verdict(settings, key, drops[key].points if drops else None),
+        measure_latency(runnables, next(iter(islice(data.evaluation_stream(settings), 1))).inputs),
+        _verdict(settings, key, drops, metric),
         tuple((item.file, item.reason) for item in stream.quarantined),
         tuple(listener.warnings),
-        section_from_scores(recorder, BASELINE, seed=settings.seed) if recorder else None,
+        metric,
     )
-    document = document_from_run(result)
-    document["builds"][1]["file"] = str(candidate.path)
-    document["command"] = document["working_folder"] = None  # called from Python, there is no line to repeat
-    document["compared"] = [
-        {"precision": label, "path": str(model.path), "sha256": model.sha256, "found": precision_of(model.proto)}
-        for label, model in ((BASELINE, baseline), (key, candidate))
-    ]
-    return document
 
 
-def precision_of(proto: onnx.ModelProto) -> str:
-    """int8 for a model with quantized tensors, fp16 for one with half-precision weights, else fp32."""
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in proto.graph.node):
+def precision_of(model: Model) -> str:
+    """int8 for a model with quantized tensors, fp16 for one with half-precision weights, else fp32.
+
+    Of an engine, what its description says; `quant.engine_model.UNKNOWN` without one.
+    """
+    if isinstance(model, EngineModel):
+        return model.precision
+    graph = model.proto.graph
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in graph.node):
         return "int8"
-    kinds = {tensor.data_type for tensor in proto.graph.initializer}
-    return "fp16" if onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds else "fp32"
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    return "fp16" if onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds else BASELINE
 
 
-def _check_inputs(baseline: OnnxModel, candidate: OnnxModel) -> None:
-    if [info.dtype for info in baseline.inputs] != [info.dtype for info in candidate.inputs]:
+def _check_inputs(baseline: Model, candidate: Model) -> None:
+    pairs = _paired(candidate.inputs, baseline.inputs)
+    if len(baseline.inputs) != len(candidate.inputs) or any(a.dtype != b.dtype for a, b in pairs):
         shown = [", ".join(f"{info.name} {info.dtype}" for info in model.inputs) for model in (baseline, candidate)]
         raise QuantError(
             f"{candidate.path}: expected the inputs of {baseline.path} ({shown[0]}), found {shown[1]}; "
@@ -184,36 +223,48 @@ def _check_inputs(baseline: OnnxModel, candidate: OnnxModel) -> None:
         )
 
 
-class _Renamed:
-    """A model that takes the baseline's inputs by their order."""
+def _paired(ours: tuple[TensorInfo, ...], theirs: tuple[TensorInfo, ...]) -> list[tuple[TensorInfo, TensorInfo]]:
+    """Which tensor of the other model each is: of the same name where all names are the same, else by their order."""
+    named = {info.name: info for info in theirs}
+    if set(named) == {info.name for info in ours}:
+        return [(info, named[info.name]) for info in ours]
+    return list(zip(ours, theirs, strict=False))
 
-    def __init__(self, runnable: Runnable, baseline: OnnxModel, candidate: OnnxModel) -> None:
+
+class _Adapted:
+    """A model that takes the baseline's inputs, and gives outputs in the baseline's order."""
+
+    def __init__(self, runnable: Runnable, baseline: Model, candidate: Model) -> None:
         self._runnable = runnable
-        pairs = zip(baseline.inputs, candidate.inputs, strict=True)
-        self._names = {theirs.name: ours.name for theirs, ours in pairs}
+        self._names = {theirs.name: ours.name for ours, theirs in _paired(candidate.inputs, baseline.inputs)}
+        places = {info.name: i for i, info in enumerate(candidate.outputs)}
+        self._order = [places[ours.name] for _, ours in _paired(baseline.outputs, candidate.outputs)]
+
+    def _renamed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {self._names[name]: array for name, array in inputs.items()}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return self._runnable.run({self._names[name]: array for name, array in inputs.items()})
+        outputs = self._runnable.run(self._renamed(inputs))
+        return [outputs[place] for place in self._order]
 
 
-def _renamed(build: Build, model: OnnxModel, precision: str) -> Build:
-    """The user's own file under its precision: nothing of it is written again."""
-    return replace(build, precision=precision, payload=None, bytes=model.proto.ByteSize())
+class _AdaptedEngine(_Adapted):
+    """The same of an engine, which times itself."""
+
+    def latency(self, inputs: Mapping[str, NDArray[Any]]) -> MeasuredLatency:
+        assert isinstance(self._runnable, TimesItself)
+        return self._runnable.latency(self._renamed(inputs))
 
 
-def _verdict(settings: RunSettings, key: str, points: float | None) -> Verdict:
-    if points is None:
-        return Verdict("unlabelled", key, f"{key.upper()} is compared; without labels its drop is not known", EXIT_DONE)
-    if points <= settings.max_drop:
-        return Verdict(
-            "pass",
-            key,
-            f"the drop of {key.upper()}, {points:.2f} points of top-1, is within the allowed {settings.max_drop:g}",
-            EXIT_DONE,
-        )
-    return Verdict(
-        "fail",
-        BASELINE,
-        f"{key.upper()} loses {points:.2f} points of top-1, more than the allowed {settings.max_drop:g}",
-        EXIT_DROP,
-    )
+def _adapted(runnable: Runnable, baseline: Model, candidate: Model) -> Runnable:
+    kind = _AdaptedEngine if isinstance(runnable, TimesItself) else _Adapted
+    return kind(runnable, baseline, candidate)
+
+
+def _verdict(settings: RunSettings, key: str, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None) -> Verdict:
+    loss = losses_from_figures(settings.max_drop, drops, metric).get(key)
+    if loss is None:
+        return Verdict("unlabelled", key, unknown_loss(key), EXIT_DONE)
+    if loss.too_much:
+        return Verdict("fail", BASELINE, loss.complaint(key), EXIT_DROP)
+    return Verdict("pass", key, loss.praise(key), EXIT_DONE)

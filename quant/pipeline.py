@@ -20,6 +20,7 @@ from quant.calibrate import CalibrationResult, obtain_calibration
 from quant.comparison import Drop, Latency, measure_latency, paired_drop
 from quant.console import Console, RecordingConsole
 from quant.data import RunData, open_data
+from quant.engine_model import EngineModel
 from quant.errors import BuildError, QuantError
 from quant.evaluate import Evaluation, evaluate
 from quant.graph import OnnxModel, load_model
@@ -38,7 +39,7 @@ class RunResult:
 
     Attributes:
         settings: What was asked for.
-        model: The FP32 model.
+        model: The FP32 model; an engine where an engine is the baseline of a comparison.
         data: The images.
         backend: What ran them.
         calibration: Scales; None when no INT8 was asked for.
@@ -55,7 +56,7 @@ class RunResult:
     """
 
     settings: RunSettings
-    model: OnnxModel
+    model: OnnxModel | EngineModel
     data: RunData
     backend: Backend
     calibration: CalibrationResult | None
@@ -152,6 +153,7 @@ def _result(
     _warn_of_implausible_scales(calibration, model, batch, listener)
     latencies = measure_latency(runnables, batch.inputs)
     outdated = _outdated_builds(settings, failed, listener)
+    metric = section_from_scores(recorder, "fp32", seed=settings.seed, max_drop=settings.max_drop) if recorder else None
     return RunResult(
         settings,
         model,
@@ -169,10 +171,11 @@ def _result(
             failed,
             latencies if backend.name == "tensorrt" else None,
             labelled=evaluations["fp32"].correct is not None,
+            metric=metric,
         ),
         tuple(quarantined.items()),
         tuple(listener.warnings),
-        section_from_scores(recorder, "fp32", seed=settings.seed) if recorder else None,
+        metric,
         outdated,
     )
 

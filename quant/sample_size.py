@@ -46,5 +46,23 @@ def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    unit = int(10 ** max(len(str(high)) - 2, 0))
-    return -(-high // unit) * unit
+    return _two_digits(high)
+
+
+def images_from_width(width: float, distance: float, images: int) -> int | None:
+    """The same for an average whose 95 % interval is known: its width shrinks with the root of the images.
+
+    Args:
+        width: Of the interval.
+        distance: From the estimate to the limit, in the same unit.
+        images: Number of images it was measured on.
+    """
+    if not distance:
+        return None
+    count = images * ((_Z95 + _Z80) * width / (2 * _Z95) / distance) ** 2
+    return _two_digits(max(math.ceil(count), images + 1)) if count <= _MOST else None
+
+
+def _two_digits(count: int) -> int:
+    unit = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // unit) * unit

@@ -55,7 +55,7 @@ class RunSettings:
         cache_only: Stop when the cache does not fit, algorithm included, instead of making it anew.
         trust_cache: Use a cache that has no provenance, after checking it against the model.
         out: Folder for everything that is written.
-        max_drop: Largest accepted drop of top-1, percentage points.
+        max_drop: Largest accepted drop: percentage points of top-1, or per cent of FP32's score of `metric`.
         max_bad: Largest accepted share of unreadable images, 0..1.
         memory_limit: MB of activations that calibration holds at a time.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from calib.provenance import read_calibration, write_calibration
 from calib.statistics import Statistics
 from datasets import BatchStream
 from quant.backend import Backend, Build
-from quant.backends import onnxruntime_backend
+from quant.backends import backend_by_name
 from quant.calibrate import obtain_calibration
 from quant.comparison import Drop, agreement, paired_drop
 from quant.console import Console, RecordingConsole
@@ -92,7 +93,8 @@ class SweepResult:
 def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: bool = False) -> Document:
     """Try entropy, minmax, mse and three percentiles, keep the best, and write the comparison into `settings.out`.
 
-    The images are run once for the statistics of all of them, and read once for the evaluation of all builds.
+    INT8 runs on ONNX Runtime, or on TensorRT where `backend` names it: an engine for each algorithm. The images
+    are run once for the statistics of all of them, and read once for the evaluation of all builds.
 
     Args:
         settings: As for `run`; `algo`, `precision` and cache settings do not count.
@@ -119,10 +121,13 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         trust_cache=False,
     )
     data = open_data(settings, model, listener)
+    if settings.calibrator == "tensorrt":
+        listener.warn(
+            "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
+        )
+        settings = replace(settings, calibrator="toolkit")
     recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
-    with exclusive(settings.out):
-        backend = onnxruntime_backend(settings, listener)
-        settings = replace(settings, backend="onnxruntime", calibrator="toolkit")
+    with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
@@ -229,5 +234,7 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
     write_calibration(kept, path)
     with Transaction(result.settings.out) as files:
         files.stage(f"model.int8{build.suffix}").write_bytes(build.payload or b"")
+        for end, contents in build.files.items():
+            files.stage(f"model.int8{build.suffix}{end}").write_bytes(contents)
         for name, text in (("sweep.json", json_from_sweep(document)), ("sweep.svg", svg_from_sweep(document))):
             files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import calib
 
 if TYPE_CHECKING:
+    from quant.settings import RunSettings
     from quant.sweep import SweepResult, SweepRow
 
 SCHEMA = 1
@@ -36,12 +37,18 @@ def document_from_sweep(result: SweepResult) -> Document:
         "schema": SCHEMA,
         "versions": {"calib": calib.__version__, result.backend.name: result.backend.version},
         "model": {"path": str(result.model.path), "sha256": result.model.sha256},
+        "backend": {
+            "name": result.backend.name,
+            "version": result.backend.version,
+            "device": result.backend.device,
+        },
         "data": {"path": str(settings.data), "eval": str(settings.eval) if settings.eval else None},
         "images": result.baseline.images,
         "fp32_top1": _rounded(result.baseline.top1, 4),
         "metric": {"name": result.metric[0], "fp32": result.metric[1]} if result.metric else None,
         "rows": [_row(row) for row in result.rows],
         "best": result.rows[0].name,
+        "kept": f"model.int8{'.engine' if result.backend.name == 'tensorrt' else '.onnx'}",
         "worst": result.rows[-1].name,
         "decided_by": "metric" if result.metric else "top1" if result.rows[0].drop else "sqnr",
         "per_tensor": None
@@ -52,7 +59,7 @@ def document_from_sweep(result: SweepResult) -> Document:
             "sqnr_db": _rounded(choice.sqnr_db, 3),
             "algorithms": dict(choice.algorithms),
         },
-        "again": _command(result.rows[0], settings.cache_path),
+        "again": _command(result.rows[0], settings),
         "warnings": list(result.warnings),
     }
 
@@ -76,12 +83,13 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, digits)
 
 
-def _command(best: SweepRow, cache: Path) -> str:
+def _command(best: SweepRow, settings: RunSettings) -> str:
     """How `calib run` uses what was kept."""
+    run = "calib run --backend tensorrt" if settings.backend == "tensorrt" else "calib run"
     if best.algorithm is None:
-        return f"calib run --algo entropy --cache {cache} --trust-cache"
+        return f"{run} --algo entropy --cache {settings.cache_path} --trust-cache"
     percentile = getattr(best.algorithm, "percentile", None)
-    return f"calib run --algo {best.algorithm.name}" + (f" --percentile {percentile:g}" if percentile else "")
+    return f"{run} --algo {best.algorithm.name}" + (f" --percentile {percentile:g}" if percentile else "")
 
 
 def json_from_sweep(document: Document) -> str:
@@ -110,7 +118,7 @@ def text_from_sweep(document: Document, out: Path) -> str:
             *lines,
             "",
             baseline,
-            f"best: {document['best']}, kept as {out / 'calibration.cache'} and {out / 'model.int8.onnx'}",
+            f"best: {document['best']}, kept as {out / 'calibration.cache'} and {out / document['kept']}",
             f"worst: {document['worst']}",
             f"plot: {out / 'sweep.svg'}",
             f"next: {document['again']}",

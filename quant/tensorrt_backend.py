@@ -22,7 +22,7 @@ from quant.graph import OnnxModel
 from quant.half import half_model
 from quant.placement import Placement
 from quant.qdq import kernel_names, qdq_model_from_amax
-from quant.tensorrt_builder import Note, engine_from_onnx, native_cache_from_onnx
+from quant.tensorrt_builder import BuiltEngine, Note, engine_from_onnx, native_cache_from_onnx
 from quant.tensorrt_engine import Engine
 from quant.tensorrt_layers import graph_report
 from quant.tensorrt_network import BatchRange, fixed_batch, prepared_proto
@@ -144,6 +144,23 @@ class TensorRTBackend:
         scales = cache if precision == "int8" else None
         return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales))
 
+    def load(self, model: OnnxModel, precision: str) -> EngineBuild:
+        """Build an engine of a model as it is: float, half, or with Q/DQ of whatever tool.
+
+        Raises:
+            BuildError: TensorRT cannot build it; quotes TensorRT.
+        """
+
+        def attempt() -> EngineBuild:
+            built = engine_from_onnx(
+                model.proto, precision, self.batch, self.options, name=str(model.path), note=self._note
+            )
+            build = self._loaded(model, precision, built.data, {}, {})
+            return replace(build, details=self._details(build, model.proto, built, explicit=precision == "int8"))
+
+        self._fit_batch(model)
+        return self._with_smaller_batches(precision, model, attempt)
+
     def _build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineBuild:
         identity = self._identity(model, precision, cache)
         stored = self._stored(precision, identity)
@@ -166,7 +183,14 @@ class TensorRTBackend:
                 f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"
             )
         build = self._loaded(model, precision, built.data, {}, {})
-        details = {
+        details = self._details(build, proto, built, explicit=explicit)
+        files = {".json": sidecar_text(identity, built.data, details).encode()}
+        return replace(build, files=files, details=details)
+
+    def _details(
+        self, build: EngineBuild, proto: onnx.ModelProto, built: BuiltEngine, *, explicit: bool
+    ) -> dict[str, Any]:
+        return {
             "explicit": explicit,
             "batch": str(self.batch),
             "device_memory_bytes": build.engine.device_memory,
@@ -175,8 +199,6 @@ class TensorRTBackend:
             "without_scale": list(built.without_scale),
             "graph": graph_report(build.engine.layer_text(), prepared_proto(proto, self.batch, "model")).document(),
         }
-        files = {".json": sidecar_text(identity, built.data, details).encode()}
-        return replace(build, files=files, details=details)
 
     def _loaded(
         self,

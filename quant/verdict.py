@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from quant.comparison import Drop, Latency
 from quant.settings import RunSettings
@@ -30,6 +31,51 @@ class Verdict:
     exit_code: int
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What a build loses against FP32, as `max_drop` counts it.
+
+    Attributes:
+        too_much: Is it more than what is allowed?
+        text: How much, with its unit.
+        allowed: What is allowed, with its unit where that is not points of top-1.
+    """
+
+    too_much: bool
+    text: str
+    allowed: str
+
+    def complaint(self, build: str) -> str:
+        """That it is too much."""
+        return f"{build.upper()} loses {self.text}, more than the allowed {self.allowed}"
+
+    def praise(self, build: str) -> str:
+        """That it is not."""
+        return f"the drop of {build.upper()}, {self.text}, is within the allowed {self.allowed}"
+
+
+def losses_from_figures(
+    max_drop: float, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None = None
+) -> dict[str, Loss]:
+    """What each build loses: of the user's metric where there is one, else of top-1.
+
+    Args:
+        max_drop: Percentage points of top-1, or per cent of FP32's score of the metric.
+        drops: Of top-1, by build.
+        metric: As `quant.metric.section_from_scores` gives it.
+    """
+    if metric is None:
+        return {
+            name: Loss(drop.points > max_drop, f"{drop.points:.2f} points of top-1", f"{max_drop}")
+            for name, drop in drops.items()
+        }
+    allowed = f"{metric['allowed_drop']:.4g} ({max_drop:g} % of FP32's {metric['builds'][0]['score']:.4g})"
+    return {
+        row["precision"]: Loss(row["drop"] > metric["allowed_drop"], f"{row['drop']:.4g} of {metric['name']}", allowed)
+        for row in metric["builds"][1:]
+    }
+
+
 def decide(
     settings: RunSettings,
     drops: Mapping[str, Drop],
@@ -37,28 +83,31 @@ def decide(
     latencies: Mapping[str, Latency] | None = None,
     *,
     labelled: bool,
+    metric: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """Choose the build: what was asked for, else FP16, else plain FP32.
 
     Args:
         settings: Precision and `max_drop`.
-        drops: Measured drops by precision.
+        drops: Measured drops of top-1 by precision.
         failed: Why a precision could not be built.
         latencies: By precision, where FP16 competes with INT8 in speed; None on a CPU, where FP16 never does.
-        labelled: Could a drop be measured at all?
+        labelled: Could a drop of top-1 be measured at all?
+        metric: The user's metric, whose drop decides in place of top-1's; None without one.
     """
-    asked = settings.precision
+    asked, losses = settings.precision, losses_from_figures(settings.max_drop, drops, metric)
+    known = labelled or metric is not None
     if asked == "fp32":
-        return Verdict("pass" if labelled else "unlabelled", "fp32", "FP32 was asked for", EXIT_DONE)
+        return Verdict("pass" if known else "unlabelled", "fp32", "FP32 was asked for", EXIT_DONE)
     complaints: list[str] = []
     for precision in dict.fromkeys((asked, "fp16")):
-        complaint = _complaint(precision, settings.max_drop, drops, failed)
+        complaint = _complaint(precision, losses, failed)
         if complaint is None:
-            verdict = ("pass" if precision == asked else "fail") if labelled else "unlabelled"
+            verdict = ("pass" if precision == asked else "fail") if known else "unlabelled"
             if asked in failed:
                 verdict = "fail"
-            outcome = _praise(precision, settings.max_drop, drops)
-            idle = _not_worth_it(settings.max_drop, drops, failed, latencies) if precision == "int8" else None
+            outcome = _praise(precision, losses)
+            idle = _not_worth_it(losses, failed, latencies) if precision == "int8" else None
             if idle is not None:
                 return Verdict(verdict, "fp16", f"{outcome}; {idle}", EXIT_DONE)
             return Verdict(verdict, precision, "; ".join([*complaints, outcome]), EXIT_DONE)
@@ -66,21 +115,19 @@ def decide(
     return Verdict("fail", "fp32", "; ".join([*complaints, "the plain FP32 model remains"]), EXIT_DROP)
 
 
-def _complaint(precision: str, max_drop: float, drops: Mapping[str, Drop], failed: Mapping[str, str]) -> str | None:
+def _complaint(precision: str, losses: Mapping[str, Loss], failed: Mapping[str, str]) -> str | None:
     """What speaks against a precision; None when nothing does."""
     if precision in failed:
         return f"{precision.upper()} cannot be built ({failed[precision]})"
-    drop = drops.get(precision)
-    if drop is not None and drop.points > max_drop:
-        return f"{precision.upper()} loses {drop.points:.2f} points of top-1, more than the allowed {max_drop:g}"
-    return None
+    loss = losses.get(precision)
+    return loss.complaint(precision) if loss is not None and loss.too_much else None
 
 
 def _not_worth_it(
-    max_drop: float, drops: Mapping[str, Drop], failed: Mapping[str, str], latencies: Mapping[str, Latency] | None
+    losses: Mapping[str, Loss], failed: Mapping[str, str], latencies: Mapping[str, Latency] | None
 ) -> str | None:
     """Why FP16 is the better choice though INT8 keeps within the limit; None when it is not."""
-    if latencies is None or not {"int8", "fp16"} <= set(latencies) or _complaint("fp16", max_drop, drops, failed):
+    if latencies is None or not {"int8", "fp16"} <= set(latencies) or _complaint("fp16", losses, failed):
         return None
     int8, fp16 = latencies["int8"], latencies["fp16"]
     # By image, since a full GPU may have halved the batch of one of them.
@@ -92,11 +139,14 @@ def _not_worth_it(
     )
 
 
-def _praise(precision: str, max_drop: float, drops: Mapping[str, Drop]) -> str:
-    drop = drops.get(precision)
-    if drop is None:
-        return f"{precision.upper()} is built; without labels its drop is not known"
-    return f"the drop of {precision.upper()}, {drop.points:.2f} points of top-1, is within the allowed {max_drop:g}"
+def _praise(precision: str, losses: Mapping[str, Loss]) -> str:
+    loss = losses.get(precision)
+    return loss.praise(precision) if loss is not None else unknown_loss(precision)
+
+
+def unknown_loss(build: str) -> str:
+    """What is said of a build whose drop cannot be measured."""
+    return f"{build.upper()} runs; without labels or a metric its drop is not known"
 
 
 def is_near_chance(top1: float, classes: int, images: int) -> bool:

@@ -4,22 +4,26 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    "--hide-scrollbars",     "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe",
+    "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe",
 )  # fmt: skip
+
+
+PATIENCE = 60  # seconds for the browser's start, and for each answer
 
 
 def chromium_path():
     """The browser's path, or None."""
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
+    names = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 class Page:
@@ -59,53 +63,90 @@ class Page:
             raise AssertionError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def shot(self, path):
-        """A picture of the whole page as PNG."""
+    def picture(self):
+        """The whole page as PNG."""
         width, height = self.evaluate("[innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        Path(path).write_bytes(base64.b64decode(answer["data"]))
+        return base64.b64decode(answer["data"])
+
+
+class Browser:
+    """A Chromium process and its debugging pipe; `send` waits for the answer to a command."""
+
+    def __init__(self, profile):
+        to_read, to_write = os.pipe()
+        from_read, from_write = os.pipe()
+        # Chromium reads commands from descriptor 3 and answers on 4; the shell puts them there.
+        shell = f'exec 3<&{to_read} 4>&{from_write} && exec "$@"'
+        command = ["bash", "-c", shell, "bash", chromium_path(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(
+            command, pass_fds=(to_read, from_write), env={**os.environ, "TMPDIR": str(profile)}, **streams
+        )
+        os.close(to_read)
+        os.close(from_write)
+        self._commands, self._answers = to_write, from_read
+        self._count, self._waiting = 0, b""
+
+    def send(self, method, parameters, session=None):
+        """The result of a command; an AssertionError where it fails, or none comes in time."""
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": parameters}
+        line = json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0"
+        end = time.monotonic() + PATIENCE
+        while line:
+            line = line[os.write(self._commands, line) :]
+        while True:
+            answer = json.loads(self._line(method, end))
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def _line(self, method, end):
+        while b"\0" not in self._waiting:
+            ready, _, _ = select.select([self._answers], [], [], max(end - time.monotonic(), 0))
+            assert ready, f"{method}: no answer in {PATIENCE} s"
+            part = os.read(self._answers, 1 << 16)
+            assert part, f"{method}: the browser ended"
+            self._waiting += part
+        line, _, self._waiting = self._waiting.partition(b"\0")
+        return line
+
+    def close(self):
+        """End the process, whatever state it is in."""
+        with contextlib.suppress(AssertionError, OSError):
+            self.send("Browser.close", {})
+        os.close(self._commands)
+        os.close(self._answers)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 @contextlib.contextmanager
 def chromium_page(profile):
-    """A page of a fresh browser whose profile lies in a folder; nothing of it can reach a network."""
-    to_read, to_write = os.pipe()
-    from_read, from_write = os.pipe()
+    """A page of a fresh browser whose profile lies in an empty folder; nothing of it can reach a network.
 
-    # Chromium reads commands from descriptor 3 and answers on 4; the shell puts them there.
-    for descriptor in (to_read, from_write):
-        os.set_inheritable(descriptor, True)
-    shell = f'exec 3<&{to_read} 4>&{from_write} && exec "$@"'
-    command = ["bash", "-c", shell, "bash", chromium_path(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, pass_fds=(to_read, from_write), **streams)
-    os.close(to_read)
-    os.close(from_write)
-    commands, answers = os.fdopen(to_write, "wb", buffering=0), os.fdopen(from_read, "rb", buffering=0)
-    count, waiting = 0, b""
-
-    def send(method, parameters, session=None):
-        nonlocal count, waiting
-        count += 1
-        message = {"id": count, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
-        commands.write(json.dumps(message).encode() + b"\0")
-        while True:
-            while b"\0" not in waiting:
-                part = answers.read(1 << 16)
-                if not part:
-                    raise AssertionError("the browser ended")
-                waiting += part
-            line, _, waiting = waiting.partition(b"\0")
-            answer = json.loads(line)
-            if answer.get("id") == count:
-                assert "error" not in answer, answer
-                return answer["result"]
-
+    A machine under load may fail to start it: it is tried twice.
+    """
+    browser, page = _started(Path(profile) / "first")
+    if page is None:
+        browser, page = _started(Path(profile) / "second")
+    assert page is not None, "Chromium does not start"
     try:
-        yield Page(send)
+        yield page
     finally:
-        commands.close()
-        answers.close()
-        process.terminate()
-        process.wait(timeout=20)
+        browser.close()
+
+
+def _started(profile):
+    profile.mkdir()
+    browser = Browser(profile)
+    try:
+        return browser, Page(browser.send)
+    except (AssertionError, OSError):
+        browser.close()
+        return browser, None

@@ -1,4 +1,4 @@
-"""`calib compare`: two models on the same data."""
+"""`calib compare`: two models, engines or runs on the same data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from calib.cli.options import run_options
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
-    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "metric", "max_drop", "max_bad",
-    "as_json", "quiet",
+    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop",
+    "max_bad", "as_json", "quiet",
 )  # fmt: skip
 
 
@@ -27,19 +27,17 @@ _SHARED = (
 def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - several types
     """Compare model B with model A on the same images: the report of calib run, without calibrating.
 
-    A and B are ONNX models, or report.json files of runs, which stand for the models that those built. All images of
-    --eval, else of --data, are used. Exit code 3 when B loses more than --max-drop.
+    A and B are ONNX models, TensorRT engines, or reports of runs (report.json, or its folder), which stand for what
+    those built. All images of --eval, else of --data, are used; without either, those that the reports' runs evaluated.
+    With an engine both run on TensorRT. Exit code 3 when B loses more than --max-drop.
     """
     from calib.cli.console import TerminalConsole
     from quant.model_comparison import compare_files
     from quant.report.render import json_from_document, summary_from_document
-    from quant.settings import settings_from_options
 
-    # Neither A nor B is the model of calib.toml; data and preprocessing are.
-    settings = settings_from_options({**options, "model": a})
-    document = compare_files(a, b, settings, TerminalConsole(quiet=quiet))
+    document = compare_files(a, b, options, TerminalConsole(quiet=quiet))
     click.echo(
-        json_from_document(document) if as_json else summary_from_document(document, settings.out), nl=not as_json
+        json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json
     )
     exit_code: int = document["exit_code"]
     return exit_code

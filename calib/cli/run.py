@@ -63,7 +63,9 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 )
 @click.option("--trust-cache", is_flag=True, default=None, help="Use a bare cache from elsewhere, after a check.")
 @click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
-@click.option("--max-drop", type=float, help="Largest accepted drop of top-1, percentage points; default 1.0.")
+@click.option(
+    "--max-drop", type=float, help="Largest accepted drop: points of top-1, or per cent of --metric; default 1.0."
+)
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
 @click.option("--memory-limit", type=int, help="MB of activations held while calibrating; default 1024.")
 @click.option("--strict-int8", is_flag=True, default=None, help="TensorRT: no FP16 kernels in the INT8 engine.")

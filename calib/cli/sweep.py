@@ -20,7 +20,8 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
 
     The smallest drop decides (of --metric where given), ties go to the larger SQNR. Writes calibration.cache,
-    model.int8.onnx, sweep.json and sweep.svg into --out. Settings also come from calib.toml; options win.
+    model.int8.onnx, sweep.json and sweep.svg into --out. Runs on ONNX Runtime; with --backend tensorrt an engine is
+    built for each. Settings also come from calib.toml; options win.
     """
     from calib.cli.console import TerminalConsole
     from quant.settings import settings_from_options

@@ -1,15 +1,19 @@
-"""The report's charts, each from the document alone. A chart without data is left out."""
+"""The report's charts, each from the document alone. A chart without data is left out.
+
+What shows a value has an id that says which (`value.drop.1`: the second row's drop), so that a test can read it back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from quant.report.sections import Document, examined_name
-from quant.report.svg import BAD, BUILD, FP32, GOOD, GRID, INK, chart_text, svg_from_drawing
+from quant.report.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, svg_from_drawing
 from quant.report.tensor_charts import histogram_charts, overview_chart
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 _BARS = 20  # classes, types of layers
@@ -29,29 +33,51 @@ def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]
 
 
 def _drops(document: Document) -> list[tuple[str, str]]:
-    rows = [row for row in document["builds"] if row.get("drop_ci95") is not None]
+    """Of what decides: the user's metric where there is one, else top-1."""
+    metric = document.get("metric")
+    if metric:
+        rows = [(row["precision"], row["drop"], *row["drop_ci95"]) for row in metric["builds"][1:]]
+        limit, form, unit = metric["allowed_drop"], "{:+.3g}", chart_text(metric["name"])
+        allowed = f"{limit:.3g}"
+    else:
+        found = [row for row in document["builds"] if row.get("drop_ci95") is not None]
+        rows = [(row["precision"], row["drop_top1"], *row["drop_ci95"]) for row in found]
+        limit, form, unit = document["max_drop"], "{:+.2f}", "points of top-1"
+        allowed = f"{limit}"
     if not rows:
         return []
-    limit = document["max_drop"]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for y, row in enumerate(reversed(rows)):
-            low, high = row["drop_ci95"]
-            colour = GOOD if row["drop_top1"] <= limit else BAD
-            axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
-            axes.plot([row["drop_top1"]], [y], "o", color=colour, markersize=7)
-            label, at = f"{row['drop_top1']:+.2f}", (row["drop_top1"], y)
-            axes.annotate(label, at, (0, 8), textcoords="offset points", ha="center")
+        for y, (_, drop, low, high) in enumerate(rows):
+            colour = GOOD if drop <= limit else BAD
+            (line,) = axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+            (dot,) = axes.plot([drop], [y], "o", color=colour, markersize=7)
+            line.set_gid(f"value.interval.{y}")
+            dot.set_gid(f"value.drop.{y}")
+            axes.annotate(
+                form.format(drop),
+                (drop, y),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # the line of zero ends before it
+            )
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.axvline(limit, color=BAD, linewidth=1.2, linestyle="--")
-        axes.text(limit, -0.75, f" allowed {limit:g}", ha="left", va="bottom", color=BAD)
-        axes.set_yticks(range(len(rows)), [row["precision"].upper() for row in reversed(rows)])
-        axes.set_ylim(-0.8, len(rows) - 0.3)
+        axes.axvline(limit, color=BAD, linewidth=1.2, linestyle="--").set_gid("value.allowed")
+        axes.text(limit, len(rows) - 0.25, f" allowed {allowed}", ha="left", va="bottom", color=BAD)
+        axes.set_yticks(range(len(rows)), [row[0].upper() for row in rows])
+        axes.set_ylim(len(rows) - 0.2, -0.7)
         axes.margins(x=0.18)
-        axes.set_xlabel("points of top-1 lost against FP32, with 95 % interval")
+        axes.set_xlabel(f"{unit} lost against FP32, with 95 % interval")
 
     return [("Drop", svg_from_drawing("drop", 0.9 + 0.55 * len(rows), draw, "Drop of each build with its interval"))]
+
+
+def _name(artists: Iterable[Artist], what: str) -> None:
+    """Give each its id."""
+    for i, artist in enumerate(artists):
+        artist.set_gid(f"value.{what}.{i}")
 
 
 def _costs(document: Document) -> list[tuple[str, str]]:
@@ -62,10 +88,11 @@ def _costs(document: Document) -> list[tuple[str, str]]:
         labels = [row["precision"].upper() for row in rows]
         colours = [FP32 if row["precision"] == "fp32" else BUILD for row in rows]
         for axes, title, values, form in (
-            (left, "latency of a batch, ms", [row["latency_ms"] or 0 for row in rows], "{:.2f}"),
+            (left, "latency of a batch, ms", [row["latency_ms"] or 0 for row in rows], "{:,.2f}"),
             (right, "size, kB", [row["bytes"] / 1000 for row in rows], "{:,.1f}"),
         ):
             bars = axes.barh(range(len(rows)), values, color=colours, height=0.6)
+            _name(bars, "latency" if axes is left else "bytes")
             axes.bar_label(bars, [form.format(value) for value in values], padding=3)
             axes.set_title(title)
             axes.set_xticks([])
@@ -88,8 +115,10 @@ def _classes(document: Document) -> list[tuple[str, str]]:
         axes = figure.subplots()
         for y, row in enumerate(rows):
             low, high = row["drop_ci95"]
-            axes.barh(y, row["drop"], color=BAD if row["drop"] > 0 else GOOD, height=0.62)
-            axes.plot([low, high], [y, y], color=INK, linewidth=1)
+            (bar,) = axes.barh(y, row["drop"], color=BAD if row["drop"] > 0 else GOOD, height=0.62)
+            (line,) = axes.plot([low, high], [y, y], color=INK, linewidth=1)
+            bar.set_gid(f"value.drop.{y}")
+            line.set_gid(f"value.interval.{y}")
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(rows)), [chart_text(row["name"]) for row in rows])
         axes.invert_yaxis()
@@ -118,9 +147,10 @@ def _confusion(document: Document) -> list[tuple[str, str]]:
                     continue
                 colour = GOOD if (value > 0) == (i == j) else BAD
                 strength = 0.15 + 0.5 * abs(value) / most
-                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0))
+                cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0)
+                axes.add_patch(cell).set_gid(f"value.cell.{i}.{j}")
                 if size <= 12:
-                    axes.text(j, i, f"{value:+d}", ha="center", va="center", fontsize=9)
+                    axes.text(j, i, f"{value:+d}", ha="center", va="center", fontsize=9 if most < 100 else 8)
         labels = [chart_text(name, 14) for name in names[:size]]
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal", xlabel="answer")
         axes.set_ylabel("label" if found["against"] == "labels" else "FP32's answer")
@@ -133,7 +163,7 @@ def _confusion(document: Document) -> list[tuple[str, str]]:
         axes.tick_params(which="both", length=0)
 
     caption = f"{examined_name(document)}'s confusion matrix minus FP32's: red is worse, green is better"
-    return [(caption, svg_from_drawing("confusion", 4.4, draw, caption))]
+    return [(caption, svg_from_drawing("confusion", 4.9, draw, caption))]
 
 
 def _reliability(document: Document) -> list[tuple[str, str]]:
@@ -148,9 +178,11 @@ def _reliability(document: Document) -> list[tuple[str, str]]:
             colour = FP32 if curve["precision"] == "fp32" else BUILD
             sure = [row["confidence"] for row in curve["bins"]]
             right = [row["accuracy"] for row in curve["bins"]]
-            above.plot(sure, right, "o-", color=colour, markersize=4, label=curve["precision"].upper())
+            (line,) = above.plot(sure, right, "o-", color=colour, markersize=4, label=curve["precision"].upper())
+            line.set_gid(f"value.curve.{place}")
             left = [row["low"] + 1 + 4 * place for row in curve["bins"]]
-            below.bar(left, [row["images"] for row in curve["bins"]], width=4, align="edge", color=colour)
+            bars = below.bar(left, [row["images"] for row in curve["bins"]], width=4, align="edge", color=colour)
+            _name(bars, f"images.{place}")
         above.set(ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
         above.legend(loc="upper left")
         above.grid()
@@ -177,7 +209,8 @@ def _layers(document: Document) -> list[tuple[str, str]]:
         for precision in precisions:
             values = [counts[kind].get(precision, 0) for kind in kinds]
             colour = colours.get(precision, GRID)
-            axes.barh(range(len(kinds)), values, left=left, color=colour, height=0.65, label=precision.upper())
+            bars = axes.barh(range(len(kinds)), values, left=left, color=colour, height=0.65, label=precision.upper())
+            _name(bars, precision)
             left = [a + b for a, b in zip(left, values, strict=True)]
         for y, total in enumerate(left):
             axes.annotate(f"{total}", (total, y), (4, 0), textcoords="offset points", va="center")

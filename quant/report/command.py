@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from quant.errors import QuantError
 from quant.settings import RunSettings
 
 _COMPARED = (  # what `calib compare` can be told
-    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "metric", "max_drop", "max_bad", "out",
+    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
+    "out",
 )  # fmt: skip
 
 
@@ -24,9 +27,44 @@ def command_from_settings(settings: RunSettings) -> str:
     return shlex.join(["calib", "run", *_words(settings, names)])
 
 
-def compare_command(settings: RunSettings, first: Path, second: Path) -> str:
-    """The `calib compare` line of two files, with every setting that it knows."""
-    return shlex.join(["calib", "compare", _text(first), _text(second), *_words(settings, _COMPARED)])
+def settings_from_command(command: str, folder: Path) -> RunSettings:
+    """The settings of a line that `command_from_settings` wrote.
+
+    Args:
+        command: The line.
+        folder: Where it was given: its relative paths begin there.
+
+    Raises:
+        QuantError: It is no such line.
+    """
+    words = shlex.split(command)
+    rest = words[2:]
+    kinds = {field.name: str(field.type) for field in fields(RunSettings)}
+    values: dict[str, Any] = {}
+    try:
+        while rest:
+            name = rest.pop(0).removeprefix("--").replace("-", "_")
+            values[name] = True if kinds[name] == "bool" else _value(name, kinds[name], rest.pop(0), folder)
+    except (KeyError, IndexError, ValueError) as error:
+        raise QuantError(f"expected a line of calib run, found '{command}'") from error
+    return RunSettings(**values)
+
+
+def _value(name: str, kind: str, text: str, folder: Path) -> Any:  # noqa: ANN401 - settings hold several types
+    if kind.startswith("Path"):
+        return folder / text
+    if kind.startswith("int"):
+        return int(text)
+    if kind == "float":
+        return float(text)
+    is_file = name == "metric" or (name == "preprocess" and text.endswith(".toml"))
+    return str(folder / text) if is_file else text
+
+
+def compare_command(settings: RunSettings, first: Path, second: Path, taken: Collection[str] = ()) -> str:
+    """The `calib compare` line of two files, with every setting that it knows but those taken from their reports."""
+    names = [name for name in _COMPARED if name not in taken]
+    return shlex.join(["calib", "compare", _text(first), _text(second), *_words(settings, names)])
 
 
 def _words(settings: RunSettings, names: Iterable[str]) -> list[str]:

@@ -37,7 +37,7 @@ def details_from_run(result: RunResult) -> dict[str, Any]:
         "tensors": [],
         "layers": None,
     }
-    if calibration is not None:
+    if calibration is not None and isinstance(result.model, OnnxModel):
         histograms = calibration.statistics.histograms if calibration.statistics is not None else {}
         document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model))
     if examined is not None:

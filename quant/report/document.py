@@ -36,7 +36,8 @@ def document_from_run(result: RunResult) -> Document:
         "chosen": verdict.chosen,
         "reason": verdict.reason,
         "exit_code": verdict.exit_code,
-        "max_drop": settings.max_drop,
+        "max_drop": float(settings.max_drop),
+        "decided_by": "metric" if result.metric else "top1" if result.drops else None,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "calib": calib.__version__,

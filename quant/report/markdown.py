@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from quant.report.facts import Fact
-from quant.report.headline import headline
+from quant.report.headline import headline, reason_says_more
 from quant.report.sections import Document, Section, sections_from_document
 from quant.report.tables import Cell, Table
 
@@ -16,8 +16,7 @@ def markdown_from_document(document: Document) -> str:
         f"# INT8 calibration: {document['verdict']}, use {document['chosen'].upper()}",
         "",
         escaped(headline(document)),
-        "",
-        escaped(document["reason"]) + ".",
+        *(["", escaped(document["reason"]) + "."] if reason_says_more(document) else []),
     ]
     for section in sections_from_document(document):
         lines += ["", f"## {escaped(section.title)}", *_body(section)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quant.report import tables
 from quant.report.charts import charts_from_document
-from quant.report.headline import headline
+from quant.report.headline import headline, reason_says_more
 from quant.report.sections import Document, sections_from_document
 
 _COLUMNS = tuple(column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio"))
@@ -61,6 +61,7 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
     return environment.from_string(template).render(
         document=document,
         headline=headline(document),
+        why=reason_says_more(document),
         style=markupsafe.Markup(style),
         sections=sections_from_document(document),
         charts={

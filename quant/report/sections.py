@@ -109,7 +109,8 @@ def _metric(document: Document) -> list[Section]:
     )
     notes = [
         f"Average of {found['spec']} over {found['images']:,} images, higher is better; the interval is a paired "
-        f"bootstrap of {found['resamples']:,} resamples, seed {found['seed']}."
+        f"bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
+        f"The verdict goes by it: {document['max_drop']:g} % of FP32's score, {found['allowed_drop']:.4g}, is allowed.",
     ]
     table = tables.table_from_rows(found["builds"], "metric.builds", columns)
     return [Section(found["name"], "metric", notes, [("", table)])]

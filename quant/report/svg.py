@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 5.0  # inches: 360 units of the SVG, about a phone's width, so that letters keep their size there
-INK, GRID, FP32, BUILD, BAD, GOOD = (f"#01020{i}" for i in range(1, 7))
+INK, GRID, FP32, BUILD, BAD, GOOD, PAPER = (f"#01020{i}" for i in range(1, 8))
 _VARIABLES = {
     INK: "currentColor",
     GRID: "var(--grid)",
@@ -23,6 +23,7 @@ _VARIABLES = {
     BUILD: "var(--build)",
     BAD: "var(--bad)",
     GOOD: "var(--good)",
+    PAPER: "var(--paper)",
 }
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",

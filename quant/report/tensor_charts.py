@@ -26,8 +26,10 @@ def overview_chart(document: Document) -> list[tuple[str, str]]:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         ratios, noises = [row["amax_ratio"] for row in rows], [row["sqnr_db"] for row in rows]
-        axes.plot(ratios, noises, "o", color=BUILD, markersize=5, alpha=0.7, markeredgewidth=0)
-        axes.plot(ratios[:1], noises[:1], "o", color=BAD, markersize=7)
+        (dots,) = axes.plot(ratios, noises, "o", color=BUILD, markersize=5, alpha=0.7, markeredgewidth=0)
+        (first,) = axes.plot(ratios[:1], noises[:1], "o", color=BAD, markersize=7)
+        dots.set_gid("value.tensors")
+        first.set_gid("value.first")
         if min(ratios) < 0.1:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
@@ -65,15 +67,16 @@ def _histogram(row: Document) -> Callable[[Figure], None]:
         axes: Axes = figure.subplots()
         counts, width = row["histogram"]["counts"], row["histogram"]["bin_width"]
         edges = [i * width for i in range(len(counts) + 1)]
-        axes.stairs(counts, edges, fill=True, color=BUILD, alpha=0.75, baseline=0.5)
+        axes.stairs(counts, edges, fill=True, color=BUILD, alpha=0.75, baseline=0.5).set_gid("value.counts")
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, place: _short(value))
         axes.minorticks_off()
         axes.set_ylim(0.5, 10 ** (math.log10(max(counts)) * 1.12 + 0.3))
         axes.set_xlim(0, max(edges[-1], row["amax"] * 1.02))
-        if row["amax"] < row["abs_max"]:
-            axes.axvspan(row["amax"], axes.get_xlim()[1], color=BAD, alpha=0.14, linewidth=0)
-        axes.axvline(row["amax"], color=BAD, linewidth=1.6)
+        if row["amax_ratio"] < 1:  # rounded: what a scale's last bit takes away is nothing to show
+            cut = axes.axvspan(row["amax"], axes.get_xlim()[1], color=BAD, alpha=0.14, linewidth=0)
+            cut.set_gid("value.clipped")
+        axes.axvline(row["amax"], color=BAD, linewidth=1.6).set_gid("value.amax")
         right = row["amax"] > 0.6 * axes.get_xlim()[1]
         axes.annotate(
             "amax ",

@@ -1,6 +1,9 @@
-"""`calib compare`: two models on the same data, and the report of it."""
+"""`calib compare`: two models, engines or runs on the same data, and the report of it."""
 
+import importlib.util
 import json
+import re
+import shutil
 
 import numpy as np
 import onnx
@@ -17,7 +20,8 @@ def compared(calib, finished):
     def run(*arguments, code=0):
         result = calib("compare", *arguments, cwd=finished)
         assert result.code == code, result.err
-        return result, json.loads((finished / "calib-compare" / "report.json").read_text())
+        out = arguments[arguments.index("--out") + 1] if "--out" in arguments else "calib-compare"
+        return result, json.loads((finished / out / "report.json").read_text())
 
     return run
 
@@ -76,10 +80,148 @@ def test_a_worse_model_is_told_apart_whatever_its_tensors_are_called(compared, w
     assert document["verdict"] == "pass"
 
 
-def test_a_metric_is_compared_too(compared, finished):
-    (finished / "m.py").write_text("def largest(outputs, labels):\n    return outputs['logits'].max(1)\n")
-    _, document = compared("model.onnx", INT8, "--metric", "m.py:largest")
+METRICS = """
+def negative_error(outputs, labels):
+    return -abs(outputs['logits'][:, 2] - (labels == 2))
+
+def red(outputs, labels):
+    return outputs['logits'][:, 2]
+"""
+
+
+def test_a_metric_decides_in_place_of_top_1(compared, finished):
+    """Half the brightness: top-1 stays 100 %, the red channel's average halves."""
+    (finished / "m.py").write_text(METRICS)
+    model = onnx.load(finished / "model.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "identity":
+            tensor.CopyFrom(numpy_helper.from_array(np.eye(3, dtype=np.float32) / 2, "identity"))
+    onnx.save(model, finished / "dim.onnx")
+    assert compared("model.onnx", "dim.onnx")[1]["verdict"] == "pass"
+    result, document = compared("model.onnx", "dim.onnx", "--metric", "m.py:red", "--max-drop", 49, code=3)
+    assert (document["verdict"], document["chosen"], document["decided_by"]) == ("fail", "fp32", "metric")
+    full, half = document["metric"]["builds"]
+    assert half["drop"] == pytest.approx(full["score"] / 2, rel=1e-5)
+    assert document["metric"]["allowed_drop"] == pytest.approx(0.49 * full["score"])
+    assert document["builds"][1]["drop_top1"] == 0
+    assert re.search(r"fail: CANDIDATE loses \S+ of red \(95 % CI .*above the allowed .* \(49 % of FP32's", result.out)
+    assert compared("model.onnx", "dim.onnx", "--metric", "m.py:red", "--max-drop", 51)[1]["verdict"] == "pass"
+
+
+def test_with_a_metric_there_is_a_verdict_without_labels(compared, finished):
+    (finished / "m.py").write_text(METRICS)
+    for i, path in enumerate(sorted((finished / "imgs").rglob("*.png"))):
+        path.rename(finished / "imgs" / f"{i}.png")
+    for folder in ("blue", "green", "red"):
+        (finished / "imgs" / folder).rmdir()
+    assert compared("model.onnx", INT8)[1]["verdict"] == "unlabelled"
+    document = compared("model.onnx", INT8, "--metric", "m.py:red", "--max-drop", 5)[1]
+    assert document["verdict"] == "pass"
     assert [build["precision"] for build in document["metric"]["builds"]] == ["fp32", "int8"]
+
+
+def test_what_report_json_holds(compared, finished):
+    """The keys of a run's report, without what only a calibration has, and what was compared."""
+    _, document = compared("model.onnx", "calib-out")
+    run = json.loads((finished / "calib-out" / "report.json").read_text())
+    assert set(document) == {*run, "compared"}
+    assert set(document["builds"][1]) == set(run["builds"][-1])
+    assert document["compared"] == [
+        {"precision": "fp32", "path": "model.onnx", "sha256": run["model"]["sha256"], "found": "fp32", "report": None},
+        {
+            "precision": "int8",
+            "path": INT8,
+            "sha256": document["compared"][1]["sha256"],
+            "found": "int8",
+            "report": "calib-out/report.json",
+        },
+    ]
+    assert document["model"] == {"path": "model.onnx", "sha256": run["model"]["sha256"]}
+    assert document["layers"] == run["layers"]
+    assert (document["calibration"], document["data"]["calibration"], document["tensors"]) == (None, None, [])
+    for name in ("per_class", "flips", "confusion", "reliability", "preprocessing", "classes"):
+        assert document[name] == run[name], name
+
+
+@pytest.fixture
+def bare(finished):
+    """The finished project without its calib.toml: only reports tell of the data."""
+    (finished / "calib.toml").unlink()
+    return finished
+
+
+def test_reports_bring_their_images_and_preprocessing(compared, calib, bare):
+    """A run evaluates what its calibration left over, 12 of 36 images; so does the comparison of its report."""
+    run = json.loads((bare / "calib-out" / "report.json").read_text())
+    _, document = compared("model.onnx", "calib-out")
+    assert document["data"]["evaluation"] == run["data"]["evaluation"] | {
+        "path": document["data"]["evaluation"]["path"]
+    }
+    assert document["data"]["evaluation"]["images"] == 12
+    for key in ("top1", "drop_top1", "drop_ci95", "agreement", "sqnr_db", "lost", "won"):
+        assert document["builds"][1][key] == run["builds"][-1][key], key
+    again = calib(*document["command"].split()[1:], "--json", cwd=bare)
+    assert json.loads(again.out)["builds"][1]["sqnr_db"] == document["builds"][1]["sqnr_db"]
+
+
+def test_two_reports_are_compared_on_what_neither_calibrated_on(compared, calib, bare):
+    options = ("--data", "imgs", "--preprocess", "unit", "--num-images", 24, "--batch-size", 8, "--algo", "minmax")
+    assert calib("run", "--model", "model.onnx", *options, "--seed", 1, "--out", "other", cwd=bare).code == 0
+    _, document = compared("calib-out/report.json", "other")
+    assert [row["found"] for row in document["compared"]] == ["int8", "int8"]
+    assert 0 < document["data"]["evaluation"]["images"] < 12  # two samples of 24 leave fewer than one
+    assert compared("calib-out", "other", "--data", "imgs")[1]["data"]["evaluation"]["images"] == 36
+
+
+def test_reports_of_other_images_or_another_preprocessing_need_to_be_told(calib, bare):
+    shutil.copytree(bare / "imgs", bare / "others")
+    options = ("--model", "model.onnx", "--num-images", 24, "--batch-size", 8, "--algo", "minmax")
+    calib("run", *options, "--data", "others", "--preprocess", "unit", "--out", "a", cwd=bare)
+    calib("run", *options, "--data", "others", "--preprocess", "imagenet", "--out", "b", cwd=bare)
+    found = calib("compare", "calib-out", "a", "--quiet", cwd=bare)
+    assert re.search(r"a/report.json: expected a run on the images of calib-out/report.json \(.*imgs\)", found.error)
+    found = calib("compare", "a", "b", "--quiet", cwd=bare)
+    assert re.search(r"b/report.json: expected the preprocessing of a/report.json, found another .*mean", found.error)
+    assert found.error.endswith("give it with --preprocess")
+    assert calib("compare", "a", "b", "--preprocess", "unit", cwd=bare).code == 0
+
+
+def test_images_that_came_or_went_since_a_report_are_warned_of(compared, bare):
+    next((bare / "imgs" / "red").iterdir()).unlink()
+    _, document = compared("calib-out", "calib-out/report.json")
+    assert any("report.json: its run evaluated 12 images, 11 are there now" in line for line in document["warnings"])
+
+
+def test_a_comparison_s_own_report_stands_for_what_was_held_against(compared, bare):
+    options = ("--data", "imgs", "--preprocess", "unit")
+    compared("model.onnx", "calib-out", *options)
+    _, document = compared("model.onnx", "calib-compare", *options, "--out", "again")
+    assert document["compared"][1]["path"] == INT8
+
+
+without_tensorrt = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here"
+)
+
+
+@without_tensorrt
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_engine_without_tensorrt_says_what_to_install(calib, finished, side):
+    (finished / "model.int8.engine").write_bytes(b"an engine")
+    pair = ["model.onnx", "model.onnx"]
+    pair[side] = "model.int8.engine"
+    found = calib("compare", *pair, "--quiet", cwd=finished)
+    assert found.code == 1
+    assert found.error == (
+        "calib: error: model.int8.engine: an engine runs on TensorRT and a GPU alone: TensorRT is not installed; "
+        "pip install 'calib-int8[tensorrt]'"
+    )
+
+
+@without_tensorrt
+def test_tensorrt_by_name_needs_tensorrt(calib, finished):
+    found = calib("compare", "model.onnx", INT8, "--backend", "tensorrt", "--quiet", cwd=finished)
+    assert found.error.startswith("calib: error: TensorRT is not installed; pip install")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +229,11 @@ def test_a_metric_is_compared_too(compared, finished):
     [
         (("model.onnx", "none.onnx"), "none.onnx: expected an ONNX model, found nothing"),
         (("model.onnx", "none.json"), "none.json: cannot be read: No such file"),
+        (("model.onnx", "none.engine"), "none.engine: cannot be read: No such file"),
+        (
+            ("model.onnx", "imgs"),
+            "imgs: expected a model, an engine or the folder of a run, found no report.json in it",
+        ),
         (("model.onnx", "calib-out/calibration.json"), "calibration.json: expected the report.json of a run"),
         (("model.onnx", INT8, "--data", "nowhere"), "nowhere: no such file or folder"),
         (("model.onnx", "two.onnx"), "two.onnx: expected the inputs of model.onnx (input float32), found"),

@@ -1,5 +1,6 @@
 """`calib sweep`: what it tries, what it keeps, and how it fails."""
 
+import importlib.util
 import json
 import xml.etree.ElementTree as ET
 
@@ -108,6 +109,26 @@ def test_settings_of_calib_toml_that_do_not_count_do_not_disturb(calib, colours)
         file.write('precision = "fp16"\ncache = "elsewhere.cache"\n')
     assert calib("sweep", cwd=colours).code == 0
     assert not (colours / "elsewhere.cache").exists()
+
+
+def test_tensorrt_by_name_that_is_not_there_stops_the_sweep(calib, colours):
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed here")
+    result = calib("sweep", "--backend", "tensorrt", "--quiet", cwd=colours)
+    assert result.code == 1
+    assert result.error.startswith("calib: error: TensorRT is not installed; pip install")
+    assert not (colours / "calib-out" / "sweep.json").exists()
+
+
+def test_tensorrt_s_own_calibration_in_calib_toml_is_said_not_to_be_swept(swept, colours):
+    with (colours / "calib.toml").open("a") as file:
+        file.write('calibrator = "tensorrt"\n')
+    _, document = swept()
+    assert document["warnings"] == [
+        "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
+    ]
+    assert document["backend"]["name"] == "onnxruntime"
+    assert document["kept"] == "model.int8.onnx"
 
 
 def test_a_model_with_nothing_to_quantize(calib, colours, snapshot):

@@ -1,11 +1,12 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calib.calibrator import MinMaxCalibrator
 from quant.backend import OnnxRuntimeBackend
-from quant.backends import backend_from_settings
+from quant.backends import backend_by_name, backend_from_settings
 from quant.console import RecordingConsole
 from quant.errors import BuildError, QuantError
 from quant.settings import RunSettings
@@ -44,6 +45,29 @@ def test_auto_takes_onnx_runtime_and_says_why_not_tensorrt():
 def test_tensorrt_that_was_asked_for_and_is_not_there_stops_the_run(options):
     with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
         backend_from_settings(RunSettings(out=Path("out"), **options), Notes())
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_a_comparison_takes_onnx_runtime_unless_tensorrt_is_named(backend):
+    console = Notes()
+    found = backend_by_name(RunSettings(backend=backend), console)
+    assert isinstance(found, OnnxRuntimeBackend)
+    assert console.notes == [f"back end: ONNX Runtime {found.version} on the CPU ({found.device})"]
+    assert console.warnings == []
+
+
+@without_tensorrt
+def test_a_comparison_on_tensorrt_that_is_not_there_stops():
+    with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
+        backend_by_name(RunSettings(backend="tensorrt"), Notes())
+
+
+def test_a_model_is_run_as_it_is(residual_net, saved, run_onnx, random):
+    model = saved(residual_net)
+    build = OnnxRuntimeBackend().load(model, "fp32")
+    x = random(2, 3, 8, 8)
+    np.testing.assert_allclose(build.runnable.run({"input": x})[0], run_onnx(model.proto, input=x)[0], rtol=1e-4)
+    assert (build.precision, build.bytes, build.suffix) == ("fp32", model.proto.ByteSize(), ".onnx")
 
 
 def test_onnx_runtime_has_no_calibration_of_its_own(residual_net, saved):

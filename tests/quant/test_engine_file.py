@@ -2,7 +2,17 @@ import dataclasses
 
 import pytest
 
-from quant.engine_file import EngineIdentity, StaleEngineError, read_engine, scales_sha256, sidecar_path, sidecar_text
+from quant.engine_file import (
+    EngineIdentity,
+    StaleEngineError,
+    read_description,
+    read_engine,
+    scales_sha256,
+    sidecar_path,
+    sidecar_text,
+)
+from quant.engine_model import check_origin
+from quant.errors import BuildError
 
 WANTED = EngineIdentity("8.6.0", "NVIDIA H200", "9.0", "a" * 64, "int8", "b" * 64, "64", "{}")
 
@@ -68,3 +78,28 @@ def test_engine_without_description_is_refused(stored):
 def test_hash_of_scales_ignores_their_order_and_sees_their_last_bit():
     assert scales_sha256({"a": 0.5, "b": 0.25}) == scales_sha256({"b": 0.25, "a": 0.5})
     assert scales_sha256({"a": 0.5}) != scales_sha256({"a": 0.5 + 2**-24})
+
+
+def test_what_lies_beside_an_engine_tells_what_it_is(stored):
+    path = stored()
+    assert read_description(path, b"engine") == (WANTED, {"layers": 3})
+    with pytest.raises(StaleEngineError, match=r"is not the engine that model.int8.engine.json describes"):
+        read_description(path, b"another")
+    sidecar_path(path).write_text("{}")
+    with pytest.raises(StaleEngineError, match="expected an engine's description"):
+        read_description(path, b"engine")
+    sidecar_path(path).unlink()
+    assert read_description(path, b"engine") is None
+
+
+@pytest.mark.parametrize(
+    ("tensorrt", "capability", "words"),
+    [
+        ("10.3.0", "9.0", "was built for TensorRT 8.6.0, here is 10.3.0; build it again with calib run"),
+        ("8.6.0", "7.5", "was built for compute capability 9.0, here is 7.5; build it again with calib run"),
+    ],
+)
+def test_an_engine_of_another_release_or_gpu_is_refused_before_tensorrt_sees_it(tmp_path, tensorrt, capability, words):
+    check_origin(tmp_path, WANTED, "8.6.0", "9.0")
+    with pytest.raises(BuildError, match=words):
+        check_origin(tmp_path, WANTED, tensorrt, capability)

@@ -120,7 +120,22 @@ def test_the_section_of_a_report(recorder, batch_of):
     metric = recorder("first")
     metric.observe("fp32", [np.array([[1.0], [3.0]])], batch_of(x=np.zeros(2)))
     metric.observe("int8", [np.array([[1.0], [1.0]])], batch_of(x=np.zeros(2)))
-    section = section_from_scores(metric, "fp32", seed=7)
+    section = section_from_scores(metric, "fp32", seed=7, max_drop=5.0)
     assert (section["name"], section["images"], section["seed"]) == ("first", 2, 7)
+    assert section["allowed_drop"] == pytest.approx(0.1)  # 5 % of 2
     assert section["builds"][0] == {"precision": "fp32", "score": 2.0}
-    assert section["builds"][1] == {"precision": "int8", "score": 1.0, "drop": 1.0, "drop_ci95": [0.0, 2.0]}
+    # Width 2, distance 0.9: 2 * (2.8016 * (2 / 3.91993) / 0.9)^2 = 5.05
+    assert section["builds"][1] == {
+        "precision": "int8", "score": 1.0, "drop": 1.0, "drop_ci95": [0.0, 2.0], "enough_images": False,
+        "images_needed": 6,
+    }  # fmt: skip
+
+
+def test_the_allowed_drop_of_a_score_below_zero_is_positive(recorder, batch_of):
+    metric = recorder("first")
+    metric.observe("fp32", [np.array([[-4.0], [-4.0]])], batch_of(x=np.zeros(2)))
+    metric.observe("int8", [np.array([[-4.5], [-4.5]])], batch_of(x=np.zeros(2)))
+    section = section_from_scores(metric, "fp32", seed=0, max_drop=1.0)
+    assert section["allowed_drop"] == pytest.approx(0.04)
+    assert section["builds"][1]["enough_images"]
+    assert section["builds"][1]["images_needed"] is None

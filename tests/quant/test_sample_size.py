@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from quant.comparison import paired_drop
-from quant.sample_size import images_needed, tells
+from quant.sample_size import images_from_width, images_needed, tells
 
 
 def drop_of(images, lost, won):
@@ -47,3 +47,10 @@ def test_so_many_images_tell_four_times_of_five():
         kind = generator.random(needed)
         told += tells(paired_drop(kind < lost, (kind >= lost) & (kind < lost + won)), limit)
     assert 760 <= told <= 860
+
+
+def test_an_average_s_images_by_hand():
+    # The standard error of 100 images is 0.4 / 3.91993 = 0.10204. At n images, 0.10204 * sqrt(100 / n) * 2.8016 = 0.1
+    # from n = 817.3 on.
+    assert images_from_width(0.4, 0.1, 100) == images_from_width(0.4, -0.1, 100) == 820
+    assert images_from_width(0.4, 0.0, 100) is None

@@ -97,3 +97,37 @@ def test_int8_is_not_worth_it_where_fp16_is_as_fast(int8, fp16, fp16_drop, chose
 def test_a_cpu_never_prefers_fp16_for_its_speed():
     found = decide(RunSettings(max_drop=1.0), {"int8": drop(0.5), "fp16": drop(0.0)}, {}, None, labelled=True)
     assert found.chosen == "int8"
+
+
+def metric(*drops, allowed=0.0076):
+    rows = [{"precision": name, "score": 0.76 - drop, "drop": drop} for name, drop in drops]
+    return {"name": "iou", "allowed_drop": allowed, "builds": [{"precision": "fp32", "score": 0.76}, *rows]}
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp16", "expected"),
+    [
+        (0.0076, 0.0, ("pass", "int8", 0)),
+        (0.008, 0.0, ("fail", "fp16", 0)),
+        (0.008, 0.01, ("fail", "fp32", 3)),
+        (-0.1, 0.0, ("pass", "int8", 0)),
+    ],
+)
+def test_a_metric_decides_in_place_of_top_1(int8, fp16, expected):
+    found = decide(
+        RunSettings(max_drop=1.0),
+        {"int8": drop(50.0 if expected[0] == "pass" else 0.0), "fp16": drop(0.0)},  # top-1 says the contrary
+        {},
+        labelled=True,
+        metric=metric(("fp16", fp16), ("int8", int8)),
+    )
+    assert (found.verdict, found.chosen, found.exit_code) == expected
+
+
+def test_a_metric_needs_no_labels_and_says_what_is_allowed():
+    found = decide(RunSettings(), {}, {}, labelled=False, metric=metric(("fp16", 0.001), ("int8", 0.02)))
+    assert found.verdict == "fail"
+    assert found.reason == (
+        "INT8 loses 0.02 of iou, more than the allowed 0.0076 (1 % of FP32's 0.76); "
+        "the drop of FP16, 0.001 of iou, is within the allowed 0.0076 (1 % of FP32's 0.76)"
+    )

@@ -1,7 +1,23 @@
+import json
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from quant import run
 from quant.evaluate import Evaluation
+from quant.settings import settings_from_options
+from tests.chromium import chromium_page
+
+CLASSES = (
+    "0 <script>window.hit=1<",
+    "1 \"q\" 'x' & a|b",
+    "2 日本語 العربية",
+    "3 two\nlines",
+    "4 $x_1$ {y}",
+    "5" + "long" * 20,
+)
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +40,38 @@ def evaluation():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def hostile_classes():
+    """Names of the first classes of `made`."""
+    return CLASSES
+
+
+@pytest.fixture(scope="session")
+def made(demo_master, tmp_path_factory):
+    """A folder with the reports of a real run whose files and classes have hostile names, and which loses accuracy."""
+    folder = shutil.copytree(demo_master, tmp_path_factory.mktemp("page") / "a <b>pr&amp;oject</b>"[:12])
+    for i, name in enumerate(CLASSES):
+        (folder / "imgs" / str(i)).rename(folder / "imgs" / name)
+    for image in list((folder / "imgs" / CLASSES[0]).iterdir()):
+        image.rename(image.with_name(f"<img src=x onerror=hit=1>'\" é\n{image.name}"))
+    (folder / "imgs" / "9" / "broken <i>.png").write_bytes(b"no image")
+    (folder / "model.onnx").rename(folder / "mo<b>del\" 'x'.onnx")
+    options = {
+        "model": folder / "mo<b>del\" 'x'.onnx", "algo": "percentile", "percentile": 80.0, "num_images": 64,
+    }  # fmt: skip
+    settings = settings_from_options(options, folder)
+    run(replace(settings, out=folder / "out"))
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def page(made, tmp_path_factory):
+    with chromium_page(tmp_path_factory.mktemp("browser")) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def found(made):
+    return json.loads((made / "report.json").read_text(encoding="utf-8"))

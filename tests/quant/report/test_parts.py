@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from calib.histogram import Histogram
+from quant.errors import QuantError
 from quant.qdq import qdq_model_from_amax
 from quant.report.classes import confusion, per_class
-from quant.report.command import command_from_settings
+from quant.report.command import command_from_settings, compare_command, settings_from_command
 from quant.report.flips import flips
 from quant.report.layers import layers_from_build, layers_from_qdq
 from quant.report.reliability import reliability
@@ -156,3 +157,23 @@ def test_the_command_repeats_the_run():
 
 def test_a_parameter_that_is_not_used_is_left_out():
     assert "--percentile" not in command_from_settings(RunSettings(model=Path("m"), data=Path("d")))
+
+
+def test_the_settings_can_be_read_back_from_the_command():
+    settings = RunSettings(
+        model=Path("a b/mo'del.onnx"), data=Path("-imgs"), algo="percentile", percentile=99.5, trust_cache=True,
+        cache=Path("/x.cache"), max_drop=-0.5, seed=7, preprocess="p.toml", metric="m.py:f", dynamic="1:8:64",
+    )  # fmt: skip
+    found = settings_from_command(command_from_settings(settings), Path("/w"))
+    assert found == RunSettings(**{
+        **settings.__dict__, "model": Path("/w/a b/mo'del.onnx"), "data": Path("/w/-imgs"), "out": Path("/w/calib-out"),
+        "preprocess": "/w/p.toml", "metric": "/w/m.py:f",
+    })  # fmt: skip
+    line = compare_command(settings, Path("a"), Path("b"), taken=("data", "preprocess"))
+    assert shlex.split(line)[:6] == ["calib", "compare", "a", "b", "--batch-size", "64"]
+
+
+@pytest.mark.parametrize("line", ["calib run --nonsense 1", "calib run --seed", "calib run --seed x"])
+def test_a_line_of_something_else_is_refused(line):
+    with pytest.raises(QuantError, match="expected a line of calib run"):
+        settings_from_command(line, Path())

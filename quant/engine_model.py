@@ -1,0 +1,106 @@
+"""A built engine as something to compare: what it was built as, its inputs and outputs, and running it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quant.engine_file import EngineIdentity, read_description
+from quant.errors import BuildError, QuantError
+from quant.graph import TensorInfo
+
+if TYPE_CHECKING:
+    from quant.tensorrt_engine import Engine, EngineTensor
+
+SUFFIXES = (".engine", ".plan", ".trt")
+UNKNOWN = "engine"  # the precision of an engine without a description
+
+
+@dataclass(frozen=True)
+class EngineModel:
+    """An engine on the GPU; freed by `close`.
+
+    Attributes:
+        path: Where it was read from.
+        sha256: Hash of the file.
+        precision: What it was built as, by the description beside it; `UNKNOWN` without one.
+        engine: Runs it.
+        bytes: Size of the file.
+        details: What its description tells of its layers; empty without one.
+    """
+
+    path: Path
+    sha256: str
+    precision: str
+    engine: Engine
+    bytes: int
+    details: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Its inputs, in TensorRT's order; the batch is free, since any number of images can be run."""
+        return tuple(map(_info, self.engine.inputs))
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Its outputs, in TensorRT's order."""
+        return tuple(map(_info, self.engine.outputs))
+
+    def close(self) -> None:
+        """Free it; again does nothing."""
+        self.engine.close()
+
+
+def _info(tensor: EngineTensor) -> TensorInfo:
+    return TensorInfo(tensor.name, (None, *tensor.shape[1:]) if tensor.has_batch else tensor.shape, tensor.dtype)
+
+
+def load_engine(path: Path) -> EngineModel:
+    """Read an engine and put it onto the GPU.
+
+    Raises:
+        QuantError: It cannot be read, or TensorRT or the GPU is missing; says what to install.
+        BuildError: It was built by another TensorRT or for another GPU, or TensorRT refuses it.
+        StaleEngineError: The description beside it is of another file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
+    identity, details = read_description(path, data) or (None, {})
+    from quant.device import find_device
+    from quant.tensorrt_engine import Engine
+    from quant.tensorrt_version import load_tensorrt
+
+    try:
+        version, capability = load_tensorrt().version, find_device().compute_capability
+    except QuantError as error:
+        reason = str(error).removesuffix(", or use --backend onnxruntime")
+        raise QuantError(f"{path}: an engine runs on TensorRT and a GPU alone: {reason}") from error
+    if identity is not None:
+        check_origin(path, identity, version, capability)
+    precision = identity.precision if identity is not None else UNKNOWN
+    return EngineModel(path, hashlib.sha256(data).hexdigest(), precision, Engine(data, str(path)), len(data), details)
+
+
+def check_origin(path: Path, identity: EngineIdentity, tensorrt: str, compute_capability: str) -> None:
+    """Raise when an engine cannot run here.
+
+    Args:
+        path: Of the engine.
+        identity: What it was built from.
+        tensorrt: The version here.
+        compute_capability: The GPU's here.
+
+    Raises:
+        BuildError: Names what differs.
+    """
+    for what, built, here in (
+        ("TensorRT", identity.tensorrt, tensorrt),
+        ("compute capability", identity.compute_capability, compute_capability),
+    ):
+        if built != here:
+            raise BuildError(f"{path}: was built for {what} {built}, here is {here}; build it again with calib run")
