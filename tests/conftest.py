@@ -5,6 +5,8 @@ import subprocess
 import pytest
 from hypothesis import settings
 
+from tests.outcome import Outcome
+
 # The first example compiles, and machines that test are busy: how long an example takes says nothing here.
 settings.register_profile("calib", deadline=None)
 settings.load_profile("calib")
@@ -41,3 +43,19 @@ def small_disk(tmp_path):
     yield mount
     if folder.is_mount():
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def calib(monkeypatch, capfd):
+    """Runs a command line in this process, in a folder, and returns its outcome."""
+    from calib.cli import main
+
+    def call(*arguments, cwd):
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            with pytest.raises(SystemExit) as caught:
+                main([str(argument) for argument in arguments])
+        return Outcome(caught.value.code, *capfd.readouterr())
+
+    return call

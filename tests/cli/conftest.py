@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,51 +15,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from tests.outcome import Outcome
+
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"blue": (20, 30, 200), "green": (30, 190, 20), "red": (210, 20, 30)}
 IMAGES_A_CLASS = 12
 # minmax: the entropy search needs more values than the pooled colours of 24 images.
 CONFIG = 'model = "model.onnx"\ndata = "imgs"\npreprocess = "unit"\nalgo = "minmax"\nnum_images = 24\nbatch_size = 8\n'
 PATIENCE = 60  # seconds until a process that does not get anywhere fails its test
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self):
-        """The one line that says what went wrong: not more, not a traceback, nothing on standard output."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("calib: error: "), self.err
-        assert self.out == ""
-        return lines[0]
-
-    @property
-    def warnings(self):
-        """The warnings, one a line."""
-        return [line.removeprefix("warning: ") for line in self.err.splitlines() if line.startswith("warning: ")]
-
-
-@pytest.fixture
-def calib(monkeypatch, capfd):
-    """Runs a command line in this process, in a folder, and returns its outcome."""
-    from calib.cli import main
-
-    def call(*arguments, cwd):
-        capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.chdir(cwd)
-            with pytest.raises(SystemExit) as caught:
-                main([str(argument) for argument in arguments])
-        return Outcome(caught.value.code, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,12 @@ def test_the_code_touches_nothing_that_is_not_listed(listing):
 )
 def test_version_as_caches_write_it(version, number):
     assert number_from_version(version) == number
+
+
+def test_what_the_migration_guide_calls_gone_is_in_10_and_not_in_11(listing):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "migrating.md"
+    (rows,) = re.findall(r"^\| gone \|.*\n\|[-|]+\n((?:\|.*\n)+)", guide.read_text(encoding="utf-8"), re.MULTILINE)
+    gone = [name for row in rows.splitlines() for name in re.findall(r"`([\w.]+)`", row.split(" | ")[0])]
+    assert len(gone) > 10
+    assert [name for name in gone if not has(listing(10), name)] == []
+    assert [name for name in gone if has(listing(11), name)] == []

@@ -1,0 +1,26 @@
+"""What a command line did, as tests look at it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self):
+        """The one line that says what went wrong: not more, not a traceback, nothing on standard output."""
+        lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("calib: error: "), self.err
+        assert self.out == ""
+        return lines[0]
+
+    @property
+    def warnings(self):
+        """The warnings, one a line."""
+        return [line.removeprefix("warning: ") for line in self.err.splitlines() if line.startswith("warning: ")]
