@@ -3,28 +3,16 @@
     python scripts/bench_calibration.py model.onnx imgs/ --eval labelled-imgs/
 
 Prints seconds, ratio to the plain FP32 forward pass of the same images, peak memory and INT8 top-1. A peer that is not
-installed is left out.
+installed is left out. With `--results FILE` the figures are added to a file that `scripts/benchmark_page.py` makes
+docs/benchmarks.md from.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-
-def run(python, tool, settings, quantized):
-    command = [python, "-m", "quant.benchmark", tool, json.dumps(settings), str(quantized)]
-    root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["failed"])[-1]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+from quant.benchmark_rounds import measure_rounds, table
 
 
 def main():
@@ -39,6 +27,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the median is printed")
     parser.add_argument("--tools", default="calib,onnxruntime.quantization,nvidia-modelopt")
     parser.add_argument("--modelopt-python", default=sys.executable, help="interpreter that has nvidia-modelopt")
+    parser.add_argument("--results", type=Path, help="file to add the figures to, a JSON document a line")
     options = parser.parse_args()
     settings = {
         "model": options.model,
@@ -48,39 +37,18 @@ def main():
         "num_images": options.num_images,
         "batch_size": options.batch_size,
         "sampling": "first",
+        **({"eval": options.eval} if options.eval else {}),
     }
-    if options.eval:
-        settings["eval"] = options.eval
-    tools = ["forward", *options.tools.split(",")]
-    figures = {tool: [] for tool in tools}
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.repeat):
-            for tool in tools:
-                python = options.modelopt_python if tool == "nvidia-modelopt" else sys.executable
-                figures[tool].append(run(python, tool, settings, Path(folder) / f"{tool}.onnx"))
-        accuracy = {}
-        for tool in tools[1:]:
-            if options.eval and isinstance(figures[tool][-1], dict):
-                accuracy[tool] = run(sys.executable, "top1", settings, Path(folder) / f"{tool}.onnx")
-    print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}; {options.model},")
+    result = measure_rounds(settings, options.tools.split(","), options.repeat, options.modelopt_python)
+    host = result["machine"]
+    print(f"{host['cpu']}, {host['processors']} processors, Python {host['python']}; {result['model']},")
     print(
-        f"{options.num_images} images, batch {options.batch_size}, {options.algo}; median of {options.repeat} rounds\n"
+        f"{result['num_images']} images, batch {result['batch_size']}, {result['algo']}; median of {options.repeat}\n"
     )
-    print("| tool | seconds | times the forward pass | peak MB | INT8 top-1 |\n|---|---|---|---|---|")
-    for tool in tools:
-        failed = [figure for figure in figures[tool] if not isinstance(figure, dict)]
-        if failed:
-            print(f"| {tool} | {failed[0][:100]} | | | |")
-            continue
-        ratios = [f["seconds"] / base["seconds"] for f, base in zip(figures[tool], figures["forward"], strict=True)]
-        middle = {key: statistics.median(figure[key] for figure in figures[tool]) for key in figures[tool][0]}
-        found = accuracy.get(tool)
-        top1 = f"{found['top1']:.2f}" if isinstance(found, dict) and found["top1"] is not None else ""
-        ratio = statistics.median(ratios)
-        print(f"| {tool} | {middle['seconds']:.2f} | {ratio:.1f} | {middle['peak_mb']:.0f} | {top1} |")
-        for key in ("collect_seconds", "search_seconds", "write_seconds"):
-            if key in middle:
-                print(f"|   {key.split('_')[0]} | {middle[key]:.2f} | | | |")
+    print("\n".join(table(result)))
+    if options.results:
+        with options.results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":
