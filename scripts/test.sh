@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Environment, install, and all tests that need no GPU. Arguments go to pytest.
+# Environment, install, and all tests that need no GPU, on all processors. Arguments go to pytest.
 set -euo pipefail
 CALIB_EXTRAS=dev
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest -m "not gpu" "$@"
+.venv/bin/python -m pytest -m "not gpu" --numprocesses auto --dist loadfile "$@"

@@ -14,9 +14,8 @@ from calib.first_batch import FirstBatchHistogram, largest_magnitude
 from calib.histogram import BINS, Histogram, SplitHistogram
 
 F32 = np.finfo(np.float32)
-CHUNK, DIRECT = kernels.CHUNK, kernels._DIRECT
-# Around the chunks, and around the size from which a scratch table is used.
-SIZES = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, DIRECT - 1, DIRECT, DIRECT + 1, DIRECT + CHUNK + 1]
+CHUNK = kernels.CHUNK
+SIZES = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 16 * CHUNK - 1, 16 * CHUNK, 16 * CHUNK + 1]
 EDGES = sorted({0, 1, *(size + step for size in SIZES for step in (-1, 0))})
 
 
@@ -91,16 +90,35 @@ def test_nothing_is_written_outside_the_counts(arrays, limit):
     guarded = np.full((5, BINS), -7, np.int64)
     counts = guarded[1:4]
     counts[:] = 0
+    guarded_tables = np.full((kernels.TABLES + 2, counts.size), 7, np.uint32)
+    tables = guarded_tables[1:-1]
+    tables[:] = 0
     slots = np.full(kernels.STATE_SLOTS + 2, -7, np.int64)
     state = slots[1:-1]
     state[:] = 0
     state[: kernels.ZEROS] = kernels.UNSET
     for array in arrays:
-        assert kernels.accumulate(array, array.view(np.int32), limit, counts, state) == -1
+        assert kernels.accumulate(array, array.view(np.int32), limit, tables, counts, state) == -1
+    kernels.carry_over(tables, counts)
+    assert not tables.any()
+    assert (guarded_tables[[0, -1]] == 7).all()
     assert counts.sum() == sum(map(len, arrays))
     assert (counts >= 0).all()
     assert (guarded[[0, 4]] == -7).all()
     assert (slots[[0, -1]] == -7).all()
+
+
+def test_tables_are_carried_over_before_they_hold_too_much(monkeypatch):
+    values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    monkeypatch.setattr(kernels, "MOST", 700)
+    counted = SplitHistogram()
+    for part in np.split(values, [300, 600, 2900]):
+        counted.add(part)
+        assert counted._counter._tables.sum() <= 700
+    assert_is_numpy_s(counted.whole(), values)
+    with pytest.raises(NonFiniteError) as caught:  # told by its place in the array, not in what is counted at a time
+        counted.add(np.where(np.arange(5000) == 1234, np.float32(np.nan), values))
+    assert caught.value.index == 1234
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
