@@ -15,7 +15,9 @@ _HEAD = """# Benchmarks
 
 Made by `python scripts/benchmark_page.py docs/benchmarks.jsonl` from the figures of `scripts/bench_calibration.py`:
 
-```
+**Not run by the tests**: takes minutes, and the peers.
+
+```bash
 python scripts/bench_calibration.py model.onnx imgs/ --eval labelled-imgs/ --results benchmarks.jsonl
 ```
 

@@ -45,6 +45,14 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_latencies():
+    """No test looks at how long a build takes; seconds of measuring it in each of hundreds of runs would be minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quant.comparison._LATENCY_SECONDS", 0.1)
+        yield
+
+
 @pytest.fixture
 def calib(monkeypatch, capfd):
     """Runs a command line in this process, in a folder, and returns its outcome."""

@@ -112,7 +112,6 @@ def check(block, command, expected, outcome):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_one_after_the_other(page, project, execute, monkeypatch):
     monkeypatch.syspath_prepend(project)
-    monkeypatch.setattr("quant.comparison._LATENCY_SECONDS", 0.1)  # no page shows a time
     for block in blocks(page):
         if block.marked or (page == "README.md" and block.language == "python"):  # test_readme.py runs that one
             continue
