@@ -26,10 +26,11 @@ from calib.errors import NonFiniteError
 from calib.first_batch import FirstBatchHistogram, largest_magnitude
 from calib.histogram import SplitHistogram
 from calib.statistics import Statistics
+from quant.activation_types import activation_types
 from quant.blocked_layout import blocked_session, is_worth_blocking
 from quant.derivation import derived_histogram, origins, split_limits
 from quant.errors import BuildError, ModelError
-from quant.graph import OnnxModel, activation_types, with_free_batch
+from quant.graph import OnnxModel, with_free_batch
 from quant.onnxruntime_backend import OnnxRuntimeSession
 
 Array = NDArray[Any]

@@ -8,7 +8,8 @@ from pathlib import Path
 from calib.cache import coverage, read_cache
 from calib.errors import CacheError
 from calib.provenance import read_calibration, sidecar_paths
-from quant.graph import activation_names, load_model
+from quant.activation_types import activation_names
+from quant.graph import load_model
 from quant.qdq import quantizable_tensors
 
 

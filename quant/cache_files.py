@@ -13,7 +13,8 @@ from calib.cache_diff import CacheDifference, difference
 from calib.conversion import cache_from_json, json_from_cache, version_from_text, with_header
 from calib.errors import CacheError
 from calib.files import Transaction
-from quant.graph import activation_names, load_model
+from quant.activation_types import activation_names
+from quant.graph import load_model
 from quant.qdq import qdq_model_from_amax, quantizable_tensors
 from quant.qdq_reader import ReadScales, cache_from_qdq_model, hold_cache
 

@@ -34,11 +34,12 @@ from calib.statistics import Statistics
 from datasets import identify
 from datasets.errors import UnreadableImageError
 from datasets.identity import DataIdentity, ImageIdentity
+from quant.activation_types import activation_names
 from quant.backend import Backend
 from quant.console import Console
 from quant.data import RunData
 from quant.errors import BuildError
-from quant.graph import OnnxModel, activation_names
+from quant.graph import OnnxModel
 from quant.qdq import quantizable_tensors
 from quant.settings import RunSettings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from onnx import numpy_helper
 from quant.errors import ModelError
 
 FLOAT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
-_SMALL = 1024  # values of a constant that type and shape inference may need: a shape, axes, bounds
 _MAX_FOLDED_VALUES = 1 << 24  # a constant sub-graph is not folded into a larger array than this
 
 
@@ -180,49 +178,6 @@ def _sha256(paths: list[Path]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def activation_names(proto: onnx.ModelProto) -> list[str]:
-    """Tensors that may need a scale: float inputs, then float results of nodes, in the order of the graph.
-
-    Constants are left out. Where type inference cannot tell, the tensor is listed; the back end that runs the model
-    sees its type.
-    """
-    return list(activation_types(proto))
-
-
-def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """As `activation_names`, with ONNX's number of each tensor's type; 0 where type inference cannot tell."""
-    inferred = onnx.shape_inference.infer_shapes(_without_weights(proto))
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-    }
-    initializers = {tensor.name for tensor in proto.graph.initializer}
-    names = [value.name for value in proto.graph.input if value.name not in initializers]
-    for node in proto.graph.node:
-        if node.op_type != "Constant":
-            names += [name for name in node.output if name]
-    known = {name: types.get(name, onnx.TensorProto.UNDEFINED) for name in names}
-    return {name: kind for name, kind in known.items() if kind in (onnx.TensorProto.UNDEFINED, *FLOAT_TYPES)}
-
-
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with large constants as inputs: inference needs their types and shapes, and copying them takes long."""
-    result = onnx.ModelProto(ir_version=proto.ir_version)
-    result.opset_import.extend(proto.opset_import)
-    result.functions.extend(proto.functions)
-    graph = proto.graph
-    result.graph.name = graph.name
-    for part in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(result.graph, part).extend(getattr(graph, part))
-    declared = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL:
-            result.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            result.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return result
 
 
 def with_free_batch(proto: onnx.ModelProto) -> onnx.ModelProto:

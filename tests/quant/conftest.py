@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quant.graph import activation_names, load_model
+from quant.activation_types import activation_names
+from quant.graph import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from quant.activation_types import activation_names
 from quant.errors import ModelError
-from quant.graph import GraphEditor, activation_names, fold_batch_norm, load_model, sorted_nodes
+from quant.graph import GraphEditor, fold_batch_norm, load_model, sorted_nodes
 
 
 @pytest.fixture
