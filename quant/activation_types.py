@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import onnx
 
 from quant.graph import FLOAT_TYPES
-
-_SMALL = 1024  # values of a constant that type and shape inference may need: a shape, axes, bounds
+from quant.light_model import without_weights
 
 
 def activation_names(proto: onnx.ModelProto) -> list[str]:
@@ -38,17 +35,11 @@ def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with large constants as inputs: inference needs their types and shapes, and copying them takes long."""
-    result = onnx.ModelProto(ir_version=proto.ir_version)
-    result.opset_import.extend(proto.opset_import)
-    result.functions.extend(proto.functions)
-    graph = proto.graph
-    result.graph.name = graph.name
-    for part in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(result.graph, part).extend(getattr(graph, part))
-    declared = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL:
-            result.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            result.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    result, weights = without_weights(proto)
+    declared = {value.name for value in proto.graph.input}
+    result.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in weights
+        if tensor.name not in declared
+    )
     return result

@@ -24,15 +24,14 @@ from calib.errors import NonFiniteError
 from calib.histogram import Histogram
 from quant.derivation import rectifier_limit, scalar_constants
 from quant.errors import BuildError, ModelError
+from quant.light_model import bytes_of_constants
 from quant.onnxruntime_backend import OnnxRuntimeSession
 
 Array = NDArray[Any]
 
 _DOMAIN = "com.microsoft.nchwc"
 _LARGEST = 1 << 30  # bytes of a model: a larger one does not go through one file
-_WORTH = (
-    200  # bytes that convolutions write for each byte of the model, from which on the time for a session is regained
-)
+_WORTH = 200  # bytes that convolutions write for each byte of constants, from which on another session pays
 
 
 def is_worth_blocking(proto: onnx.ModelProto, activations: Mapping[str, Array], images: int) -> bool:
@@ -45,12 +44,16 @@ def is_worth_blocking(proto: onnx.ModelProto, activations: Mapping[str, Array], 
     """
     convolved = {node.output[0] for node in proto.graph.node if node.op_type == "Conv"}
     written = images * sum(array.nbytes for name, array in activations.items() if name in convolved)
-    size = int(proto.ByteSize()) if written else 0  # takes a while for a large model
+    size = bytes_of_constants(proto)
     return 0 < _WORTH * size < written and size <= _LARGEST
 
 
 def blocked_session(
-    proto: onnx.ModelProto, name: str, inputs: Mapping[str, Array], expected: Mapping[str, Array]
+    proto: onnx.ModelProto,
+    name: str,
+    inputs: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    threads: int | None = None,
 ) -> OnnxRuntimeSession | None:
     """A session whose outputs hold the same values as those of `proto`, in an order of its own.
 
@@ -59,6 +62,7 @@ def blocked_session(
         name: What to call it in messages.
         inputs: One image.
         expected: The outputs for it, of the plain session; these are compared.
+        threads: Threads for one run; None leaves it to ONNX Runtime.
 
     Returns:
         None where nothing is to be gained, or where the values differ.
@@ -70,7 +74,7 @@ def blocked_session(
             blocked = without_reordering(optimized, kept)
             if blocked is None:
                 return None
-            session = OnnxRuntimeSession(blocked, name=name, spin=False, optimize=False)
+            session = OnnxRuntimeSession(blocked, name=name, threads=threads, spin=False, optimize=False)
             found = dict(zip(expected, session.run(inputs, list(expected)), strict=True))
             kept = {tensor for tensor, array in found.items() if array.shape != expected[tensor].shape}
             if not kept:

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from quant.errors import BuildError, ModelError
+from quant.light_model import with_weights_aside
 
 Array = NDArray[Any]
 
@@ -32,6 +33,7 @@ class OnnxRuntimeSession:
         spin: bool = True,
         optimize: bool = True,
         optimized_path: Path | None = None,
+        also: Sequence[str] = (),
     ) -> None:
         """Load a model.
 
@@ -42,6 +44,7 @@ class OnnxRuntimeSession:
             spin: Let idle threads wait in a loop: quicker, unless other threads of this process want the cores.
             optimize: False to run the graph as it is.
             optimized_path: Where to write the optimized graph.
+            also: Tensors to give beside the model's outputs.
 
         Raises:
             BuildError: ONNX Runtime cannot load it: an unknown operator or opset, a graph that does not type-check.
@@ -56,11 +59,17 @@ class OnnxRuntimeSession:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        light, self._weights = with_weights_aside(proto)  # the session reads the arrays where they lie: they stay
+        existing = {value.name for value in light.graph.output}
+        light.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in also if tensor not in existing)
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
         try:
+            if self._weights:
+                values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
+                options.add_external_initializers(list(self._weights), values)
             self._session = onnxruntime.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                light.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises a class of its own for each status code
             raise BuildError(f"{name}: ONNX Runtime cannot load it: {_reason(error)}") from error
