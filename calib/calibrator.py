@@ -198,5 +198,8 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
                 "with match_tensorrt"
             )
         return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
+    contents = {name: histogram.contents() for name, histogram in statistics.histograms.items()}
+    different = dict(zip(contents.values(), statistics.histograms.values(), strict=True))  # moved values share one
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches are compiled and run side by side
-        return dict(zip(statistics.histograms, pool.map(algorithm.amax, statistics.histograms.values()), strict=True))
+        found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
+    return {name: found[key] for name, key in contents.items()}

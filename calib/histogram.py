@@ -125,6 +125,10 @@ class Histogram:
             state[slot] = _key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
         return Histogram(counts, state)
 
+    def contents(self) -> tuple[bytes, bytes]:
+        """All that the histogram holds, to tell equal ones."""
+        return self.signed_counts.tobytes(), self._state.tobytes()
+
     @property
     def widths(self) -> tuple[float, float]:
         """Widths of the bins of negative and of other values, activation units; powers of two."""

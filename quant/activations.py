@@ -31,7 +31,7 @@ from calib.statistics import Statistics
 from quant.activation_types import activation_types
 from quant.blocked_layout import blocked_session, is_worth_blocking
 from quant.counting import Counts
-from quant.derivation import derived_histogram, origins, split_limits
+from quant.derivation import derived_histogram, first_holders, origins, split_limits
 from quant.errors import BuildError, ModelError
 from quant.graph import OnnxModel, with_free_batch
 from quant.onnxruntime_backend import OnnxRuntimeSession
@@ -136,7 +136,9 @@ class _Pass:
         kinds = self._session(unknown).types if unknown else {}
         floats = {*inputs, *(name for name in types if name not in unknown or kinds[name] in _FLOAT_KINDS)}
         self._origins = origins(model.proto, [name for name in types if name in floats], moved_only=self._match)
-        self._counts = Counts(split_limits(self._origins), first_batch=self._match)
+        self._counts = Counts(
+            split_limits(self._origins), first_batch=self._match, holders=first_holders(self._origins)
+        )
         self._inputs = [name for name in inputs if name in self._counts.histograms]
         self._fetched = [name for name in self._counts.histograms if name not in inputs]
         self._groups = [self._group(self._fetched)]

@@ -26,13 +26,17 @@ class Counts:
         first: The same tensors on TensorRT's grid, which depends on the first batch; None when that is not wanted.
     """
 
-    def __init__(self, limits: Mapping[str, float], *, first_batch: bool) -> None:
+    def __init__(
+        self, limits: Mapping[str, float], *, first_batch: bool, holders: Mapping[str, str] | None = None
+    ) -> None:
         """Start empty.
 
         Args:
             limits: Tensors, and the limit that each is counted with.
             first_batch: Count on TensorRT's grid too.
+            holders: The tensor that messages name for each; itself by default.
         """
+        self._holders = holders or {}
         self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
         self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
         self._locks = {name: threading.Lock() for name in limits}
@@ -60,7 +64,7 @@ class Counts:
         self._for_each(activations, add, helpers, threads)
         for tensor, array in activations.items():
             if tensor in errors:
-                raise _named(errors[tensor], tensor, array, names)
+                raise _named(errors[tensor], self._holders.get(tensor, tensor), array, names)
 
     def _add(self, name: str, array: Array) -> None:
         self.histograms[name].add(array)

@@ -1,8 +1,9 @@
 """Activations whose histogram follows from others', so that they need be neither fetched nor counted.
 
 A Reshape moves values without changing them; a Relu is a Clip(0, infinity); a Concat holds the values of its inputs
-together; half of every value lies in the bin of the value, on bins half as wide. The histograms that follow are equal,
-bit for bit, to those that counting would give (see `calib.histogram`); halving is so for all but subnormal numbers.
+together, and what a Split cuts is what its outputs hold together; half of every value lies in the bin of the value, on
+bins half as wide. The histograms that follow are equal, bit for bit, to those that counting would give (see
+`calib.histogram`); halving is so for all but subnormal numbers.
 """
 
 from __future__ import annotations
@@ -70,7 +71,31 @@ def origins(proto: onnx.ModelProto, tensors: Collection[str], *, moved_only: boo
         finite = [(part.root, part.limit) for part in parts or () if part.limit is not None and part.limit < math.inf]
         if parts and all(limits.setdefault(root, limit) == limit for root, limit in finite):
             result[node.output[0]] = parts
-    return result
+    return result if moved_only else _cut(proto, result, limits)
+
+
+def _cut(proto: onnx.ModelProto, found: Mapping[str, Parts], limits: Collection[str]) -> dict[str, Parts]:
+    """Count the outputs of a Split and not what it cuts. What is counted with a limit of its own stays."""
+    pieces: dict[str, tuple[str, ...]] = {}
+    for node in proto.graph.node:
+        if node.op_type != "Split" or node.domain not in ("", "ai.onnx"):
+            continue
+        source = found.get(node.input[0], ())
+        outputs = tuple(node.output)
+        whole = len(source) == 1 and source[0] == Origin(source[0].root) and source[0].root not in {*limits, *pieces}
+        if whole and all(found.get(name) == (Origin(name),) for name in outputs):
+            pieces[source[0].root] = outputs
+    return {name: _in_pieces(parts, pieces) for name, parts in found.items()}
+
+
+def _in_pieces(parts: Parts, pieces: Mapping[str, tuple[str, ...]]) -> Parts:
+    """The same with each root that is cut replaced by its pieces, which may be cut in turn."""
+    if not any(part.root in pieces for part in parts):
+        return parts
+    result: list[Origin] = []
+    for part in parts:
+        result += (replace(part, root=name) for name in pieces.get(part.root, (part.root,)))
+    return _in_pieces(tuple(result), pieces)
 
 
 def _moved(node: onnx.NodeProto, known: Mapping[str, Parts]) -> Parts | None:
@@ -117,6 +142,15 @@ def split_limits(of: Mapping[str, Parts]) -> dict[str, float]:
             if part.limit is not None and not math.isinf(part.limit):
                 limits[part.root] = part.limit
     return limits
+
+
+def first_holders(of: Mapping[str, Parts]) -> dict[str, str]:
+    """The first tensor of the graph that holds each root's values: the root, or what a Split cuts it from."""
+    result: dict[str, str] = {}
+    for name, parts in of.items():
+        for part in parts:
+            result.setdefault(part.root, name)
+    return result
 
 
 def derived_histogram(parts: Parts, counted: Mapping[str, SplitHistogram]) -> Histogram:
