@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,8 +130,12 @@ def load_model(path: str | Path) -> OnnxModel:
             "export with an older opset, 17 for instance, or upgrade onnx and onnxruntime"
         )
     external = _load_external_data(proto, path)
-    model = OnnxModel(path, proto, _sha256([path, *external]))
-    _check(model)
+    with ThreadPoolExecutor(1) as pool:  # a large model takes as long to hash as to check
+        sha256 = pool.submit(_sha256, [path, *external])
+        _check(path, proto, from_file=not external)
+        model = OnnxModel(path, proto, sha256.result())
+    if not model.inputs:
+        raise ModelError(f"{path}: expected a model with an input, found none")
     return model
 
 
@@ -156,15 +161,16 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
     return sorted(files)
 
 
-def _check(model: OnnxModel) -> None:
+def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
+    """Check a model; the checker is quicker with a file than with a model, which has to be written out for it."""
     try:
         # A model over 2 GB cannot be serialized in one piece, which the checker wants; ONNX Runtime checks it again.
-        if model.proto.ByteSize() < 2**31 - 1:
-            onnx.checker.check_model(model.proto)
+        if from_file:
+            onnx.checker.check_model(str(path))
+        elif proto.ByteSize() < 2**31 - 1:
+            onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{model.path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
-    if not model.inputs:
-        raise ModelError(f"{model.path}: expected a model with an input, found none")
+        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
 
 
 def _first_line(error: BaseException) -> str:
