@@ -63,10 +63,17 @@ def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
         largest = max(largest, b)
         unsigned = max(unsigned, np.uint32(b))
         zeros += np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0))
+    low, high = _keys(smallest, largest, unsigned)
+    return low, high, zeros
+
+
+@numba.njit(nogil=True, cache=True)
+def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
+    """Smallest and largest order key, of bits' extremes as `_extremes` finds them."""
     high = largest if largest >= 0 else smallest ^ np.int32(0x7FFFFFFF)
     negative = np.int32(unsigned)
     low = negative ^ np.int32(0x7FFFFFFF) if negative < 0 else smallest
-    return (np.int32(0) if low == -1 else low), (np.int32(0) if high == -1 else high), zeros
+    return (np.int32(0) if low == -1 else low), (np.int32(0) if high == -1 else high)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -79,6 +86,31 @@ def _index(values: NDArray[np.float32], scales: NDArray[np.float32], bins: int, 
         below = value < np.float32(0)
         scale = negative if below else positive
         index[i] = np.uint32(np.int32(abs(value) * scale) + (np.int32(0) if below else one_row))
+
+
+@numba.njit(nogil=True, cache=True)
+def _index_and_extremes(
+    values: NDArray[np.float32],
+    bits: NDArray[np.int32],
+    scales: NDArray[np.float32],
+    bins: int,
+    index: NDArray[np.uint32],
+) -> tuple[int, int, int]:
+    """`_index` and `_extremes` in one loop: the positions are worth nothing where the extremes want wider bins."""
+    smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
+    negative, positive = scales[NEGATIVE], scales[POSITIVE]
+    one_row = np.int32(bins)
+    for i in range(bits.size):
+        b, value = bits[i], values[i]
+        smallest = min(smallest, b)
+        largest = max(largest, b)
+        unsigned = max(unsigned, np.uint32(b))
+        zeros += np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0))
+        below = value < np.float32(0)
+        scale = negative if below else positive
+        index[i] = np.uint32(np.int32(abs(value) * scale) + (np.int32(0) if below else one_row))
+    low, high = _keys(smallest, largest, unsigned)
+    return low, high, zeros
 
 
 @numba.njit(nogil=True, cache=True)
@@ -127,6 +159,15 @@ def _needs_room(state: NDArray[np.int64], slot: int, largest: int, log2_bins: in
 
 
 @numba.njit(nogil=True, cache=True)
+def _first_not_finite(bits: NDArray[np.int32]) -> int:
+    """Position of the first NaN or infinity, of which there must be one."""
+    i = 0
+    while (bits[i] & np.int32(INFINITY_KEY)) != np.int32(INFINITY_KEY):
+        i += 1
+    return i
+
+
+@numba.njit(nogil=True, cache=True)
 def accumulate(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],
@@ -160,11 +201,13 @@ def accumulate(
         scales[row] = 2.0 ** -max(state[row], MIN_EXPONENT)
     for start in range(0, values.size, CHUNK):
         stop = min(start + CHUNK, values.size)
-        low, high, zeros = _extremes(bits[start:stop])
+        part = index[: stop - start]
+        if limited:
+            low, high, zeros = _extremes(bits[start:stop])
+        else:
+            low, high, zeros = _index_and_extremes(values[start:stop], bits[start:stop], scales, bins, part)
         if high >= INFINITY_KEY or low <= -INFINITY_KEY - 1:
-            for i in range(start, stop):
-                if (bits[i] & np.int32(INFINITY_KEY)) == np.int32(INFINITY_KEY):
-                    return i
+            return start + _first_not_finite(bits[start:stop])
         if state[STARTED] == 0:
             state[MIN_KEY], state[MAX_KEY], state[STARTED] = low, high, 1
         else:
@@ -175,15 +218,16 @@ def accumulate(
             min(high, limit_bits),
             high if high > limit_bits else np.int32(0),
         )
+        widened = False
         for row in range(3):
             if _needs_room(state, row, largest[row], log2_bins):
+                widened = True
                 carry_over(tables, counts)
                 _make_room(counts[row], state, row, largest[row], log2_bins)
                 scales[row] = 2.0 ** -max(state[row], MIN_EXPONENT)
-        part = index[: stop - start]
         if limited:
             _index_with_limit(values[start:stop], limit32, scales, bins, part)
-        else:
+        elif widened:
             _index(values[start:stop], scales, bins, part)
         _scatter(part, tables)
     return -1

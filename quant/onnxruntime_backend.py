@@ -78,6 +78,7 @@ class OnnxRuntimeSession:
         self.types = {output.name: output.type for output in self._session.get_outputs()}
         first = self._session.get_inputs()[0].shape
         self.fixed_batch = first[0] if first and isinstance(first[0], int) else None
+        self._bindings: dict[int, tuple[dict[str, Array], dict[str, Array], Any]] = {}
         self.fixed_shapes = True  # until an output's shape is seen to depend on more than the batch size
 
     def run(self, inputs: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
@@ -102,17 +103,16 @@ class OnnxRuntimeSession:
     def run_into(self, inputs: Mapping[str, Array], outputs: dict[str, Array]) -> None:
         """Write outputs into arrays of an earlier run of the same batch size, so that no memory is allocated.
 
-        Where an output's shape turns out to differ from that run's, the arrays are replaced instead.
+        Where an output's shape turns out to differ from that run's, the arrays are replaced instead. Give the same
+        dictionary each time, and replace no array in it.
 
         Raises:
             ModelError: ONNX Runtime refuses the input or fails.
         """
         if self.fixed_shapes:
-            binding = self._session.io_binding()
+            binding = self._binding(outputs)
             for name, array in inputs.items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))  # the binding holds what may be a copy
-            for name, array in outputs.items():
-                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             try:
                 self._session.run_with_iobinding(binding)
             except Exception:  # noqa: BLE001 - a shape that differs is one cause; a plain run tells the others
@@ -120,6 +120,15 @@ class OnnxRuntimeSession:
             else:
                 return
         outputs.update(zip(outputs, self.run(inputs, list(outputs)), strict=True))
+
+    def _binding(self, outputs: dict[str, Array]) -> Any:  # noqa: ANN401 - onnxruntime has no types
+        """A binding of arrays, kept with them: to bind hundreds takes as long as a small network."""
+        if id(outputs) not in self._bindings:
+            binding = self._session.io_binding()
+            for name, array in outputs.items():
+                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            self._bindings[id(outputs)] = (outputs, dict(outputs), binding)
+        return self._bindings[id(outputs)][-1]
 
     def _run_in_fixed_batches(self, inputs: Mapping[str, Array], size: int, names: Sequence[str] | None) -> list[Array]:
         fixed = self.fixed_batch or size
