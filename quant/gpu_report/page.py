@@ -38,13 +38,14 @@ SECTIONS: dict[str, Section] = {
     "explicit": (
         "Explicit Q/DQ against the implicit build from the same cache",
         "Batch 250, top-1 on the 10,000 CIFAR-10 test images. Kernels that the implicit build leaves in float get "
-        "no Q/DQ; where it leaves all, the explicit answer is the float engine.",
+        "no Q/DQ; where it leaves all, the explicit answer is the float engine. `wide` ignores what it leaves and puts "
+        "pairs on the kernels with at least 64 output channels and constant weights.",
         explicit,
     ),
     "deployment": (
         "Deployment: torchvision's resnet18 against PyTorch",
-        "Random weights, seed 0; exported by `calib export`, which compares ONNX Runtime with PyTorch on 16 photographs "
-        "(largest difference of a logit, of the largest logit); calibrated on 60. PyTorch runs eagerly.",
+        "Random weights, seed 0; exported by `calib export`, which compares ONNX Runtime with PyTorch on 16 "
+        "photographs (largest difference of a logit, of the largest logit); calibrated on 60. PyTorch runs eagerly.",
         deployment,
     ),
     "cases": (
