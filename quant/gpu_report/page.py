@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from calib.errors import CalibrationError
@@ -112,7 +113,7 @@ def _machine(bench: Bench) -> dict[str, Any]:
 
 
 def page(results: Results, command: str) -> str:
-    """The page, from all rows that were measured; needs no GPU.
+    """The page, from all rows that were measured, and what somebody remarked on them; needs no GPU.
 
     Args:
         results: The rows.
@@ -130,12 +131,15 @@ def page(results: Results, command: str) -> str:
         f"    {command}",
         "",
     ]
-    for name, (title, remark, _) in SECTIONS.items():
+    for remark in document.get("remarks", {}).values():
+        lines += [f"- {line}" if i == 0 else f"  {line}" for i, line in enumerate(wrap(str(remark["text"]), 116))]
+    lines += [""] * bool(document.get("remarks"))
+    for name, (title, introduction, _) in SECTIONS.items():
         rows = list(document.get(name, {}).values())
         if name == "accuracy":
             rows = _with_drops(rows)
         if rows:
-            lines += [f"## {title}", "", remark, "", *_table(rows), ""]
+            lines += [f"## {title}", "", introduction, "", *_table(rows), ""]
     return "\n".join(lines)
 
 
