@@ -18,6 +18,7 @@ from calib.errors import CalibrationError
 from calib.first_batch import FirstBatchHistogram
 from calib.histogram import Histogram
 
+_PRODUCT_PERCENTILE = 99.99
 _MSE_JOINED = 4  # histogram bins in one bin of the MSE search
 ZERO_AMAX = 1.0  # amax of a tensor that was zero throughout: any positive scale represents it; TensorRT refuses 0
 
@@ -139,6 +140,15 @@ class Entropy:
         if isinstance(histogram, FirstBatchHistogram):
             return histogram.amax() or ZERO_AMAX
         return entropy_amax(histogram) or ZERO_AMAX
+
+    def product_floor(self, histogram: Histogram) -> float:
+        """The least amax of a tensor that enters products of matrices, activation units.
+
+        The rule was made for convolutions. In a transformer most values of a softmax or a GELU are next to zero, and
+        the few large ones carry what attention and the perceptrons say; the divergence weighs them by their number
+        and clips them to a third. So no more than 0.01 % of such a tensor's values are clipped.
+        """
+        return percentile_amax(histogram, _PRODUCT_PERCENTILE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from calib.files import Transaction
 from calib.first_batch import FirstBatchHistogram
 from calib.histogram import BINS, Histogram
 
-FORMAT = "calib-statistics-1"
+FORMAT = "calib-statistics-2"
 
 
 @dataclass
@@ -29,12 +29,14 @@ class Statistics:
         images: How many images.
         first_batch: Histograms on TensorRT's grid, which depend on the first batch; None when they were not collected.
         first_batch_size: Images in that first batch.
+        products: Tensors that enter products of matrices (MatMul), where plain entropy clips less.
     """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
     images: int = 0
     first_batch: dict[str, FirstBatchHistogram] | None = None
     first_batch_size: int = 0
+    products: frozenset[str] = frozenset()
 
     def reserve(self, tensors: Iterable[str]) -> None:
         """Make the tensors known in this order, so that `add` may then be called from threads."""
@@ -69,7 +71,7 @@ class Statistics:
                 f"'{different[0]}' first; collect both with the same model"
             )
         histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
-        return Statistics(histograms, self.images + other.images)
+        return Statistics(histograms, self.images + other.images, products=self.products | other.products)
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
@@ -93,6 +95,9 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
         file.attrs["format"] = FORMAT
         file.attrs["images"] = statistics.images
         file.create_dataset("tensor", data=list(statistics.histograms), dtype=h5py.string_dtype())
+        file.create_dataset(
+            "product", data=np.array([name in statistics.products for name in statistics.histograms], bool)
+        )
         file.create_dataset("width", data=np.array([h.widths for h in histograms], np.float64).reshape(-1, 2))
         file.create_dataset("zeros", data=np.array([h.zeros for h in histograms], np.int64))
         file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
@@ -143,7 +148,8 @@ def read_statistics(path: Path) -> Statistics:
                 for i, (name, width, zeros, low, high) in enumerate(parts)
             }
             first, size = _read_first_batch(file, names)
-            return Statistics(histograms, int(file.attrs["images"]), first, size)
+            products = frozenset(name for name, product in zip(names, file["product"], strict=True) if product)
+            return Statistics(histograms, int(file.attrs["images"]), first, size, products)
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, CalibrationError) and str(path) in str(error):
             raise

@@ -14,7 +14,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import length_hint
 from queue import SimpleQueue
 from typing import Any
@@ -35,6 +35,7 @@ from quant.derivation import derived_histogram, first_holders, origins, split_li
 from quant.errors import BuildError, ModelError
 from quant.graph import OnnxModel, with_free_batch
 from quant.onnxruntime_backend import OnnxRuntimeSession
+from quant.placement import product_inputs
 
 Array = NDArray[Any]
 Advance = Callable[[int], None]  # called with the number of images that were just done
@@ -73,7 +74,9 @@ def collect_statistics(
     """
     with ThreadPoolExecutor(_AT_WORK, "calib-part") as parts, ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers:
         parts.submit(_load_loops)
-        calibrator.merge(_Pass(model, calibrator, memory_limit, parts, helpers).run(advance))
+        statistics = _Pass(model, calibrator, memory_limit, parts, helpers).run(advance)
+    products = product_inputs(model.proto) & statistics.histograms.keys()
+    calibrator.merge(replace(statistics, products=frozenset(products)))
 
 
 def _load_loops() -> None:

@@ -14,6 +14,7 @@ from calib import (
     write_statistics,
 )
 from calib.algorithms import MSE, Entropy, MinMax, Percentile
+from calib.calibrator import amax_from_statistics
 from calib.errors import CalibrationError, NonFiniteError
 
 
@@ -161,3 +162,25 @@ def test_another_model_s_statistics_are_refused_and_change_nothing(tmp_path):
 def test_a_value_that_is_not_finite_names_its_tensor():
     with pytest.raises(NonFiniteError, match="tensor 'x'"):
         MinMaxCalibrator().collect({"ok": np.ones(2), "x": np.array([0, np.inf])}, 1)
+
+
+def test_plain_entropy_spares_the_large_values_of_what_enters_a_product_of_matrices():
+    logits = np.exp(3 * np.random.default_rng(0).normal(size=(2000, 64)))
+    attention = (logits / logits.sum(axis=1, keepdims=True)).astype(np.float32)
+    calibrator = EntropyCalibrator()
+    calibrator.collect({"enters a product": attention, "does not": attention}, 1)
+    calibrator.statistics.products = frozenset({"enters a product"})
+    amax = calibrator.compute_amax()
+    assert np.mean(attention > amax["does not"]) > 0.005  # what the divergence clips
+    assert np.mean(attention > amax["enters a product"]) == pytest.approx(1e-4, rel=0.2)
+    minmax = amax_from_statistics(calibrator.statistics, MinMax())
+    assert minmax == {"enters a product": attention.max(), "does not": attention.max()}
+
+
+def test_what_enters_a_product_is_clipped_as_before_where_that_is_less():
+    calibrator = EntropyCalibrator()
+    calibrator.collect({"flat": np.linspace(-1, 1, 100_000)}, 1)
+    before = calibrator.compute_amax()
+    calibrator.statistics.products = frozenset({"flat"})
+    assert calibrator.compute_amax() == before
+    assert before["flat"] >= 0.9999

@@ -17,6 +17,7 @@ def statistics(histogram_of):
             "denormal": histogram_of([1e-42]),
         },
         images=17,
+        products=frozenset({"input", "empty"}),
     )
 
 
@@ -24,6 +25,7 @@ def test_statistics_on_disk_are_the_same(tmp_path, statistics, assert_same_histo
     write_statistics(statistics, tmp_path / "s.h5")
     read = read_statistics(tmp_path / "s.h5")
     assert read.images == 17
+    assert read.products == {"input", "empty"}
     assert list(read.histograms) == list(statistics.histograms)
     for name, histogram in statistics.histograms.items():
         assert_same_histogram(read.histograms[name], histogram)
@@ -61,11 +63,11 @@ def test_garbage_a_folder_and_nothing_are_refused_by_name(tmp_path):
 def test_another_hdf5_file_is_refused(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["images"] = np.zeros(3)
-    with pytest.raises(CalibrationError, match=r"other\.h5: expected 'calib-statistics-1', found 'None'"):
+    with pytest.raises(CalibrationError, match=r"other\.h5: expected 'calib-statistics-2', found 'None'"):
         read_statistics(tmp_path / "other.h5")
 
 
-@pytest.mark.parametrize("lost", ["tensor", "width", "zeros", "min", "max", "signed_counts"])
+@pytest.mark.parametrize("lost", ["tensor", "product", "width", "zeros", "min", "max", "signed_counts"])
 def test_a_file_that_lacks_a_part_is_refused(tmp_path, statistics, lost):
     write_statistics(statistics, tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "r+") as file:

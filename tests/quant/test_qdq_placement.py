@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from quant.placement import Placement
+from calib import MinMaxCalibrator
+from quant import collect_statistics
+from quant.placement import Placement, product_inputs
 from quant.qdq import qdq_model_from_amax, quantizable_tensors
 from tests.qdq_walk import Walk
 
@@ -130,3 +132,39 @@ def test_a_kernel_that_stays_float_takes_its_shortcut_with_it(moving_shortcut):
     assert by_name["conv2"].input[0] == "r1"
     assert list(by_name["add"].input) == ["c2", "p"]
     assert walk.is_int8_weight(by_name["conv1"].input[1])
+
+
+def test_what_a_float_kernel_wrote_is_moved_as_floats(moving_shortcut):
+    placement = Placement(float_nodes=frozenset({"conv1"}))
+    walk = Walk(qdq_model_from_amax(moving_shortcut, {"r1": 2.0}, placement))
+    by_name = {node.name: node for node in walk.nodes}
+    assert by_name["slice"].input[0] == "r1"
+    assert walk.is_activation_pair(by_name["conv2"].input[0])
+    skip = by_name["add"].input[1]
+    assert walk.is_activation_pair(skip)
+    assert walk.constants[walk.producer[skip].input[1]] == pytest.approx(2.0 / 127)
+
+
+@pytest.fixture
+def attention(graph_of):
+    """A product with weights, a softmax, a product with moved data, a classifier."""
+    constants = {"w": np.ones((8, 8), np.float32), "c": np.ones((8, 4), np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="query"),
+        helper.make_node("Softmax", ["m"], ["s"], name="softmax", axis=-1),
+        helper.make_node("Relu", ["x"], ["r"], name="relu"),
+        helper.make_node("Transpose", ["r"], ["t"], name="transpose", perm=[1, 0]),
+        helper.make_node("MatMul", ["s", "t"], ["a"], name="attend"),
+        helper.make_node("Gemm", ["a", "c"], ["y"], name="classify"),
+    ]
+    return graph_of(nodes, {"x": [8, 8]}, {"y": [8, 4]}, constants)
+
+
+def test_what_enters_products_is_known_with_what_it_was_moved_from(attention):
+    assert product_inputs(attention) - {"w"} == {"x", "s", "t", "r"}
+
+
+def test_statistics_say_what_enters_products(attention, saved, random, batch_of):
+    calibrator = MinMaxCalibrator([batch_of(x=random(8, 8))])
+    collect_statistics(saved(attention), calibrator)
+    assert calibrator.statistics.products == {"x", "s", "t", "r"}
