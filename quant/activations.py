@@ -177,6 +177,7 @@ class _Pass:
                 _finish(waiting, advance, _AT_WORK + _WAITING)
             images += len(batch.names)
         _finish(waiting, advance, 0)
+        self._groups = []  # they refer to this object: sessions and buffers would otherwise wait for the collector
         return self._statistics(images, batch_size)
 
     def _plan_parts(self, batch: CalibrationBatch) -> None:
