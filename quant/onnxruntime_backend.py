@@ -39,7 +39,8 @@ class OnnxRuntimeSession:
             proto: The model.
             name: What to call it in messages.
             threads: Threads for one run; None leaves it to ONNX Runtime.
-            spin: Let idle threads wait in a loop: quicker, unless other threads of this process want the cores.
+            spin: Let idle threads wait in a loop during a run: quicker, unless other threads of this process want the
+                cores. Between runs they never do: builds that take turns would slow each other down to half the speed.
             optimize: False to run the graph as it is.
             optimized_path: Where to write the optimized graph.
 
@@ -52,6 +53,7 @@ class OnnxRuntimeSession:
         options.log_severity_level = 4  # fatal only: what goes wrong is raised, and warnings repeat for every node
         if threads is not None:
             options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of each run
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimize:
