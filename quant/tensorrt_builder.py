@@ -24,7 +24,7 @@ from quant.tensorrt_calibrator import (
 )
 from quant.tensorrt_log import LogSection, log_section, logger
 from quant.tensorrt_network import BatchRange, inner_amax, network_from_proto, prepared_proto
-from quant.tensorrt_options import BuilderOptions, apply_options, keep_timings
+from quant.tensorrt_options import BuilderOptions, apply_options, keep_timings, without_spoiled_timings
 from quant.tensorrt_version import TensorRT, load_tensorrt
 
 Note = Callable[[str], None]
@@ -76,6 +76,22 @@ def engine_from_onnx(
         BuildError: TensorRT cannot build it, or did not use the cache; quotes TensorRT.
         OutOfDeviceMemoryError: The GPU's memory does not suffice.
     """
+
+    def build(options: BuilderOptions) -> BuiltEngine:
+        return _engine(proto, precision, batch, options, name, cache, note)
+
+    return without_spoiled_timings(build, options, note)
+
+
+def _engine(
+    proto: onnx.ModelProto,
+    precision: str,
+    batch: BatchRange,
+    options: BuilderOptions,
+    name: str,
+    cache: CalibrationCache | None,
+    note: Note | None,
+) -> BuiltEngine:
     tensorrt = load_tensorrt()
     prepared = prepared_proto(proto, batch, name)
     with log_section() as log:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calib.files import Transaction
 from quant.errors import BuildError
 from quant.tensorrt_version import TensorRT
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,29 @@ def keep_timings(config: Any, options: BuilderOptions) -> None:  # noqa: ANN401 
         data = bytes(memoryview(cache.serialize()))
         with Transaction(options.timing_cache.parent) as files:
             files.stage(options.timing_cache.name).write_bytes(data)
+
+
+def without_spoiled_timings(
+    build: Callable[[BuilderOptions], _Result], options: BuilderOptions, note: Callable[[str], None] | None
+) -> _Result:
+    """Build; when TensorRT fails to read what the timing cache holds, delete the cache and build without it.
+
+    TensorRT 8.6 takes a timing cache whose parts for transformers it then cannot read, and gives up the build.
+
+    Raises:
+        BuildError: It cannot be built, be it that there was nothing to read.
+    """
+    path = options.timing_cache
+    try:
+        return build(options)
+    except BuildError as error:
+        if path is None or not path.is_file() or not re.search("myelinCache|timing cache", str(error), re.IGNORECASE):
+            raise
+        if note is not None:
+            note(f"{path}: TensorRT cannot build with it ({error}); trying without it")
+    result = build(replace(options, timing_cache=None))
+    path.unlink(missing_ok=True)  # the next build measures anew
+    return result
 
 
 def _bits(sources: Any, names: tuple[str, ...]) -> int:  # noqa: ANN401 - the bindings have no types

@@ -2,7 +2,9 @@
 
 python scripts/gpu_report.py --shared ../shared --torch /usr/bin/python3 [SECTION...]
 
-Rows are kept in --results as they are measured; what is there is not measured again. --page only writes the page.
+Rows are kept in --results as they are measured; what is there is not measured again. --page only writes the page:
+
+python scripts/gpu_report.py --page --results docs/gpu-results.json
 """
 
 import argparse

@@ -1,15 +1,26 @@
-"""Export torchvision's resnet18 (random weights, fixed seed) and time PyTorch on it; prints JSON."""
+"""Export torchvision's resnet18 (random weights, fixed seed) as `calib export` does, and time PyTorch on it.
+
+python scripts/torch_resnet18.py MODEL.onnx PHOTOGRAPHS
+
+Prints one line of JSON: the check against ONNX Runtime on the photographs, and PyTorch's milliseconds.
+"""
 
 import json
 import statistics
 import sys
 from pathlib import Path
 
-import numpy
 import torch
 from torchvision.models import resnet18
 
+ROOT = Path(__file__).resolve().parents[1]
 RUNS, WARM_UP = 200, 20
+
+
+def network():
+    """What `calib export scripts/torch_resnet18.py:network` exports."""
+    torch.manual_seed(0)
+    return resnet18(weights=None)
 
 
 def eager_ms(model, batch, dtype):
@@ -27,22 +38,19 @@ def eager_ms(model, batch, dtype):
     return round(statistics.median(times), 4)
 
 
+def exported(path, photographs):
+    sys.path.insert(0, str(ROOT))  # the checkout need not be installed beside PyTorch
+    from quant.export import ExportSettings, export
+
+    result = export(ExportSettings(f"{__file__}:network", path, photographs, dynamic_batch=True))
+    return {"images": result.images, "difference": result.difference, "largest": result.largest}
+
+
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    network = resnet18(weights=None).eval()
-    images = torch.randn(4, 3, 224, 224)
-    names = {
-        "input_names": ["input"],
-        "output_names": ["logits"],
-        "dynamic_axes": {"input": {0: "N"}, "logits": {0: "N"}},
-    }
-    torch.onnx.export(network, images, sys.argv[1], opset_version=17, dynamo=False, **names)
-    check = {"images": images.numpy(), "logits": network(images).detach().numpy()}
-    numpy.savez(Path(sys.argv[1]).with_suffix(".npz"), **check)
-    figures = {"fp32": {}, "fp16": {}}
+    figures = {"export": exported(Path(sys.argv[1]), Path(sys.argv[2])), "fp32": {}, "fp16": {}}
     if torch.cuda.is_available():
-        network = network.cuda()
+        model = network().eval().cuda()
         for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
-            network = network.to(dtype)
-            figures[name] = {batch: eager_ms(network, batch, dtype) for batch in (1, 8, 64)}
+            model = model.to(dtype)
+            figures[name] = {batch: eager_ms(model, batch, dtype) for batch in (1, 8, 64)}
     print(json.dumps(figures))

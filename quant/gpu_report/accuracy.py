@@ -28,7 +28,7 @@ def parity(bench: Bench) -> None:
 def _parity_row(bench: Bench, name: str, algorithm: str, reference: CalibrationCache) -> Row:
     start = time.perf_counter()
     cache, feed = bench.native_cache(name, algorithm)
-    found, expected = _by_kind(cache.amax), _by_kind(reference.amax)
+    found, expected = by_kind(cache.amax), by_kind(reference.amax)
     errors = np.array([abs(found.get(tensor, 0.0) / amax - 1) for tensor, amax in expected.items()])
     row: Row = {
         "model": name,
@@ -48,7 +48,7 @@ def _parity_row(bench: Bench, name: str, algorithm: str, reference: CalibrationC
     return row
 
 
-def _by_kind(amax: Mapping[str, float]) -> dict[str, float]:
+def by_kind(amax: Mapping[str, float]) -> dict[str, float]:
     """Amax with TensorRT's inner tensors counted by kind: their numbers depend on how many nodes were parsed before."""
     seen: Counter[str] = Counter()
     named = {}

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from calib.errors import CalibrationError
@@ -38,12 +39,14 @@ SECTIONS: dict[str, Section] = {
     "explicit": (
         "Explicit Q/DQ against the implicit build from the same cache",
         "Batch 250, top-1 on the 10,000 CIFAR-10 test images. Kernels that the implicit build leaves in float get "
-        "no Q/DQ; where it leaves all, the explicit answer is the float engine.",
+        "no Q/DQ; where it leaves all, the explicit answer is the float engine. `wide` ignores what it leaves and puts "
+        "pairs on the kernels with at least 64 output channels and constant weights.",
         explicit,
     ),
     "deployment": (
         "Deployment: torchvision's resnet18 against PyTorch",
-        "Random weights, seed 0; exported to ONNX, calibrated on 60 photographs. PyTorch runs eagerly.",
+        "Random weights, seed 0; exported by `calib export`, which compares ONNX Runtime with PyTorch on 16 "
+        "photographs (largest difference of a logit, of the largest logit); calibrated on 60. PyTorch runs eagerly.",
         deployment,
     ),
     "cases": (
@@ -110,7 +113,7 @@ def _machine(bench: Bench) -> dict[str, Any]:
 
 
 def page(results: Results, command: str) -> str:
-    """The page, from all rows that were measured; needs no GPU.
+    """The page, from all rows that were measured, and what somebody remarked on them; needs no GPU.
 
     Args:
         results: The rows.
@@ -128,12 +131,15 @@ def page(results: Results, command: str) -> str:
         f"    {command}",
         "",
     ]
-    for name, (title, remark, _) in SECTIONS.items():
+    for remark in document.get("remarks", {}).values():
+        lines += [f"- {line}" if i == 0 else f"  {line}" for i, line in enumerate(wrap(str(remark["text"]), 116))]
+    lines += [""] * bool(document.get("remarks"))
+    for name, (title, introduction, _) in SECTIONS.items():
         rows = list(document.get(name, {}).values())
         if name == "accuracy":
             rows = _with_drops(rows)
         if rows:
-            lines += [f"## {title}", "", remark, "", *_table(rows), ""]
+            lines += [f"## {title}", "", introduction, "", *_table(rows), ""]
     return "\n".join(lines)
 
 

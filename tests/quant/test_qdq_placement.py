@@ -130,3 +130,14 @@ def test_a_kernel_that_stays_float_takes_its_shortcut_with_it(moving_shortcut):
     assert by_name["conv2"].input[0] == "r1"
     assert list(by_name["add"].input) == ["c2", "p"]
     assert walk.is_int8_weight(by_name["conv1"].input[1])
+
+
+def test_what_a_float_kernel_wrote_is_moved_as_floats(moving_shortcut):
+    placement = Placement(float_nodes=frozenset({"conv1"}))
+    walk = Walk(qdq_model_from_amax(moving_shortcut, {"r1": 2.0}, placement))
+    by_name = {node.name: node for node in walk.nodes}
+    assert by_name["slice"].input[0] == "r1"
+    assert walk.is_activation_pair(by_name["conv2"].input[0])
+    skip = by_name["add"].input[1]
+    assert walk.is_activation_pair(skip)
+    assert walk.constants[walk.producer[skip].input[1]] == pytest.approx(2.0 / 127)
