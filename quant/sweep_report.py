@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -127,24 +128,36 @@ def text_from_sweep(document: Document, out: Path) -> str:
 
 def svg_from_sweep(document: Document) -> str:
     """A bar for each algorithm: its drop with the 95 % interval, or the SQNR where no drop is known. Best on top."""
-    from quant.report.figure import Figure
-    from quant.report.svg import BUILD, GOOD, INK, file_from_svg
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
     key, interval, title = {
         "metric": ("metric_drop", "metric_ci95", "Drop of {} against FP32, with its 95 % interval"),
         "top1": ("drop_top1", "drop_ci95", "Drop of top-1 against FP32, percentage points, with its 95 % interval"),
         "sqnr": ("sqnr_db", None, "SQNR of the outputs against FP32, dB (no labels: the drop is not known)"),
     }[document["decided_by"]]
-    rows = document["rows"]
-    figure = Figure("sweep", 86 + 29 * len(rows), width=576)
-    (axes,) = figure.axes
-    for y, row in enumerate(rows):
-        colour = GOOD if row["name"] == document["best"] else BUILD
-        axes.bar((0, row[key] or 0.0), (y - 0.4, y + 0.4), colour, f"bar.{y}")
-        if interval is not None:
-            axes.line(row[interval], [y, y], INK, 1, f"interval.{y}")
-    axes.upright(0, INK, 0.8)
-    axes.title = title.format(document["metric"]["name"] if document["metric"] else "")
-    axes.y.ticks, axes.y.limits = [(y, row["name"]) for y, row in enumerate(rows)], (len(rows) - 0.4, -0.6)
-    axes.x.from_zero = interval is None
-    return file_from_svg(figure.svg(axes.title))
+    rows = list(reversed(document["rows"]))
+    values = [row[key] if row[key] is not None else 0.0 for row in rows]
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    colours = ["#2e7d32" if row["name"] == document["best"] else "#5c6bc0" for row in rows]
+    errors = None
+    if interval is not None:
+        ends = [row[interval] for row in rows]
+        # The interval of few images is not centred on the drop and need not hold its value.
+        errors = [
+            [max(v - low, 0.0) for v, (low, _) in zip(values, ends, strict=True)],
+            [max(high - v, 0.0) for v, (_, high) in zip(values, ends, strict=True)],
+        ]
+    positions = range(len(rows))
+    axes.barh(positions, values, xerr=errors, color=colours, ecolor="#666", capsize=3)
+    axes.set_yticks(positions, [row["name"] for row in rows])
+    axes.axvline(0, color="#666", linewidth=0.8)
+    axes.set_title(title.format(document["metric"]["name"] if document["metric"] else ""), fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "calib"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

@@ -1,13 +1,20 @@
-"""The report's charts, each from the document alone. A chart without data is left out."""
+"""The report's charts, each from the document alone. A chart without data is left out.
+
+What shows a value has an id that says which (`value.drop.1`: the second row's drop), so that a test can read it back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from quant.report.figure import Figure
 from quant.report.sections import Document, examined_name
-from quant.report.svg import BAD, BUILD, FP32, GOOD, GRID, INK, chart_text
+from quant.report.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, svg_from_drawing
 from quant.report.tensor_charts import histogram_charts, overview_chart
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
 _BARS = 20  # classes, types of layers
 
@@ -40,46 +47,63 @@ def _drops(document: Document) -> list[tuple[str, str]]:
     if not rows:
         return []
 
-    figure = Figure("drop", 65 + 40 * len(rows))
-    (axes,) = figure.axes
-    for y, (_, drop, low, high) in enumerate(rows):
-        colour = GOOD if drop <= limit else BAD
-        axes.line([low, high], [y, y], colour, 2.5, f"interval.{y}")
-        axes.dots([drop], [y], colour, 4, f"drop.{y}")
-        axes.label(drop, y, form.format(drop), down=-8, halo=True)  # the line of zero ends before it
-    axes.upright(0, INK, 0.8)
-    axes.upright(limit, BAD, 1.2, "allowed", dashed=True)
-    axes.label(limit, len(rows) - 0.25, f"allowed {allowed}", anchor="start", right=4, down=-2, colour=BAD)
-    axes.x.label, axes.x.margin = f"{unit} lost against FP32, with 95 % interval", 0.18
-    axes.y.ticks, axes.y.limits = [(y, row[0].upper()) for y, row in enumerate(rows)], (len(rows) - 0.2, -0.7)
-    return [("Drop", figure.svg("Drop of each build with its interval"))]
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, (_, drop, low, high) in enumerate(rows):
+            colour = GOOD if drop <= limit else BAD
+            (line,) = axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+            (dot,) = axes.plot([drop], [y], "o", color=colour, markersize=7)
+            line.set_gid(f"value.interval.{y}")
+            dot.set_gid(f"value.drop.{y}")
+            axes.annotate(
+                form.format(drop),
+                (drop, y),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # the line of zero ends before it
+            )
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.axvline(limit, color=BAD, linewidth=1.2, linestyle="--").set_gid("value.allowed")
+        axes.text(limit, len(rows) - 0.25, f" allowed {allowed}", ha="left", va="bottom", color=BAD)
+        axes.set_yticks(range(len(rows)), [row[0].upper() for row in rows])
+        axes.set_ylim(len(rows) - 0.2, -0.7)
+        axes.margins(x=0.18)
+        axes.set_xlabel(f"{unit} lost against FP32, with 95 % interval")
+
+    return [("Drop", svg_from_drawing("drop", 0.9 + 0.55 * len(rows), draw, "Drop of each build with its interval"))]
+
+
+def _name(artists: Iterable[Artist], what: str) -> None:
+    """Give each its id."""
+    for i, artist in enumerate(artists):
+        artist.set_gid(f"value.{what}.{i}")
 
 
 def _costs(document: Document) -> list[tuple[str, str]]:
     rows = document["builds"]
-    figure = Figure("costs", 43 + 29 * len(rows), columns=2)
-    for axes, name, title, values, form in zip(
-        figure.axes,
-        ("latency", "bytes"),
-        ("latency of a batch, ms", "size, kB"),
-        ([row["latency_ms"] or 0 for row in rows], [row["bytes"] / 1000 for row in rows]),
-        ("{:,.2f}", "{:,.1f}"),
-        strict=True,
-    ):
-        for y, (row, value) in enumerate(zip(rows, values, strict=True)):
-            colour = FP32 if row["precision"] == "fp32" else BUILD
-            axes.bar((0, value), (y - 0.3, y + 0.3), colour, f"{name}.{y}")
-            axes.label(value, y, form.format(value), anchor="start", right=3)
-        axes.title = title
-        axes.x.ticks, axes.x.line, axes.x.from_zero, axes.x.margin = [], False, True, 0.05
-        axes.y.ticks, axes.y.limits = [(y, row["precision"].upper()) for y, row in enumerate(rows)], _downwards(rows)
-        axes.y.named = name == "latency"
-    return [("Speed and size", figure.svg("Latency and size of each build"))]
 
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        labels = [row["precision"].upper() for row in rows]
+        colours = [FP32 if row["precision"] == "fp32" else BUILD for row in rows]
+        for axes, title, values, form in (
+            (left, "latency of a batch, ms", [row["latency_ms"] or 0 for row in rows], "{:,.2f}"),
+            (right, "size, kB", [row["bytes"] / 1000 for row in rows], "{:,.1f}"),
+        ):
+            bars = axes.barh(range(len(rows)), values, color=colours, height=0.6)
+            _name(bars, "latency" if axes is left else "bytes")
+            axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+            axes.set_title(title)
+            axes.set_xticks([])
+            axes.spines["bottom"].set_visible(False)
+            axes.margins(x=0.35)
+        left.set_yticks(range(len(rows)), labels)
+        left.invert_yaxis()
 
-def _downwards(rows: Sized) -> tuple[float, float]:
-    """Limits of an axis with a bar for each row, the first on top."""
-    return len(rows) - 0.4, -0.6
+    return [
+        ("Speed and size", svg_from_drawing("costs", 0.6 + 0.4 * len(rows), draw, "Latency and size of each build"))
+    ]
 
 
 def _classes(document: Document) -> list[tuple[str, str]]:
@@ -87,16 +111,22 @@ def _classes(document: Document) -> list[tuple[str, str]]:
     if not rows:
         return []
 
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, row in enumerate(rows):
+            low, high = row["drop_ci95"]
+            (bar,) = axes.barh(y, row["drop"], color=BAD if row["drop"] > 0 else GOOD, height=0.62)
+            (line,) = axes.plot([low, high], [y, y], color=INK, linewidth=1)
+            bar.set_gid(f"value.drop.{y}")
+            line.set_gid(f"value.interval.{y}")
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [chart_text(row["name"]) for row in rows])
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.set_xlabel("points of top-1 lost, with 95 % interval")
+
     caption = f"The {len(rows)} worst classes" if len(document["per_class"]) > len(rows) else "Drop by class"
-    figure = Figure("classes", 58 + 17.3 * len(rows))
-    (axes,) = figure.axes
-    for y, row in enumerate(rows):
-        axes.bar((0, row["drop"]), (y - 0.31, y + 0.31), BAD if row["drop"] > 0 else GOOD, f"drop.{y}")
-        axes.line(row["drop_ci95"], [y, y], INK, 1, f"interval.{y}")
-    axes.upright(0, INK, 0.8)
-    axes.x.label, axes.x.grid = "points of top-1 lost, with 95 % interval", True
-    axes.y.ticks, axes.y.limits = [(y, chart_text(row["name"])) for y, row in enumerate(rows)], _downwards(rows)
-    return [(caption, figure.svg(caption))]
+    return [(caption, svg_from_drawing("classes", 0.8 + 0.24 * len(rows), draw, caption))]
 
 
 def _confusion(document: Document) -> list[tuple[str, str]]:
@@ -107,28 +137,33 @@ def _confusion(document: Document) -> list[tuple[str, str]]:
     size, names = len(matrix), document.get("classes") or [str(i) for i in range(len(matrix))]
     most = max(abs(value) for row in matrix for value in row)
 
-    small = 10 if size <= 12 else 7
-    figure = Figure("confusion", 353, square=True)
-    (axes,) = figure.axes
-    for i, row in enumerate(matrix):
-        for j, value in enumerate(row):
-            if not value:
-                continue
-            colour = GOOD if (value > 0) == (i == j) else BAD
-            strength = 0.15 + 0.5 * abs(value) / most
-            axes.bar((j - 0.5, j + 0.5), (i - 0.5, i + 0.5), colour, f"cell.{i}.{j}", strength)
-            if size <= 12:
-                axes.label(j, i, f"{value:+d}", size=9 if most < 100 else 8)
-    ticks = [(i, chart_text(name, 14)) for i, name in enumerate(names[:size])]
-    for axis, label, limits in (
-        (axes.x, "answer", (-0.5, size - 0.5)),
-        (axes.y, "label" if found["against"] == "labels" else "FP32's answer", (size - 0.5, -0.5)),
-    ):
-        axis.label, axis.limits, axis.ticks, axis.size, axis.marks = label, limits, ticks, small, False
-        axis.lines = [i + 0.5 for i in range(size)]
-    axes.x.turned = True
+    def draw(figure: Figure) -> None:
+        from matplotlib.patches import Rectangle
+
+        axes = figure.subplots()
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                if not value:
+                    continue
+                colour = GOOD if (value > 0) == (i == j) else BAD
+                strength = 0.15 + 0.5 * abs(value) / most
+                cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0)
+                axes.add_patch(cell).set_gid(f"value.cell.{i}.{j}")
+                if size <= 12:
+                    axes.text(j, i, f"{value:+d}", ha="center", va="center", fontsize=9 if most < 100 else 8)
+        labels = [chart_text(name, 14) for name in names[:size]]
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal", xlabel="answer")
+        axes.set_ylabel("label" if found["against"] == "labels" else "FP32's answer")
+        small = 10 if size <= 12 else 7
+        axes.set_xticks(range(size), labels, rotation=90, fontsize=small)
+        axes.set_yticks(range(size), labels, fontsize=small)
+        axes.set_xticks([i + 0.5 for i in range(size)], minor=True)
+        axes.set_yticks([i + 0.5 for i in range(size)], minor=True)
+        axes.grid(which="minor")
+        axes.tick_params(which="both", length=0)
+
     caption = f"{examined_name(document)}'s confusion matrix minus FP32's: red is worse, green is better"
-    return [(caption, figure.svg(caption))]
+    return [(caption, svg_from_drawing("confusion", 4.9, draw, caption))]
 
 
 def _reliability(document: Document) -> list[tuple[str, str]]:
@@ -136,23 +171,24 @@ def _reliability(document: Document) -> list[tuple[str, str]]:
     if not curves:
         return []
 
-    figure = Figure("reliability", 281, shares=(3, 1))
-    above, below = figure.axes
-    above.line([0, 100], [0, 100], GRID, 1, dashed=True)
-    colours = [FP32 if curve["precision"] == "fp32" else BUILD for curve in curves]
-    for place, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
-        sure = [row["confidence"] for row in curve["bins"]]
-        right = [row["accuracy"] for row in curve["bins"]]
-        above.dots(sure, right, colour, 2.5, f"curve.{place}", line=1.5)
-        for i, row in enumerate(curve["bins"]):
-            left = row["low"] + 1 + 4 * place
-            below.bar((left, left + 4), (0, row["images"]), colour, f"images.{place}.{i}")
-    above.legend([(curve["precision"].upper(), colour) for curve, colour in zip(curves, colours, strict=True)], 2.5)
-    above.x.limits = below.x.limits = above.y.limits = 0, 102
-    above.x.named, above.x.grid, above.y.grid = False, True, True
-    below.y.from_zero = True
-    above.y.label, below.x.label, below.y.label = "accuracy, %", "confidence, %", "images"
-    return [("Reliability", figure.svg("Confidence against accuracy"))]
+    def draw(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        above.plot([0, 100], [0, 100], color=GRID, linestyle="--", linewidth=1)
+        for place, curve in enumerate(curves):
+            colour = FP32 if curve["precision"] == "fp32" else BUILD
+            sure = [row["confidence"] for row in curve["bins"]]
+            right = [row["accuracy"] for row in curve["bins"]]
+            (line,) = above.plot(sure, right, "o-", color=colour, markersize=4, label=curve["precision"].upper())
+            line.set_gid(f"value.curve.{place}")
+            left = [row["low"] + 1 + 4 * place for row in curve["bins"]]
+            bars = below.bar(left, [row["images"] for row in curve["bins"]], width=4, align="edge", color=colour)
+            _name(bars, f"images.{place}")
+        above.set(ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
+        above.legend(loc="upper left")
+        above.grid()
+        below.set(xlabel="confidence, %", ylabel="images")
+
+    return [("Reliability", svg_from_drawing("reliability", 3.9, draw, "Confidence against accuracy"))]
 
 
 def _layers(document: Document) -> list[tuple[str, str]]:
@@ -167,17 +203,21 @@ def _layers(document: Document) -> list[tuple[str, str]]:
     precisions = list(found["precisions"]) + sorted({p for c in counts.values() for p in c} - set(found["precisions"]))
     colours = {"int8": BUILD, "fp16": GOOD, "fp32": FP32}
 
-    figure = Figure("layers", 65 + 17.3 * max(len(kinds), 3))
-    (axes,) = figure.axes
-    left = [0] * len(kinds)
-    for precision in precisions:
-        for y, name in enumerate(kinds):
-            ends = left[y], left[y] + counts[name].get(precision, 0)
-            axes.bar(ends, (y - 0.325, y + 0.325), colours.get(precision, GRID), f"{precision}.{y}")
-            left[y] = ends[1]
-    for y, total in enumerate(left):
-        axes.label(total, y, f"{total}", anchor="start", right=4)
-    axes.x.label, axes.x.from_zero, axes.x.margin = "layers", True, 0.12
-    axes.y.ticks, axes.y.limits = [(y, chart_text(kind)) for y, kind in enumerate(kinds)], _downwards(kinds)
-    axes.legend([(precision.upper(), colours.get(precision, GRID)) for precision in precisions])
-    return [("Layers by type", figure.svg("Layers by type"))]
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        left = [0] * len(kinds)
+        for precision in precisions:
+            values = [counts[kind].get(precision, 0) for kind in kinds]
+            colour = colours.get(precision, GRID)
+            bars = axes.barh(range(len(kinds)), values, left=left, color=colour, height=0.65, label=precision.upper())
+            _name(bars, precision)
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        for y, total in enumerate(left):
+            axes.annotate(f"{total}", (total, y), (4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(kinds)), [chart_text(kind) for kind in kinds])
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel("layers")
+        axes.legend(loc="lower right")
+
+    return [("Layers by type", svg_from_drawing("layers", 0.9 + 0.24 * max(len(kinds), 3), draw, "Layers by type"))]

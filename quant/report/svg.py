@@ -1,90 +1,79 @@
-"""Inline SVG whose colours and letters follow the page: light, dark, print. Lengths are units of the drawing.
+"""Matplotlib figures as inline SVG whose colours and letters follow the page: light, dark, print.
 
-Shapes are paths, points and ticks are uses of one path each; texts stay texts in the page's font.
+Figures are drawn in marker colours, which are then replaced by CSS variables; texts stay texts in the page's font.
 """
 
 from __future__ import annotations
 
+import io
+import re
 import unicodedata
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-INK, GRID, FP32, BUILD, BAD, GOOD, PAPER = (
-    "currentColor",
-    *(f"var(--{name})" for name in ("grid", "fp32", "build", "bad", "good", "paper")),
-)
-LETTERS = 11.0  # units; about as many pixels on a phone
-_ON_WHITE = {
-    INK: "#1b1f24",
-    GRID: "#c4cad1",
-    FP32: "#7d8894",
-    BUILD: "#1f6feb",
-    BAD: "#cf222e",
-    GOOD: "#1a7f37",
-    PAPER: "#fff",
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 5.0  # inches: 360 units of the SVG, about a phone's width, so that letters keep their size there
+INK, GRID, FP32, BUILD, BAD, GOOD, PAPER = (f"#01020{i}" for i in range(1, 8))
+_VARIABLES = {
+    INK: "currentColor",
+    GRID: "var(--grid)",
+    FP32: "var(--fp32)",
+    BUILD: "var(--build)",
+    BAD: "var(--bad)",
+    GOOD: "var(--good)",
+    PAPER: "var(--paper)",
 }
-_NARROW, _BROAD = frozenset("iIjlftr.,:;'|!()[]{}/\\ -\N{MINUS SIGN}"), frozenset("mwMW@%+…")
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a class may be called $x$
+    "font.size": 11,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+}
 
 
-def length(value: float) -> str:
-    """A coordinate as short as it can be."""
-    return f"{round(value, 3) + 0:.3f}".rstrip("0").rstrip(".")
-
-
-def path(points: Iterable[tuple[float, float]], style: str, *, closed: bool = False) -> str:
-    """Straight lines from point to point."""
-    line = " L ".join(f"{length(x)} {length(y)}" for x, y in points)
-    return f'<path d="M {line}{" z" if closed else ""}" style="{style}"/>'
-
-
-def box(left: float, top: float, right: float, bottom: float, style: str) -> str:
-    """A rectangle."""
-    return path([(left, bottom), (right, bottom), (right, top), (left, top)], style, closed=True)
-
-
-def text(
-    x: float,
-    y: float,
-    words: str,
-    *,
-    anchor: str = "middle",
-    colour: str = INK,
-    size: float = LETTERS,
-    turned: bool = False,
-    halo: bool = False,
-) -> str:
-    """A line of text; `y` is where its letters stand.
+def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], label: str) -> str:
+    """An SVG element.
 
     Args:
-        x: Where it starts, has its middle or ends, as `anchor` says.
-        y: The line that its letters stand on.
-        words: The text, as it is to be read.
-        anchor: start, middle or end.
-        colour: One of this module's.
-        size: Height of the letters' line.
-        turned: From the bottom to the top.
-        halo: Keep what lies behind at a distance.
+        name: Unique on the page: ids begin with it.
+        height: Inches; the width is `WIDTH`.
+        draw: Draws into the figure.
+        label: What is shown, for those who do not see it.
     """
-    style = f"font-size: {length(size)}px; text-anchor: {anchor}; fill: {colour}"
-    if halo:
-        style += f"; stroke: {PAPER}; stroke-width: 4px; paint-order: stroke"
-    turn = f' transform="rotate(-90 {length(x)} {length(y)})"' if turned else ""
-    return f'<text x="{length(x)}" y="{length(y)}"{turn} style="{style}">{escape(words)}</text>'
+    import warnings
 
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
-def text_width(words: str, size: float = LETTERS) -> float:
-    """About how wide a text is in a sans-serif font; rather too much, as the page's font is not known."""
-    return size * sum(map(_letter_width, words))
-
-
-def _letter_width(letter: str) -> float:
-    if letter in _NARROW:
-        return 0.4
-    if letter in _BROAD:
-        return 0.9
-    if unicodedata.east_asian_width(letter) in "WF":
-        return 1.0
-    return 0.72 if letter.isupper() else 0.62
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")  # the page's fonts draw the letters
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _for_page(buffer.getvalue(), name, label)
 
 
 def chart_text(text: str, most: int = 22) -> str:
@@ -100,23 +89,19 @@ def chart_tail(text: str, most: int = 40) -> str:
     return line if len(line) <= most else f"…{line[1 - most :]}"
 
 
-def svg_element(width: float, height: float, label: str, contents: Iterable[str]) -> str:
-    """The drawing.
+def _for_page(svg: str, name: str, label: str) -> str:
+    from html import escape
 
-    Args:
-        width: Of the drawing; a page may scale it.
-        height: Of the drawing.
-        label: What is shown, for those who do not see it.
-        contents: Elements.
-    """
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {length(width)} {length(height)}" role="img"'
-    return "\n".join([f'{head} aria-label="{escape(label)}">', *contents, "</svg>"])
-
-
-def file_from_svg(svg: str) -> str:
-    """The same as a file of its own: as large as it was drawn, on white, in colours that need no page."""
-    for variable, colour in _ON_WHITE.items():
-        svg = svg.replace(variable, colour)
-    width, height = svg.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()
-    head = f'<svg width="{width}" height="{height}" style="background: #fff" font-family="sans-serif" '
-    return svg.replace("<svg ", head, 1) + "\n"
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"(font(?:-family)?: ?(?:\d+px )?)'DejaVu Sans'[^;\"]*", r"\1inherit", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    head, rest = svg.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    assert view is not None
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{escape(label)}">{rest}'
