@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import calib
 from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile
 from calib.cache import CalibrationCache, cache_from_amax
@@ -33,6 +36,7 @@ from quant.tensor_choice import TensorChoice, choose_by_tensor
 
 PERCENTILES = (99.9, 99.99, 99.999)
 TRIAL_IMAGES = 64  # of the calibration images, for the choice by tensor
+CONFIRMING_IMAGES = 192  # the next ones, on which a change must hold as well
 PER_TENSOR = "per-tensor"
 
 
@@ -153,7 +157,14 @@ def _candidates(statistics: Statistics) -> dict[str, Algorithm]:
 def _choice(
     settings: RunSettings, model: OnnxModel, data: RunData, amax: Mapping[str, Mapping[str, float]], console: Console
 ) -> TensorChoice:
-    selection = data.selection[:TRIAL_IMAGES]
+    trial, confirming, _ = np.split(data.selection, [TRIAL_IMAGES, TRIAL_IMAGES + CONFIRMING_IMAGES])
+    batches = _inputs(settings, data, trial)
+    others = _inputs(settings, data, confirming) if len(confirming) else []
+    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
+        return choose_by_tensor(model, amax, batches, others, advance)
+
+
+def _inputs(settings: RunSettings, data: RunData, selection: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
     stream = BatchStream(
         data.source,
         selection,
@@ -162,9 +173,7 @@ def _choice(
         input_name=data.input_name,
         max_bad=1.0,  # what cannot be read was counted when calibrating
     )
-    batches = [dict(batch.inputs) for batch in stream]
-    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
-        return choose_by_tensor(model, amax, batches, advance)
+    return [dict(batch.inputs) for batch in stream]
 
 
 def _compared(

@@ -9,6 +9,7 @@ import pytest
 from calib.cache import read_cache
 from quant.graph import load_model
 from quant.qdq_reader import cache_from_qdq_model
+from quant.sweep_report import text_from_sweep
 
 NAMES = {"entropy", "minmax", "mse", "percentile 99.9", "percentile 99.99", "percentile 99.999"}
 
@@ -73,11 +74,28 @@ def test_the_images_are_calibrated_once(swept, calib, colours):
 
 
 def test_per_tensor_is_one_more_row_and_tells_its_choice(swept):
-    _, document = swept("--per-tensor")
-    assert {row["name"] for row in document["rows"]} == {*NAMES, "per-tensor"}
+    result, document = swept("--per-tensor")
+    drops = {row["name"]: row["drop_top1"] for row in document["rows"]}
+    assert set(drops) == {*NAMES, "per-tensor"}
     choice = document["per_tensor"]
     assert set(choice["algorithms"].values()) <= NAMES
+    assert choice["changed"] == sum(name != choice["start"] for name in choice["algorithms"].values())
     assert choice["sqnr_db"] >= choice["start_sqnr_db"]
+    assert choice["as_good_as_best"] == (drops["per-tensor"] <= min(drops[name] for name in NAMES))
+    assert len([line for line in result.out.splitlines() if line.startswith("per-tensor: ")]) == 1
+
+
+def test_a_choice_by_tensor_that_loses_is_said_to(swept, tmp_path):
+    _, document = swept("--per-tensor")
+    algorithms = {"a": "entropy", "b": "mse", "c": "entropy"}
+    for changed, as_good, expected in (
+        (0, True, "no other algorithm serves a tensor better beyond chance; the same as entropy"),
+        (1, True, "1 of 3 tensors differ from entropy"),
+        (1, False, "1 of 3 tensors differ from entropy; worse than minmax on the evaluated images, and not kept"),
+    ):
+        choice = {"start": "entropy", "changed": changed, "as_good_as_best": as_good, "algorithms": algorithms}
+        text = text_from_sweep({**document, "best": "minmax", "per_tensor": choice}, tmp_path)
+        assert f"per-tensor: {expected}" in text.splitlines()
 
 
 def test_a_choice_by_tensor_that_is_kept_serves_a_run(calib, colours, monkeypatch):

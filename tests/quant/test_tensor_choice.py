@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from onnx import helper
 
 from quant.qdq import qdq_model_from_amax, quantizable_tensors
 from quant.tensor_choice import choose_by_tensor
@@ -48,7 +49,7 @@ def test_it_begins_with_the_best_and_never_gets_worse(net, batches, largest, run
     candidates = {f"{part}": {name: value * part for name, value in largest.items()} for part in (0.1, 0.5, 0.9, 1.0)}
     alone = {name: sqnr_db(net, amax, batches, run_onnx) for name, amax in candidates.items()}
     steps = []
-    choice = choose_by_tensor(net, candidates, batches, steps.append)
+    choice = choose_by_tensor(net, candidates, batches, advance=steps.append)
     assert choice.start == max(alone, key=alone.get)
     assert choice.start_sqnr_db == pytest.approx(alone[choice.start], abs=0.01)
     assert choice.sqnr_db >= choice.start_sqnr_db
@@ -61,3 +62,78 @@ def test_tensors_that_no_build_quantizes_keep_the_starting_algorithm(net, batche
     assert choice.start == "a"
     assert choice.amax["sum"] == 3.0
     assert "sum" not in choice.algorithms
+
+
+def test_trials_scale_moved_data_as_the_build_does(moving_shortcut, saved, random, run_onnx):
+    """The shortcut slices and pads r1, so its pairs take r1's scale; trials with another one would judge in vain."""
+    net = saved(moving_shortcut)
+    batches = [{"x": random(4, 3, 8, 8, seed=seed)} for seed in (1, 2)]
+    amax = {"x": 4.0, "r1": 20.0}
+    choice = choose_by_tensor(net, {"only": amax}, batches)
+    assert choice.sqnr_db == pytest.approx(sqnr_db(net, amax, batches, run_onnx), abs=0.01)
+
+
+@pytest.fixture
+def two_inputs(graph_of, saved):
+    """Outputs 127 x and 127 z. The scales 1 and 2 make every error a whole number, times 127."""
+    nodes = [helper.make_node("MatMul", [name, "w"], [f"{name}_out"], name=f"{name}_matmul") for name in "xz"]
+    nodes.append(helper.make_node("Concat", ["x_out", "z_out"], ["y"], axis=1))
+    shapes = {"x": ["N", 1], "z": ["N", 1]}
+    return saved(graph_of(nodes, shapes, {"y": ["N", 2]}, {"w": np.full((1, 1), 127, np.float32)}))
+
+
+def images(*values):
+    """A batch of images with these values of x; z is 100."""
+    x = np.array(values, np.float32)[:, None]
+    return [{"x": x, "z": np.full_like(x, 100)}]
+
+
+FINE, COARSE = 127.0, 254.0  # amax: steps of 1 up to 127; steps of 2, one off for odd values, up to 254
+
+
+def candidates(start, other):
+    """All begin with `start`, as the other one loses z."""
+    return {"start": {"x": start, "z": 127.0}, "other": {"x": other, "z": 127e4}}
+
+
+def test_what_all_images_gain_is_kept(two_inputs):
+    choice = choose_by_tensor(two_inputs, candidates(COARSE, FINE), images(1, 3, 5, 7), images(9, 11))
+    assert choice.algorithms == {"x": "other", "z": "start"}
+    assert choice.changed == 1
+    assert choice.start_sqnr_db == pytest.approx(10 * np.log10((1 + 9 + 25 + 49 + 4 * 100**2) / 4))
+    assert choice.confirmed_start_sqnr_db == pytest.approx(10 * np.log10((81 + 121 + 2 * 100**2) / 2))
+    assert choice.sqnr_db == choice.confirmed_sqnr_db == np.inf
+
+
+def test_what_the_confirming_images_lose_by_is_not_kept(two_inputs):
+    """200 needs no clipping with the coarse scale and loses 73 with the fine one."""
+    choice = choose_by_tensor(two_inputs, candidates(COARSE, FINE), images(1, 3, 5, 7), images(9, 200))
+    assert choice.algorithms == {"x": "start", "z": "start"}
+    assert choice.changed == 0
+    assert choice.sqnr_db == choice.start_sqnr_db
+    assert choice.confirmed_sqnr_db == choice.confirmed_start_sqnr_db
+
+
+def test_without_confirming_images_the_trial_images_decide(two_inputs):
+    choice = choose_by_tensor(two_inputs, candidates(COARSE, FINE), images(1, 3, 5, 7))
+    assert choice.algorithms["x"] == "other"
+    assert choice.confirmed_sqnr_db is choice.confirmed_start_sqnr_db is None
+
+
+def test_the_gain_of_one_image_is_chance(two_inputs):
+    """150 gains 23 squared by the coarse scale, 15 odd values lose 1 each: mean 32.1, standard error 33.1."""
+    odd = range(1, 31, 2)
+    assert choose_by_tensor(two_inputs, candidates(FINE, COARSE), images(*odd, 150)).changed == 0
+    assert choose_by_tensor(two_inputs, candidates(FINE, COARSE), images(*odd, *[150] * 15)).changed == 1
+
+
+def test_one_image_tells_nothing(two_inputs):
+    assert choose_by_tensor(two_inputs, candidates(COARSE, FINE), images(1)).changed == 0
+
+
+def test_a_model_with_a_fixed_batch_takes_ragged_batches(graph_of, saved):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    net = saved(graph_of(nodes, {"x": [2, 1]}, {"y": [2, 1]}, {"w": np.full((1, 1), 127, np.float32)}))
+    batches = [{"x": np.array([[1], [4], [7]], np.float32)}]
+    choice = choose_by_tensor(net, {"coarse": {"x": COARSE}}, batches)
+    assert choice.sqnr_db == pytest.approx(10 * np.log10((1 + 16 + 49) / 2))
