@@ -145,12 +145,11 @@ def _choice_lines(document: Document) -> list[str]:
     choice = document["per_tensor"]
     if choice is None:
         return []
-    if choice["changed"]:
-        outcome = f"{choice['changed']} of {len(choice['algorithms'])} tensors differ from {choice['start']}"
-    else:
-        outcome = f"no other algorithm serves a tensor better beyond chance; the same as {choice['start']}"
-    behind = f"; behind {document['best']} on the evaluated images, and not kept"
-    return [f"per-tensor: {outcome}{'' if choice['as_good_as_best'] else behind}"]
+    start = choice["start"]
+    if not choice["changed"]:
+        return [f"per-tensor: no other algorithm serves a tensor better beyond chance; the same as {start}"]
+    behind = "" if choice["as_good_as_best"] else "; behind it on the evaluated images, and not kept"
+    return [f"per-tensor: {choice['changed']} of {len(choice['algorithms'])} tensors differ from {start}{behind}"]
 
 
 def svg_from_sweep(document: Document) -> str:

@@ -2,13 +2,15 @@
 
 The error of a tensor alone says little: what counts is what it does to the result. (The amax with the best SQNR of the
 tensor itself is what `mse` searches; where few channels are loud it keeps those and drowns the others.) So the rule is:
-begin with the algorithm whose scales give the outputs the largest SQNR against FP32 on some calibration images; then
-go through the tensors in the order of the graph, try the amax of every other algorithm for this tensor alone, and keep
-the one that gives the outputs the largest SQNR. No step makes it smaller.
 
-A hundred trials on a few images find gains that are none: the largest of many noisy figures is too large. So a change
-counts only when the noise that it takes away, image by image, averages more than two standard errors (95 %), and when
-it also takes noise away on other calibration images. Where nothing passes, all tensors keep the first algorithm.
+1. Begin with the best single algorithm, and go through the tensors in the order of the graph.
+2. Try the amax of every other algorithm for this tensor alone. Keep the best of those that take noise from the model's
+   outputs beyond chance (by more than two standard errors of the mean), on the trial images and again on others.
+3. Where none passes, the tensor keeps its amax; where no tensor changes, the result is the best single algorithm.
+
+A hundred trials find some gains beyond two standard errors that are chance, so images that had no part in finding a
+change have to confirm it. Measured on resnet20-outlier with eight splits of 256 images: of nine gains in the trials,
+the other half of the calibration images showed five as losses, and none as a gain beyond chance; none passes this rule.
 
 All scales are inputs of one simulated model, so a trial is one run, not a build.
 """
@@ -31,7 +33,6 @@ from quant.qdq import prepared_for_quantization, qdq_model_from_amax, quantizabl
 
 Inputs = Mapping[str, NDArray[Any]]
 
-
 _STANDARD_ERRORS = 2.0  # that a change's mean gain must exceed
 
 
@@ -45,7 +46,7 @@ class TensorChoice:
         start: The candidate that all tensors began with.
         sqnr_db: SQNR of the outputs on the trial images at the end, dB.
         start_sqnr_db: The same at the beginning.
-        confirmed_sqnr_db: SQNR on the confirming images at the end, dB; None without such images.
+        confirmed_sqnr_db: SQNR on the confirming images at the end, dB.
         confirmed_start_sqnr_db: The same at the beginning.
     """
 
@@ -54,8 +55,8 @@ class TensorChoice:
     start: str
     sqnr_db: float
     start_sqnr_db: float
-    confirmed_sqnr_db: float | None
-    confirmed_start_sqnr_db: float | None
+    confirmed_sqnr_db: float
+    confirmed_start_sqnr_db: float
 
     @property
     def changed(self) -> int:
@@ -66,8 +67,9 @@ class TensorChoice:
 def choose_by_tensor(
     model: OnnxModel,
     candidates: Mapping[str, Mapping[str, float]],
-    batches: Sequence[Inputs],
-    confirming: Sequence[Inputs] = (),
+    start: str,
+    trial_batches: Sequence[Inputs],
+    confirming_batches: Sequence[Inputs],
     advance: Callable[[int], None] | None = None,
 ) -> TensorChoice:
     """Apply the rule of this module.
@@ -75,32 +77,25 @@ def choose_by_tensor(
     Args:
         model: FP32 model.
         candidates: amax by tensor, by name of the algorithm.
-        batches: Inputs of the trial images.
-        confirming: Inputs of other calibration images; by default a change needs no confirmation.
+        start: The candidate to begin with.
+        trial_batches: Inputs of the images that changes are tried on; without any, nothing changes.
+        confirming_batches: Inputs of the images that confirm a change; without any, nothing changes.
         advance: Called with 1 for each tensor that is done.
 
     Raises:
         BuildError: The model cannot be quantized.
     """
     simulated = _SimulatedModel(model)
-    trial = _Trial(simulated, batches)
-    other = _Trial(simulated, confirming) if confirming else None
-    noises = {name: trial.noise(amax) for name, amax in candidates.items()}
-    start = min(noises, key=lambda name: noises[name].sum())
-    amax, noise = dict(candidates[start]), noises[start]
-    confirmed = first_confirmed = other.noise(amax) if other else None
-    chosen = {}
+    trial, confirming = _Images(simulated, trial_batches), _Images(simulated, confirming_batches)
+    amax, chosen = dict(candidates[start]), dict.fromkeys(simulated.tensors, start)
+    noise, confirmed = first = trial.noise(amax), confirming.noise(amax)
     for tensor in simulated.tensors:
-        chosen[tensor] = start
         for name, found in _gains(trial, amax, noise, tensor, candidates):
             changed = {**amax, tensor: candidates[name][tensor]}
-            if other is not None and confirmed is not None:
-                again = other.noise(changed)
-                if again.sum() >= confirmed.sum():
-                    continue
-                confirmed = again
-            amax, noise, chosen[tensor] = changed, found, name
-            break
+            again = confirming.noise(changed)
+            if _is_beyond_chance(confirmed - again):
+                amax, noise, confirmed, chosen[tensor] = changed, found, again, name
+                break
         if advance is not None:
             advance(1)
     return TensorChoice(
@@ -108,14 +103,14 @@ def choose_by_tensor(
         amax,
         start,
         trial.sqnr_db(noise),
-        trial.sqnr_db(noises[start]),
-        None if other is None or confirmed is None else other.sqnr_db(confirmed),
-        None if other is None or first_confirmed is None else other.sqnr_db(first_confirmed),
+        trial.sqnr_db(first[0]),
+        confirming.sqnr_db(confirmed),
+        confirming.sqnr_db(first[1]),
     )
 
 
 def _gains(
-    trial: _Trial,
+    trial: _Images,
     amax: Mapping[str, float],
     noise: NDArray[np.float64],
     tensor: str,
@@ -135,7 +130,7 @@ def _gains(
 
 
 def _is_beyond_chance(gain: NDArray[np.float64]) -> bool:
-    """Is the mean above 0 by more than its own uncertainty? One image alone tells nothing about that."""
+    """Is the mean above 0 by more than its own uncertainty? Fewer than two images tell nothing about that."""
     if len(gain) < 2:
         return False
     return bool(gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(len(gain)))
@@ -160,8 +155,8 @@ class _SimulatedModel:
         return _rows(self._session.run({**batch, **scales}), batch)
 
 
-class _Trial:
-    """Images to try scales on, and the FP32 outputs that INT8 is held against."""
+class _Images:
+    """Images to run scales on, and the FP32 outputs that INT8 is held against."""
 
     def __init__(self, model: _SimulatedModel, batches: Sequence[Inputs]) -> None:
         self._model = model
@@ -172,9 +167,8 @@ class _Trial:
     def noise(self, amax: Mapping[str, float]) -> NDArray[np.float64]:
         """Squared error of each image's outputs."""
         pairs = zip(self._batches, self._expected, strict=True)
-        return np.concatenate(
-            [np.square(self._model.found(batch, amax) - expected).sum(axis=1) for batch, expected in pairs]
-        )
+        parts = [np.square(self._model.found(batch, amax) - expected).sum(axis=1) for batch, expected in pairs]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def sqnr_db(self, noise: NDArray[np.float64]) -> float:
         """SQNR of the outputs, dB."""

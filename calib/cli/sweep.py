@@ -18,7 +18,7 @@ _SHARED = (
 @click.option(
     "--per-tensor",
     is_flag=True,
-    help="Also choose the algorithm tensor by tensor, by the outputs' SQNR on calibration images, where it gains.",
+    help="Also change single tensors of the best to other algorithms, where calibration images gain beyond chance.",
 )
 def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> None:  # noqa: ANN401 - several types
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
