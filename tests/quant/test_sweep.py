@@ -8,7 +8,7 @@ import pytest
 from quant.settings import RunSettings
 from quant.sweep import sweep
 
-EVERY = 10  # of the 10,000 test images
+EVERY = 25  # of the 10,000 test images
 
 
 @pytest.mark.slow
