@@ -77,7 +77,7 @@ class OnnxRuntimeSession:
         """Outputs for a batch; a ragged one is filled up where the model's batch is fixed, and cut again.
 
         Args:
-            inputs: Arrays by input name, the first axis is the batch.
+            inputs: Arrays by input name, the first axis is the batch; scalars, never first, go with all images.
             names: Outputs wanted; all by default.
 
         Raises:
@@ -121,7 +121,7 @@ class OnnxRuntimeSession:
             rows = np.arange(start, start + fixed)
             filled = np.where(rows < size, rows, start + (rows - start) % (min(start + fixed, size) - start))
             real = min(fixed, size - start)
-            results = self.run({name: array[filled] for name, array in inputs.items()}, names)
+            results = self.run({name: array[filled] if array.ndim else array for name, array in inputs.items()}, names)
             parts.append([r[:real] if r.ndim and len(r) == fixed else r for r in results])
         return [np.concatenate(column) if column[0].ndim else column[0] for column in zip(*parts, strict=True)]
 
