@@ -16,11 +16,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calib.algorithms import Algorithm, Percentile
 from calib.errors import CacheError
+
+if TYPE_CHECKING:
+    from calib.algorithms import Algorithm
 
 DEFAULT_VERSION = 8600  # TensorRT 8.6.0: major, minor (two digits), patch (two digits from 10 on)
 INT8_LEVELS = 127  # symmetric INT8: scale = amax / 127
@@ -77,6 +80,8 @@ class CalibrationCache:
 
 def header_from_algorithm(algorithm: Algorithm, version: int = DEFAULT_VERSION) -> str:
     """First line of a cache of this algorithm, as TensorRT of this version would write it."""
+    from calib.algorithms import Percentile
+
     if isinstance(algorithm, Percentile):
         share = float(Decimal(repr(algorithm.percentile)) / 100)  # 99.99 / 100 in floats is not TensorRT's 0.9999
         cutoff, quantile = (struct.pack(">d", number).hex() for number in (1.0, share))

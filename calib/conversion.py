@@ -12,7 +12,6 @@ import re
 
 import numpy as np
 
-from calib.algorithms import Percentile
 from calib.cache import DEFAULT_VERSION, CalibrationCache, checked_header, header_from_algorithm
 from calib.errors import CacheError
 
@@ -67,6 +66,8 @@ def with_header(cache: CalibrationCache, calibrator: str | None = None, version:
         return CalibrationCache(f"TRT-{number}-{name}", cache.scales)
     if cache.version is None:
         return cache
+    from calib.algorithms import Percentile
+
     return CalibrationCache(header_from_algorithm(Percentile()), cache.scales)
 
 

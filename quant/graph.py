@@ -223,8 +223,6 @@ class GraphEditor:
 
     def _fold_constants(self) -> None:
         """Turn Constant nodes, and nodes that depend on constants alone, into initializers."""
-        from onnx.reference import ReferenceEvaluator
-
         kept = []
         for node in self.nodes:
             names = [name for name in node.input if name]
@@ -240,6 +238,8 @@ class GraphEditor:
             if not foldable:
                 kept.append(node)
                 continue
+            from onnx.reference import ReferenceEvaluator  # slow to import, and most models have nothing to fold
+
             graph = onnx.helper.make_graph(
                 [node],
                 "constant",

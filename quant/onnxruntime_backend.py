@@ -41,7 +41,8 @@ class OnnxRuntimeSession:
             proto: The model.
             name: What to call it in messages.
             threads: Threads for one run; None leaves it to ONNX Runtime.
-            spin: Let idle threads wait in a loop: quicker, unless other threads of this process want the cores.
+            spin: Let idle threads wait in a loop during a run: quicker, unless other threads of this process want the
+                cores. Between runs they never do: builds that take turns would slow each other down to half the speed.
             optimize: False to run the graph as it is.
             optimized_path: Where to write the optimized graph.
             also: Tensors to give beside the model's outputs.
@@ -55,6 +56,7 @@ class OnnxRuntimeSession:
         options.log_severity_level = 4  # fatal only: what goes wrong is raised, and warnings repeat for every node
         if threads is not None:
             options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of each run
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimize:
@@ -85,7 +87,7 @@ class OnnxRuntimeSession:
         """Outputs for a batch; a ragged one is filled up where the model's batch is fixed, and cut again.
 
         Args:
-            inputs: Arrays by input name, the first axis is the batch.
+            inputs: Arrays by input name, the first axis is the batch; scalars, never first, go with all images.
             names: Outputs wanted; all by default.
 
         Raises:
@@ -137,7 +139,7 @@ class OnnxRuntimeSession:
             rows = np.arange(start, start + fixed)
             filled = np.where(rows < size, rows, start + (rows - start) % (min(start + fixed, size) - start))
             real = min(fixed, size - start)
-            results = self.run({name: array[filled] for name, array in inputs.items()}, names)
+            results = self.run({name: array[filled] if array.ndim else array for name, array in inputs.items()}, names)
             parts.append([r[:real] if r.ndim and len(r) == fixed else r for r in results])
         return [np.concatenate(column) if column[0].ndim else column[0] for column in zip(*parts, strict=True)]
 

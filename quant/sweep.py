@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import calib
 from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile
@@ -23,7 +26,7 @@ from quant.comparison import Drop, agreement, paired_drop
 from quant.console import Console, RecordingConsole
 from quant.data import RunData, open_data
 from quant.errors import QuantError
-from quant.evaluate import Evaluation, evaluate
+from quant.evaluate import Evaluation, EvaluationBatch, Runnable, evaluate
 from quant.graph import OnnxModel, load_model
 from quant.metric import MetricDrop, MetricRecorder, metric_drop
 from quant.qdq import quantizable_tensors
@@ -32,7 +35,7 @@ from quant.sweep_report import Document, document_from_sweep, json_from_sweep, s
 from quant.tensor_choice import TensorChoice, choose_by_tensor
 
 PERCENTILES = (99.9, 99.99, 99.999)
-TRIAL_IMAGES = 64  # of the calibration images, for the choice by tensor
+CHOICE_IMAGES = 256  # of the calibration images at most, for the choice by tensor
 PER_TENSOR = "per-tensor"
 
 
@@ -94,12 +97,13 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     """Try entropy, minmax, mse and three percentiles, keep the best, and write the comparison into `settings.out`.
 
     INT8 runs on ONNX Runtime, or on TensorRT where `backend` names it: an engine for each algorithm. The images
-    are run once for the statistics of all of them, and read once for the evaluation of all builds.
+    are run once for the statistics of all of them, and read once for the evaluation of all builds; once more for that
+    of the choice by tensor.
 
     Args:
         settings: As for `run`; `algo`, `precision` and cache settings do not count.
         console: Where progress goes; nowhere by default.
-        per_tensor: Also choose the algorithm tensor by tensor, see `quant.tensor_choice`.
+        per_tensor: Also give single tensors another algorithm than the best, see `quant.tensor_choice`.
 
     Returns:
         What `sweep.json` holds.
@@ -133,15 +137,30 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
         candidates = _candidates(calibration.statistics)
         amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}
-        choice = _choice(settings, model, data, amax, listener) if per_tensor else None
-        if choice is not None:
-            amax[PER_TENSOR] = dict(choice.amax)
-        builds = {
-            name: backend.build(model, "int8", _cache(values, candidates.get(name))) for name, values in amax.items()
-        }
-        result = _compared(settings, model, data, backend, builds, amax, candidates, choice, recorder, listener)
+        builds = {name: backend.build(model, "int8", _cache(values, candidates[name])) for name, values in amax.items()}
+        comparison = _Comparison(settings, data, backend.build(model, "fp32").runnable, recorder, listener)
+        rows = comparison.rows(builds, amax, candidates)
+        choice = None
+        if per_tensor:
+            choice = _choice(settings, model, data, amax, rows[0].name, listener)
+            if choice.changed:
+                builds[PER_TENSOR] = backend.build(model, "int8", _cache(choice.amax, None))
+                rows += comparison.rows({PER_TENSOR: builds[PER_TENSOR]}, {PER_TENSOR: choice.amax}, {})
+            else:  # the same scales, so the same result
+                rows.append(replace(rows[0], name=PER_TENSOR, algorithm=None))
+            rows.sort(key=lambda row: row.rank)  # stable: among equals a single algorithm is kept
+        result = SweepResult(
+            settings,
+            model,
+            backend,
+            comparison.baseline,
+            tuple(rows),
+            choice,
+            (recorder.name, float(recorder.scores()["fp32"].mean())) if recorder else None,
+            tuple(listener.warnings),
+        )
         document = document_from_sweep(result)
-        _keep(result, builds[result.rows[0].name], document)
+        _keep(result, builds[rows[0].name], document)
     return document
 
 
@@ -151,9 +170,27 @@ def _candidates(statistics: Statistics) -> dict[str, Algorithm]:
 
 
 def _choice(
-    settings: RunSettings, model: OnnxModel, data: RunData, amax: Mapping[str, Mapping[str, float]], console: Console
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    amax: Mapping[str, Mapping[str, float]],
+    start: str,
+    console: Console,
 ) -> TensorChoice:
-    selection = data.selection[:TRIAL_IMAGES]
+    """Try changes on every fourth of some calibration images, and confirm them on the others.
+
+    They are taken at even distances: the first ones may be of one class or one scene.
+    """
+    images = data.selection[:: -(-len(data.selection) // CHOICE_IMAGES)]
+    is_trial = np.arange(len(images)) % 4 == 0
+    trial, confirming = (_inputs(settings, data, part) for part in (images[is_trial], images[~is_trial]))
+    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
+        return choose_by_tensor(model, amax, start, trial, confirming, advance)
+
+
+def _inputs(settings: RunSettings, data: RunData, selection: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
+    if not len(selection):
+        return []
     stream = BatchStream(
         data.source,
         selection,
@@ -162,55 +199,77 @@ def _choice(
         input_name=data.input_name,
         max_bad=1.0,  # what cannot be read was counted when calibrating
     )
-    batches = [dict(batch.inputs) for batch in stream]
-    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
-        return choose_by_tensor(model, amax, batches, advance)
+    return [dict(batch.inputs) for batch in stream]
 
 
-def _compared(
-    settings: RunSettings,
-    model: OnnxModel,
-    data: RunData,
-    backend: Backend,
-    builds: Mapping[str, Build],
-    amax: Mapping[str, Mapping[str, float]],
-    candidates: Mapping[str, Algorithm],
-    choice: TensorChoice | None,
-    recorder: MetricRecorder | None,
-    listener: RecordingConsole,
-) -> SweepResult:
-    runnables = {"fp32": backend.build(model, "fp32").runnable} | {n: build.runnable for n, build in builds.items()}
-    stream = data.evaluation_stream(settings)
-    with listener.task("Evaluating", stream.images) as advance:
-        evaluations = evaluate(runnables, "fp32", stream, advance, recorder.observe if recorder else None)
-    baseline = evaluations.pop("fp32")
-    scores = recorder.scores() if recorder else {}
-    rows = [
-        SweepRow(
+class _Comparison:
+    """FP32 on the images of the evaluation, and what INT8 builds are worth beside it.
+
+    Attributes:
+        baseline: FP32's evaluation; there after the first `rows`.
+    """
+
+    baseline: Evaluation
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        data: RunData,
+        fp32: Runnable,
+        recorder: MetricRecorder | None,
+        listener: RecordingConsole,
+    ) -> None:
+        self._settings = settings
+        self._data = data
+        self._fp32 = fp32
+        self._recorder = recorder
+        self._listener = listener
+
+    def rows(
+        self,
+        builds: Mapping[str, Build],
+        amax: Mapping[str, Mapping[str, float]],
+        candidates: Mapping[str, Algorithm],
+    ) -> list[SweepRow]:
+        """Evaluate builds, reading the images once; best first."""
+        runnables = {"fp32": self._fp32} | {name: build.runnable for name, build in builds.items()}
+        stream = self._data.evaluation_stream(self._settings)
+        with self._listener.task("Evaluating", stream.images) as advance:
+            evaluations = evaluate(runnables, "fp32", stream, advance, self._observer())
+        self.baseline = evaluations.pop("fp32")
+        rows = [self._row(name, candidates.get(name), amax[name], found) for name, found in evaluations.items()]
+        return sorted(rows, key=lambda row: row.rank)
+
+    def _observer(self) -> Callable[[str, Sequence[NDArray[Any]], EvaluationBatch], None] | None:
+        """Scores the builds that have no scores yet: FP32 once, though it runs beside all."""
+        recorder = self._recorder
+        if recorder is None:
+            return None
+        known = set(recorder.scores())
+
+        def observe(name: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+            if name not in known:
+                recorder.observe(name, outputs, batch)
+
+        return observe
+
+    def _row(
+        self, name: str, algorithm: Algorithm | None, amax: Mapping[str, float], evaluation: Evaluation
+    ) -> SweepRow:
+        baseline, scores = self.baseline, self._recorder.scores() if self._recorder else {}
+        return SweepRow(
             name,
-            candidates.get(name),
-            amax[name],
+            algorithm,
+            amax,
             evaluation,
             None
             if baseline.correct is None or evaluation.correct is None
             else paired_drop(baseline.correct, evaluation.correct),
-            metric_drop(scores["fp32"], scores[name], seed=settings.seed) if recorder else None,
+            metric_drop(scores["fp32"], scores[name], seed=self._settings.seed) if scores else None,
             None
             if baseline.predicted is None or evaluation.predicted is None
             else agreement(baseline.predicted, evaluation.predicted),
         )
-        for name, evaluation in evaluations.items()
-    ]
-    return SweepResult(
-        settings,
-        model,
-        backend,
-        baseline,
-        tuple(sorted(rows, key=lambda row: row.rank)),
-        choice,
-        (recorder.name, float(scores["fp32"].mean())) if recorder else None,
-        tuple(listener.warnings),
-    )
 
 
 def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> CalibrationCache:

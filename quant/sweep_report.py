@@ -57,11 +57,24 @@ def document_from_sweep(result: SweepResult) -> Document:
             "start": choice.start,
             "start_sqnr_db": _rounded(choice.start_sqnr_db, 3),
             "sqnr_db": _rounded(choice.sqnr_db, 3),
+            "confirmed_start_sqnr_db": _rounded(choice.confirmed_start_sqnr_db, 3),
+            "confirmed_sqnr_db": _rounded(choice.confirmed_sqnr_db, 3),
+            "changed": choice.changed,
+            "as_good_as_best": _is_as_good_as_best(result),
             "algorithms": dict(choice.algorithms),
         },
         "again": _command(result.rows[0], settings),
         "warnings": list(result.warnings),
     }
+
+
+def _is_as_good_as_best(result: SweepResult) -> bool:
+    """Does the choice by tensor lose no more than the best single algorithm? The SQNR counts where no drop is known."""
+    mixture = next(row for row in result.rows if row.algorithm is None)
+    single = next(row for row in result.rows if row.algorithm is not None)
+    if mixture.drop is None and mixture.metric is None:
+        return mixture.rank <= single.rank
+    return mixture.rank[0] <= single.rank[0]
 
 
 def _row(row: SweepRow) -> Document:
@@ -120,10 +133,23 @@ def text_from_sweep(document: Document, out: Path) -> str:
             baseline,
             f"best: {document['best']}, kept as {out / 'calibration.cache'} and {out / document['kept']}",
             f"worst: {document['worst']}",
+            *_choice_lines(document),
             f"plot: {out / 'sweep.svg'}",
             f"next: {document['again']}",
         ]
     )
+
+
+def _choice_lines(document: Document) -> list[str]:
+    """What the choice by tensor came to; nothing where it was not asked for."""
+    choice = document["per_tensor"]
+    if choice is None:
+        return []
+    start = choice["start"]
+    if not choice["changed"]:
+        return [f"per-tensor: no other algorithm serves a tensor better beyond chance; the same as {start}"]
+    behind = "" if choice["as_good_as_best"] else "; behind it on the evaluated images, and not kept"
+    return [f"per-tensor: {choice['changed']} of {len(choice['algorithms'])} tensors differ from {start}{behind}"]
 
 
 def svg_from_sweep(document: Document) -> str:

@@ -17,7 +17,7 @@ FLAGS = (
 )  # fmt: skip
 
 
-PATIENCE = 60  # seconds for the browser's start, and for each answer
+PATIENCE = 240  # seconds for the browser's start, and for each answer
 
 
 def chromium_path():

@@ -53,6 +53,16 @@ def short_latencies():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_spinning():
+    """Workers share the processors: threads that wait in a loop would take them from each other's work."""
+    from quant.onnxruntime_backend import OnnxRuntimeSession
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OnnxRuntimeSession.__init__.__kwdefaults__, "spin", False)
+        yield
+
+
 @pytest.fixture
 def calib(monkeypatch, capfd):
     """Runs a command line in this process, in a folder, and returns its outcome."""

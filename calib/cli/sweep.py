@@ -15,7 +15,11 @@ _SHARED = (
 
 
 @click.command("sweep", params=run_options(*_SHARED), epilog="Example: calib sweep --data imgs/ --per-tensor")
-@click.option("--per-tensor", is_flag=True, help="Also choose the algorithm tensor by tensor, by the outputs' SQNR.")
+@click.option(
+    "--per-tensor",
+    is_flag=True,
+    help="Also change single tensors of the best to other algorithms, where calibration images gain beyond chance.",
+)
 def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> None:  # noqa: ANN401 - several types
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
 

@@ -69,10 +69,11 @@ def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], l
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")  # the page's fonts draw the letters
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas: Any = FigureCanvasSVG(figure)
         draw(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        # savefig would draw twice, the first time for the layout alone, which this draws too.
+        canvas.print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _for_page(buffer.getvalue(), name, label)
 
 

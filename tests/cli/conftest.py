@@ -22,7 +22,7 @@ COLOURS = {"blue": (20, 30, 200), "green": (30, 190, 20), "red": (210, 20, 30)}
 IMAGES_A_CLASS = 12
 # minmax: the entropy search needs more values than the pooled colours of 24 images.
 CONFIG = 'model = "model.onnx"\ndata = "imgs"\npreprocess = "unit"\nalgo = "minmax"\nnum_images = 24\nbatch_size = 8\n'
-PATIENCE = 60  # seconds until a process that does not get anywhere fails its test
+PATIENCE = 300  # seconds until a process that does not get anywhere fails its test
 
 
 @pytest.fixture

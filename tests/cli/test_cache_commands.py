@@ -114,19 +114,32 @@ def test_convert_fails_with_one_line_and_writes_nothing(calib, finished, snapsho
     assert snapshot(finished) == before
 
 
-@pytest.fixture
-def shards(calib, colours):
-    """Two calibrations of 12 and 24 images, and one of all 36 in the same order."""
-    names = sorted(path.relative_to(colours / "imgs") for path in (colours / "imgs").rglob("*.png"))
+@pytest.fixture(scope="session")
+def shards_master(colours_master, tmp_path_factory):
+    """The colour project in shards, calibrated; tests take `shards`, a copy."""
+    from quant import run
+    from quant.settings import settings_from_options
+
+    project = shutil.copytree(colours_master, tmp_path_factory.mktemp("shards") / "project")
+    names = sorted(path.relative_to(project / "imgs") for path in (project / "imgs").rglob("*.png"))
     for folder, part in (("a", names[:12]), ("b", names[12:])):
         for name in part:
-            (colours / folder / name.parent).mkdir(parents=True, exist_ok=True)
-            shutil.copy(colours / "imgs" / name, colours / folder / name)
-    (colours / "classes.txt").write_text("blue\ngreen\nred\n")
-    for data, out in (("a", "out-a"), ("b", "out-b"), ("imgs", "whole")):
-        options = ("--num-images", 36, "--sampling", "first", "--classes", "classes.txt", "--algo", "minmax")
-        assert calib("run", "--data", data, "--out", out, *options, cwd=colours).code == 0
-    return colours
+            (project / folder / name.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copy(project / "imgs" / name, project / folder / name)
+    (project / "classes.txt").write_text("blue\ngreen\nred\n")
+    options = {"num_images": 36, "sampling": "first", "classes": Path("classes.txt"), "algo": "minmax"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        for data, out in (("a", "out-a"), ("b", "out-b"), ("imgs", "whole")):
+            document = run(settings_from_options({**options, "data": Path(data), "out": Path(out)}))
+            assert document["verdict"] == "pass"
+    return project
+
+
+@pytest.fixture
+def shards(shards_master, tmp_path):
+    """Two calibrations of 12 and 24 images, and one of all 36 in the same order."""
+    return shutil.copytree(shards_master, tmp_path / "shards")
 
 
 def test_merged_shards_are_bit_by_bit_the_whole(calib, shards):

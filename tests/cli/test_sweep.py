@@ -4,11 +4,15 @@ import importlib.util
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
+from onnx import helper
+from PIL import Image
 
 from calib.cache import read_cache
 from quant.graph import load_model
 from quant.qdq_reader import cache_from_qdq_model
+from quant.sweep_report import text_from_sweep
 
 NAMES = {"entropy", "minmax", "mse", "percentile 99.9", "percentile 99.99", "percentile 99.999"}
 
@@ -72,23 +76,91 @@ def test_the_images_are_calibrated_once(swept, calib, colours):
     assert json.loads(found.out)["calibration"]["how"] in ("recomputed", "reused")
 
 
-def test_per_tensor_is_one_more_row_and_tells_its_choice(swept):
-    _, document = swept("--per-tensor")
+@pytest.fixture
+def two_needs(tmp_path, write_model):
+    """A project whose tensor `colours` has rare values that count, and `inner` rare, loud ones that nobody reads."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "imgs").mkdir()
+    for i in range(32):
+        pixels = generator.integers(0, 9, (24, 24, 3), np.uint8)
+        pixels[tuple(generator.integers(0, 24, 2))] = (255, 0, 0)
+        Image.fromarray(pixels).save(tmp_path / "imgs" / f"{i:02}.png")
+    loud_red = [[0, 1, 0], [0, 0, 1], [50, 0, 0]]
+    constants = {
+        "spread": np.reshape(loud_red, (3, 3, 1, 1)),
+        "shift": [0, 0, -10],
+        "read": np.diag([1, 1, 0]).reshape(3, 3, 1, 1),
+    }
+    after = [
+        helper.make_node("Conv", ["input", "spread", "shift"], ["spreaded"], name="spread"),
+        helper.make_node("Relu", ["spreaded"], ["inner"]),
+        helper.make_node("Conv", ["inner", "read"], ["quiet"], name="read"),
+        helper.make_node("Add", ["colours", "quiet"], ["features"]),
+    ]
+    write_model(tmp_path / "model.onnx", size=24, after=after, constants=constants)
+    (tmp_path / "calib.toml").write_text('model = "model.onnx"\ndata = "imgs"\npreprocess = "unit"\nnum_images = 24\n')
+    return tmp_path
+
+
+def test_per_tensor_begins_with_the_best_and_changes_what_gains(calib, two_needs):
+    result = calib("sweep", "--per-tensor", cwd=two_needs)
+    document = json.loads((two_needs / "calib-out" / "sweep.json").read_text())
+    best, second = document["rows"][:2]
     assert {row["name"] for row in document["rows"]} == {*NAMES, "per-tensor"}
+    assert document["best"] == best["name"] == "per-tensor"
+    assert best["sqnr_db"] > second["sqnr_db"] + 1
     choice = document["per_tensor"]
-    assert set(choice["algorithms"].values()) <= NAMES
-    assert choice["sqnr_db"] >= choice["start_sqnr_db"]
+    assert choice["start"] == second["name"]
+    assert choice["algorithms"]["inner"] != choice["algorithms"]["colours"]
+    changed = [name for name in choice["algorithms"].values() if name != choice["start"]]
+    assert choice["changed"] == len(changed) > 0
+    assert choice["sqnr_db"] > choice["start_sqnr_db"] + 1
+    assert choice["confirmed_sqnr_db"] > choice["confirmed_start_sqnr_db"] + 1
+    tensors = len(choice["algorithms"])
+    assert f"per-tensor: {len(changed)} of {tensors} tensors differ from {choice['start']}" in result.out.splitlines()
 
 
-def test_a_choice_by_tensor_that_is_kept_serves_a_run(calib, colours, monkeypatch):
-    from quant.sweep import PER_TENSOR, SweepRow
-
-    rank = SweepRow.rank.fget
-    monkeypatch.setattr(SweepRow, "rank", property(lambda row: (row.name != PER_TENSOR, *rank(row))))
-    document = json.loads(calib("sweep", "--per-tensor", "--json", cwd=colours).out)
-    assert document["best"] == PER_TENSOR
-    result = calib(*document["again"].split()[1:], "--out", "calib-out", "--json", cwd=colours)
+def test_a_choice_by_tensor_that_is_kept_serves_a_run(calib, two_needs):
+    document = json.loads(calib("sweep", "--per-tensor", "--json", cwd=two_needs).out)
+    assert document["best"] == "per-tensor"
+    out = two_needs / "calib-out"
+    cache, model = read_cache(out / "calibration.cache"), load_model(out / "model.int8.onnx")
+    for tensor, scale in cache_from_qdq_model(model.proto, "model").cache.scales.items():
+        assert cache.scales[tensor] == scale
+    result = calib(*document["again"].split()[1:], "--out", "calib-out", "--json", cwd=two_needs)
     assert json.loads(result.out)["calibration"]["how"] == "trusted"
+
+
+def test_the_choice_by_tensor_is_scored_by_the_metric_on_the_same_images(calib, two_needs):
+    (two_needs / "m.py").write_text("def blue(outputs, labels):\n    return outputs['logits'][:, 0]\n")
+    alone, document = (
+        json.loads(calib("sweep", "--metric", "m.py:blue", "--json", *options, cwd=two_needs).out)
+        for options in ([], ["--per-tensor"])
+    )
+    assert document["metric"] == alone["metric"]
+    drops = {row["name"]: row["metric_drop"] for row in document["rows"]}
+    assert document["per_tensor"]["changed"] > 0
+    assert drops == {**{row["name"]: row["metric_drop"] for row in alone["rows"]}, "per-tensor": drops["per-tensor"]}
+
+
+def test_where_nothing_is_confirmed_per_tensor_is_the_best_single_algorithm(calib, two_needs):
+    """Of four images one is for the trials: one tells nothing."""
+    result = calib("sweep", "--per-tensor", "--num-images", "4", cwd=two_needs)
+    document = json.loads((two_needs / "calib-out" / "sweep.json").read_text())
+    best, second = document["rows"][:2]
+    assert second == {**best, "name": "per-tensor"}
+    assert document["best"] == document["per_tensor"]["start"] == best["name"]
+    assert set(document["per_tensor"]["algorithms"].values()) == {best["name"]}
+    same = f"per-tensor: no other algorithm serves a tensor better beyond chance; the same as {best['name']}"
+    assert same in result.out.splitlines()
+
+
+def test_a_choice_by_tensor_that_loses_is_said_to(swept, tmp_path):
+    _, document = swept()
+    choice = {"start": "minmax", "changed": 1, "as_good_as_best": False, "algorithms": dict.fromkeys("abc", "mse")}
+    text = text_from_sweep({**document, "best": "minmax", "per_tensor": choice}, tmp_path)
+    expected = "per-tensor: 1 of 3 tensors differ from minmax; behind it on the evaluated images, and not kept"
+    assert expected in text.splitlines()
 
 
 def test_without_labels_the_sqnr_decides(calib, colours):

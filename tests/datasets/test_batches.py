@@ -163,7 +163,7 @@ def test_closing_waits_for_no_more_than_the_image_in_hand(numbered_folder):
     source = SlowImages(ImageFolder(numbered_folder(160)), 0.02)
     stream = iter(BatchStream(source, preprocessing=PLAIN, batch_size=32, threads=2))  # 32 images a thread at a time
     next(stream)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while len(source.reads) < 66 and time.monotonic() < deadline:  # until a thread is well into its next 32
         time.sleep(0.01)
     before = len(source.reads)
@@ -205,7 +205,7 @@ def test_decoding_runs_ahead_of_use(numbered_folder):
     source = SlowImages(ImageFolder(numbered_folder(40)), 0)
     stream = iter(BatchStream(source, preprocessing=PLAIN, batch_size=4, prefetch=3, threads=2))
     next(stream)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while len(source.reads) < 12 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(source.reads) >= 12

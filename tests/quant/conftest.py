@@ -151,6 +151,29 @@ def residual_net(graph_of, random, norm_constants):
     return graph_of(nodes, {"input": ["N", 3, 8, 8]}, {"logits": ["N", 3]}, constants)
 
 
+@pytest.fixture
+def moving_shortcut(graph_of, random):
+    """A block whose shortcut only moves data: every second pixel, then channels of zeros, as small ResNets have it."""
+    constants = {
+        "w1": random(4, 3, 3, 3, seed=1),
+        "w2": random(8, 4, 3, 3, seed=2),
+        "from": np.array([0, 0], np.int64),
+        "to": np.array([99, 99], np.int64),
+        "axes": np.array([2, 3], np.int64),
+        "steps": np.array([2, 2], np.int64),
+        "pads": np.array([0, 2, 0, 0, 0, 2, 0, 0], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1] * 4, name="conv1"),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1] * 4, strides=[2, 2], name="conv2"),
+        helper.make_node("Slice", ["r1", "from", "to", "axes", "steps"], ["s"], name="slice"),
+        helper.make_node("Pad", ["s", "pads"], ["p"], name="pad"),
+        helper.make_node("Add", ["c2", "p"], ["y"], name="add"),
+    ]
+    return graph_of(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 4, 4]}, constants)
+
+
 @pytest.fixture(scope="session")
 def ones():
     """amax 1 for every activation of a model."""

@@ -15,6 +15,14 @@ def test_a_fixed_batch_is_filled_up_and_cut_again(elementwise, random):
         np.testing.assert_array_equal(found, np.abs(x) * 2 + 1)
 
 
+def test_a_scalar_goes_with_every_part_of_a_fixed_batch(graph_of, random):
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
+    session = OnnxRuntimeSession(graph_of(nodes, {"x": [2, 3], "factor": []}, {"y": [2, 3]}, {}))
+    x = random(5, 3)
+    (found,) = session.run({"x": x, "factor": np.array(3, np.float32)})
+    np.testing.assert_array_equal(found, x * 3)
+
+
 @pytest.mark.parametrize("x", [np.ones((2, 5), np.float32), np.ones((2, 4)), np.ones((2, 4, 1), np.float32)])
 def test_an_input_that_does_not_fit_is_one_line(logarithm, x):
     with pytest.raises(ModelError, match="it: ONNX Runtime cannot run it: ") as caught:

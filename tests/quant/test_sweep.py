@@ -8,19 +8,24 @@ import pytest
 from quant.settings import RunSettings
 from quant.sweep import sweep
 
-EVERY = 10  # of the 10,000 test images
+EVERY = 25  # of the 10,000 test images: a drop of 40 points is told from less by 20 of 400
 
 
 @pytest.mark.slow
 def test_minmax_is_the_worst_on_the_outlier_net_and_the_choice_by_tensor_no_worse_than_the_best(
-    shared, calibration_images, tmp_path
+    shared, calibration_images, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("quant.sweep.TRIAL_IMAGES", 32)  # half: a trial for each tensor and algorithm takes its time
     with tarfile.open(shared / "data" / "cifar10-test.tar.gz") as archive:
         members = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda m: m.name)
         archive.extractall(tmp_path, members[::EVERY], filter="data")
     (images,) = (path for path in tmp_path.iterdir() if path.is_dir())
     settings = RunSettings(
-        model=shared / "models" / "resnet20-outlier.onnx", data=calibration_images, eval=images, out=tmp_path / "out"
+        model=shared / "models" / "resnet20-outlier.onnx",
+        data=calibration_images,
+        sampling="first",
+        eval=images,
+        out=tmp_path / "out",
     )
     document = sweep(settings, per_tensor=True)
     drops = {row["name"]: row["drop_top1"] for row in document["rows"]}
@@ -28,7 +33,9 @@ def test_minmax_is_the_worst_on_the_outlier_net_and_the_choice_by_tensor_no_wors
     assert document["worst"] == "minmax"
     assert drops[document["best"]] <= 15
     assert drops["minmax"] > 40
-    assert drops[document["best"]] <= min(drop for name, drop in drops.items() if name != "per-tensor")
+    assert drops["per-tensor"] <= min(drop for name, drop in drops.items() if name != "per-tensor")
     assert Path(settings.out / "sweep.svg").is_file()
     choice = document["per_tensor"]
-    assert choice["sqnr_db"] > choice["start_sqnr_db"]
+    assert choice["start"] == "entropy"
+    assert choice["sqnr_db"] >= choice["start_sqnr_db"]
+    assert choice["confirmed_sqnr_db"] >= choice["confirmed_start_sqnr_db"]
