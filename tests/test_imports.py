@@ -107,7 +107,7 @@ run(settings_from_options(options, Path({str(demo)!r})))
 """
     loaded = set(loaded_after(program))
     assert loaded > {"numba", "onnxruntime", "jinja2"}
-    assert not loaded & {"torch", "tensorrt", "cuda", "matplotlib"}
+    assert not loaded & {"torch", "tensorrt", "cuda"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
