@@ -6,4 +6,4 @@ CALIB_EXTRAS=dev
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest -m "not gpu" --numprocesses auto --dist worksteal "$@"
+.venv/bin/python -m pytest -m "not gpu" --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
