@@ -271,6 +271,7 @@ class _Pass:
         histograms = {name: derived_histogram(parts, counted) for name, parts in self._origins.items()}
         if self._counts.first is None:
             return Statistics(histograms, images)
+        self._counts.end_batch()
         first = {name: self._counts.first[part.root] for name, (part,) in self._origins.items()}
         return Statistics(histograms, images, first, batch_size)
 
