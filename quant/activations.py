@@ -72,9 +72,13 @@ def collect_statistics(
         NonFiniteError: An activation holds NaN or infinity; names the tensor and the image.
         ModelError: The model cannot be run.
     """
-    with ThreadPoolExecutor(_AT_WORK, "calib-part") as parts, ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers:
+    with ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers, ThreadPoolExecutor(_AT_WORK, "calib-part") as parts:
         parts.submit(_load_loops)
-        statistics = _Pass(model, calibrator, memory_limit, parts, helpers).run(advance)
+        try:
+            statistics = _Pass(model, calibrator, memory_limit, parts, helpers).run(advance)
+        except BaseException:  # Ctrl-C too: only parts that are being run are waited for
+            parts.shutdown(wait=False, cancel_futures=True)
+            raise
     products = product_inputs(model.proto) & statistics.histograms.keys()
     calibrator.merge(replace(statistics, products=frozenset(products)))
 
@@ -271,6 +275,7 @@ class _Pass:
         histograms = {name: derived_histogram(parts, counted) for name, parts in self._origins.items()}
         if self._counts.first is None:
             return Statistics(histograms, images)
+        self._counts.end_batch()
         first = {name: self._counts.first[part.root] for name, (part,) in self._origins.items()}
         return Statistics(histograms, images, first, batch_size)
 

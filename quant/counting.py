@@ -39,6 +39,7 @@ class Counts:
         self._holders = holders or {}
         self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
         self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
+        self._early: dict[str, list[Array]] = {name: [] for name in limits}  # of this batch; their range is not known
         self._locks = {name: threading.Lock() for name in limits}
 
     def count(self, activations: Mapping[str, Array], names: Sequence[str], helpers: Executor, threads: int) -> None:
@@ -68,11 +69,26 @@ class Counts:
 
     def _add(self, name: str, array: Array) -> None:
         self.histograms[name].add(array)
-        if self.first is not None:
-            self.first[name].add(array, largest_magnitude(array))
+        if self.first is None:
+            return
+        largest = largest_magnitude(array)
+        if self.first[name].limit:
+            self.first[name].add(array, largest)
+        elif largest:  # zero in all batches before: the range is this whole batch's, not that of the part that is first
+            self._early[name].append(array.copy())
+
+    def end_batch(self) -> None:
+        """Say that a batch is counted: tensors that were zero in all batches before it get their range from it."""
+        for name, arrays in self._early.items():
+            if self.first is not None and arrays:
+                self.first[name].open(max(map(largest_magnitude, arrays)))
+                for array in arrays:
+                    self.first[name].add(array, largest_magnitude(array))
+                arrays.clear()
 
     def start_batch(self) -> None:
         """Say that the images of another batch follow."""
+        self.end_batch()
         for histogram in (self.first or {}).values():
             histogram.start_batch()
 

@@ -132,7 +132,7 @@ def load_model(path: str | Path) -> OnnxModel:
     external = _load_external_data(proto, path)
     with ThreadPoolExecutor(1) as pool:  # a large model takes as long to hash as to check
         sha256 = pool.submit(_sha256, [path, *external])
-        _check(path, proto, from_file=not external)
+        _check(path, proto, from_file=not external and _is_utf8(path))
         model = OnnxModel(path, proto, sha256.result())
     if not model.inputs:
         raise ModelError(f"{path}: expected a model with an input, found none")
@@ -171,6 +171,15 @@ def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
+
+
+def _is_utf8(path: Path) -> bool:
+    """Can the checker be given a path? It takes no other encoding, which files may well have."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first_line(error: BaseException) -> str:

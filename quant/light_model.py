@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,15 @@ def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[st
     """A copy of a model that calls its weights external, and these as arrays, which ONNX Runtime takes as they lie.
 
     That spares writing the weights into one string, and reading them from it. Weights of types that ONNX Runtime
-    computes little with stay in the copy, and so do those that a caller may replace.
+    computes little with stay in the copy, and so do those that a caller may replace, or that nothing reads: ONNX
+    Runtime drops these before it looks for the arrays.
     """
     result, weights = without_weights(proto)
     declared = {value.name for value in proto.graph.input}
+    read = {*_names_read(proto.graph)}
     arrays: dict[str, NDArray[Any]] = {}
     for tensor in weights:
-        array = None if tensor.name in declared else _array(tensor)
+        array = None if tensor.name in declared or tensor.name not in read else _array(tensor)
         if array is None:
             result.graph.initializer.append(tensor)
             continue
@@ -63,6 +65,16 @@ def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[st
         entry.data_location = onnx.TensorProto.EXTERNAL
         entry.external_data.add(key="location", value="aside")
     return result, arrays
+
+
+def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Tensors that a graph's nodes read, those inside branches and loops too, or that it gives."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for part in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _names_read(part)
 
 
 def _array(tensor: onnx.TensorProto) -> NDArray[Any] | None:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from calib import EntropyCalibrator, Histogram, NonFiniteError
 from calib.first_batch import FirstBatchHistogram, largest_magnitude
@@ -53,6 +54,20 @@ def test_batches_in_parts_are_the_batches_that_tensorrt_would_see(saved, element
             expected.add(batch, largest_magnitude(batch))
         assert found[name].limit == expected.limit, name
         np.testing.assert_array_equal(found[name].counts, expected.counts, err_msg=name)
+
+
+@pytest.mark.parametrize("held", [60, 1 << 30])
+def test_a_tensor_that_was_zero_so_far_gets_its_range_from_a_whole_batch(saved, graph_of, batch_of, random, held):
+    """Each part of the second batch exceeds the ones before it. The oracle adds whole batches."""
+    x = np.abs(random(12, 2, 3)) * np.arange(1, 13, dtype=np.float32).reshape(-1, 1, 1)
+    x[:6] *= -1
+    model = saved(graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": ["N", 2, 3]}, {"y": ["N", 2, 3]}))
+    calibrator = EntropyCalibrator([batch_of(x=x[:6]), batch_of(x=x[6:], first=6)], match_tensorrt=True)
+    collect_statistics(model, calibrator, memory_limit=held)
+    found, expected = calibrator.statistics.first_batch["y"], FirstBatchHistogram()
+    expected.add(x[6:], largest_magnitude(x[6:]))
+    assert found.limit == expected.limit == x.max()
+    np.testing.assert_array_equal(found.counts, expected.counts)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 import re
 
 import numpy as np
@@ -36,6 +37,12 @@ def test_a_model_is_read_with_its_inputs_outputs_and_opset(saved, graph_of):
     assert [(i.name, i.shape, i.dtype) for i in model.inputs] == [("ids", ("N", 4), "int64")]
     assert [(o.name, o.shape, o.dtype) for o in model.outputs] == [("y", ("N", 4, 2), "float32")]
     assert (model.opset, model.fixed_batch) == (17, None)
+
+
+def test_a_file_name_need_not_be_utf8(saved, linear):
+    if os.name != "posix":
+        pytest.skip("file names are bytes on POSIX alone")
+    assert saved(linear, os.fsdecode(b"\xff.onnx")).sha256 == saved(linear).sha256
 
 
 def test_a_fixed_batch_is_seen_and_initializers_are_no_inputs(saved, graph_of):

@@ -72,6 +72,35 @@ def test_a_constant_that_a_caller_may_replace_can_be_replaced(two_products, rand
     np.testing.assert_array_equal(replaced, np.zeros((3, 4)))
 
 
+def test_weights_that_nothing_reads_do_no_harm(two_products, run_onnx, random):
+    proto = two_products()
+    proto.graph.initializer.append(numpy_helper.from_array(random(*LARGE), "unused"))
+    x = random(3, 40)
+    np.testing.assert_allclose(OnnxRuntimeSession(proto).run({"x": x})[0], run_onnx(proto, x=x)[0], rtol=1e-4)
+
+
+def test_weights_that_a_branch_reads_are_found(graph_of, run_onnx, random):
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("MatMul", ["x", name], [f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, ["N", 40])],
+        )
+        for name in ("then", "else")
+    }
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], **branches),
+    ]
+    weights = {"then": random(*LARGE, seed=1), "else": random(*LARGE, seed=2), "zero": np.float32(0)}
+    proto = graph_of(nodes, {"x": ["N", 40]}, {"y": ["N", 40]}, weights)
+    assert with_weights_aside(proto)[1].keys() == {"then", "else"}
+    for x in (np.ones((3, 40), np.float32), -np.ones((3, 40), np.float32)):
+        np.testing.assert_allclose(OnnxRuntimeSession(proto).run({"x": x})[0], run_onnx(proto, x=x)[0], rtol=1e-4)
+
+
 def test_more_tensors_are_given_on_request_each_once(two_products, random):
     session = OnnxRuntimeSession(two_products(), also=["wide", "y"])
     assert session.outputs == ["y", "wide"]
