@@ -68,6 +68,9 @@ class Calibrator:
     def collect(self, activations: Mapping[str, ArrayLike], images: int) -> None:
         """Count one batch.
 
+        Plain entropy spares tensors that enter products of matrices; name them in `statistics.products`, as
+        `quant.collect_statistics` does.
+
         Args:
             activations: Values by tensor name, any shape.
             images: How many images the batch holds.

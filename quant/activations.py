@@ -44,7 +44,8 @@ Use = Callable[[Mapping[str, Array], Sequence[str]], None]  # of a part's activa
 MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, unless told otherwise
 _PART_BYTES = 40 << 20  # a part of a batch holds so much
 _PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
-_PROCESSORS = os.cpu_count() or 1
+# Those that this process may use, which containers limit.
+_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _AT_WORK = min(2, _PROCESSORS)  # parts at a time
 _WAITING = 2  # parts that are cut before their turn, so that no thread waits for the oldest part
 _RUN_THREADS = max(1, _PROCESSORS - 1)  # of ONNX Runtime: the thread that calls it works too, for each part
@@ -98,6 +99,8 @@ class _Group:
 
     def run(self, inputs: Mapping[str, Array], buffers: dict[str, Array], *, full: bool) -> dict[str, Array]:
         """Activations of a part; where it is a full one they lie in the buffers, and stay there until the next."""
+        if not self.tensors:  # all follow from the input
+            return {}
         if full and buffers:
             self.session.run_into(inputs, buffers)
             return buffers

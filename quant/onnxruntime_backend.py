@@ -119,18 +119,21 @@ class OnnxRuntimeSession:
                 self._session.run_with_iobinding(binding)
             except Exception:  # noqa: BLE001 - a shape that differs is one cause; a plain run tells the others
                 self.fixed_shapes = False
+                self._bindings.clear()  # and what they hold
             else:
                 return
         outputs.update(zip(outputs, self.run(inputs, list(outputs)), strict=True))
 
     def _binding(self, outputs: dict[str, Array]) -> Any:  # noqa: ANN401 - onnxruntime has no types
         """A binding of arrays, kept with them: to bind hundreds takes as long as a small network."""
-        if id(outputs) not in self._bindings:
-            binding = self._session.io_binding()
-            for name, array in outputs.items():
-                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-            self._bindings[id(outputs)] = (outputs, dict(outputs), binding)
-        return self._bindings[id(outputs)][-1]
+        known = self._bindings.get(id(outputs))
+        if known is not None:
+            return known[-1]
+        binding = self._session.io_binding()
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._bindings[id(outputs)] = (outputs, dict(outputs), binding)
+        return binding
 
     def _run_in_fixed_batches(self, inputs: Mapping[str, Array], size: int, names: Sequence[str] | None) -> list[Array]:
         fixed = self.fixed_batch or size

@@ -36,6 +36,7 @@ from quant.tensor_choice import TensorChoice, choose_by_tensor
 
 PERCENTILES = (99.9, 99.99, 99.999)
 CHOICE_IMAGES = 256  # of the calibration images at most, for the choice by tensor
+CHOICE_BYTES = 512 << 20  # of inputs that are held for it: large images are fewer
 PER_TENSOR = "per-tensor"
 
 
@@ -181,7 +182,10 @@ def _choice(
 
     They are taken at even distances: the first ones may be of one class or one scene.
     """
-    images = data.selection[:: -(-len(data.selection) // CHOICE_IMAGES)]
+    (first,) = _inputs(settings, data, data.selection[:1]) or [{}]
+    bytes_each = sum(array.nbytes for array in first.values()) or 1
+    most = min(CHOICE_IMAGES, max(CHOICE_BYTES // bytes_each, 1))
+    images = data.selection[:: -(-len(data.selection) // most)]
     is_trial = np.arange(len(images)) % 4 == 0
     trial, confirming = (_inputs(settings, data, part) for part in (images[is_trial], images[~is_trial]))
     with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:

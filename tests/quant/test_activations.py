@@ -201,3 +201,12 @@ def test_a_ragged_fixed_batch_counts_no_image_twice_where_the_batch_is_not_the_f
     x = random(6, 3)
     statistics, _ = statistics_of(saved(graph_of(nodes, {"x": [4, 3]}, {"y": [4, 3]}, {"two": [2.0]})), batch_of(x=x))
     assert_counted(statistics, {"x": x, "turned": x, "doubled": x * 2, "y": x * 2})
+
+
+def test_a_model_whose_activations_all_follow_from_its_input(saved, graph_of, statistics_of, batch_of, random):
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Flatten", ["r"], ["y"])]
+    x = random(5, 2, 3)
+    statistics, _ = statistics_of(
+        saved(graph_of(nodes, {"x": ["N", 2, 3]}, {"y": ["N", 6]})), batch_of(x=x[:3]), batch_of(x=x[3:])
+    )
+    assert_counted(statistics, {"x": x, "r": np.maximum(x, 0), "y": np.maximum(x, 0)})
