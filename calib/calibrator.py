@@ -201,11 +201,11 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
                 "with match_tensorrt"
             )
         return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
-    contents = {name: histogram.contents() for name, histogram in statistics.histograms.items()}
-    different = dict(zip(contents.values(), statistics.histograms.values(), strict=True))  # moved values share one
+    digests = {name: histogram.digest() for name, histogram in statistics.histograms.items()}
+    different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))  # moved values share one
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches are compiled and run side by side
         found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
-    amax = {name: found[key] for name, key in contents.items()}
+    amax = {name: found[key] for name, key in digests.items()}
     if isinstance(algorithm, Entropy):
         floors = {name: algorithm.product_floor(statistics.histograms[name]) for name in statistics.products}
         amax |= {name: max(amax[name], floor) for name, floor in floors.items()}

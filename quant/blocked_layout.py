@@ -96,10 +96,10 @@ def _same_values(found: Mapping[str, Array], expected: Mapping[str, Array]) -> b
     return all(_histogram(found[tensor]) == _histogram(array) for tensor, array in expected.items())
 
 
-def _histogram(values: Array) -> tuple[bytes, bytes]:
+def _histogram(values: Array) -> bytes:
     histogram = Histogram()
     histogram.add(values)
-    return histogram.contents()
+    return histogram.digest()
 
 
 def without_reordering(optimized: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto | None:

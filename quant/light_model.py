@@ -21,9 +21,12 @@ _DTYPES: Mapping[int, type[np.generic]] = {
 
 def bytes_of_constants(proto: onnx.ModelProto) -> int:
     """About the size of a model: what its constants take. Protobuf's own answer writes the model out to count it."""
+    constants = [
+        a.t for node in proto.graph.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")
+    ]
     return sum(
         math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in proto.graph.initializer
+        for tensor in (*proto.graph.initializer, *constants)
     )
 
 

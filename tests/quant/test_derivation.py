@@ -196,7 +196,7 @@ def test_histograms_of_what_is_cut_equal_those_of_the_values_themselves(attentio
     for name in ("x", "biased", "shaped", "turned", "q", "k", "v", "v1", "v2", "clipped", "relu", "sum"):
         direct = Histogram()
         direct.add(expected[name])
-        assert calibrator.statistics.histograms[name].contents() == direct.contents(), name
+        assert calibrator.statistics.histograms[name].digest() == direct.digest(), name
 
 
 def test_a_nan_in_what_is_cut_is_named_by_what_is_cut(graph_of, saved, batch_of, random):

@@ -43,6 +43,15 @@ def test_large_constants_are_taken_out_and_nothing_else(two_products):
     assert proto.SerializeToString() == before
 
 
+def test_weights_in_constant_nodes_count_too(two_products):
+    proto = two_products()
+    before = bytes_of_constants(proto)
+    (large,) = (tensor for tensor in proto.graph.initializer if tensor.name == "large")
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["large"], value=large))
+    proto.graph.initializer.remove(large)
+    assert bytes_of_constants(proto) == before
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int8, np.int32, np.uint8])
 def test_a_session_gives_what_one_of_the_whole_model_gives(two_products, run_onnx, random, dtype):
     proto = two_products(dtype)
