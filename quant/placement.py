@@ -113,8 +113,8 @@ def _only_moves(node: onnx.NodeProto, editor: GraphEditor) -> bool:
 def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], placement: Placement) -> bool:
     """Does a kernel that stays float write a tensor, itself or through what it fuses with?
 
-    Such a tensor is there in float, and moving that costs less than turning it into INT8 first: 2 % of resnet20's
-    latency on TensorRT 8.6 (docs/gpu-results.md).
+    Such a tensor is there in float, and moving that costs less than turning it into INT8 first; by how much says
+    docs/gpu-results.md.
     """
     node = producers.get(tensor)
     while node is not None and node.op_type in _FUSED_OPS:

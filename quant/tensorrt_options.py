@@ -81,7 +81,8 @@ def without_spoiled_timings(
 ) -> _Result:
     """Build; when TensorRT fails to read what the timing cache holds, delete the cache and build without it.
 
-    TensorRT 8.6 takes a timing cache whose parts for transformers it then cannot read, and gives up the build.
+    Seen on TensorRT 8.6.0: a transformer's build ended in "myelinCache.h::deserializeFromBuffer ... Myelin error from
+    unknown graph", with the timing cache of other builds of that model.
 
     Raises:
         BuildError: It cannot be built, be it that there was nothing to read.

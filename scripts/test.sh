@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Environment, install, and all tests that need no GPU, on all processors. Arguments go to pytest.
+# Environment, install, and all tests that need no GPU, on up to four processors. Arguments go to pytest.
 set -euo pipefail
 CALIB_EXTRAS=dev
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
