@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,6 @@ class Statistics:
     first_batch: dict[str, FirstBatchHistogram] | None = None
     first_batch_size: int = 0
     products: frozenset[str] = frozenset()
-
-    def reserve(self, tensors: Iterable[str]) -> None:
-        """Make the tensors known in this order, so that `add` may then be called from threads."""
-        for tensor in tensors:
-            self.histograms.setdefault(tensor, Histogram())
 
     def add(self, tensor: str, values: ArrayLike) -> None:
         """Count the values of one tensor.

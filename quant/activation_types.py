@@ -19,7 +19,7 @@ def activation_names(proto: onnx.ModelProto) -> list[str]:
 
 def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
     """As `activation_names`, with ONNX's number of each tensor's type; 0 where type inference cannot tell."""
-    inferred = onnx.shape_inference.infer_shapes(_without_weights(proto))
+    inferred = onnx.shape_inference.infer_shapes(_with_weights_as_inputs(proto))
     types = {
         value.name: value.type.tensor_type.elem_type
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
@@ -33,7 +33,7 @@ def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in known.items() if kind in (onnx.TensorProto.UNDEFINED, *FLOAT_TYPES)}
 
 
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _with_weights_as_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with large constants as inputs: inference needs their types and shapes, and copying them takes long."""
     result, weights = without_weights(proto)
     declared = {value.name for value in proto.graph.input}

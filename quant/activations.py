@@ -44,7 +44,7 @@ Use = Callable[[Mapping[str, Array], Sequence[str]], None]  # of a part's activa
 MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, unless told otherwise
 _PART_BYTES = 40 << 20  # a part of a batch holds so much
 _PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
-# Those that this process may use, which containers limit.
+# Those that this process may use: taskset and cpusets limit them.
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _AT_WORK = min(2, _PROCESSORS)  # parts at a time
 _WAITING = 2  # parts that are cut before their turn, so that no thread waits for the oldest part
@@ -212,16 +212,9 @@ class _Pass:
             for group in self._groups:
                 expected = {name: one[name] for name in group.tensors}
                 faster = blocked_session(
-                    self._proto(group.tensors), str(self._model.path), image, expected, threads=_RUN_THREADS
+                    self._model.proto, str(self._model.path), image, expected, threads=_RUN_THREADS
                 )
                 group.session = faster or group.session
-
-    def _proto(self, tensors: Sequence[str]) -> onnx.ModelProto:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._model.proto)
-        existing = {value.name for value in proto.graph.output}
-        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in existing)
-        return proto
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
         """Run a batch in parts, in threads; with each, how many images are done when it is."""

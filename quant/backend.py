@@ -106,7 +106,7 @@ class OnnxRuntimeBackend:
 
         self._memory_limit = memory_limit
         self.version: str = onnxruntime.__version__
-        self.device = _processor()
+        self.device = processor_name()
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
         """Stream the calibrator's batches through the model and give it the activations."""
@@ -158,7 +158,7 @@ def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache |
     return half_model(proto) if precision == "fp16" else proto
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name, for people."""
     information = Path("/proc/cpuinfo")
     if information.is_file():

@@ -1,7 +1,7 @@
 """Timing calibration: this toolkit and its peers on the same images, each in a process of its own.
 
 `python -m quant.benchmark` is what such a process runs; `scripts/bench_calibration.py` starts them in turn. Seconds are
-from the first image read to the scales (peers: to the quantized model), after imports; peak memory is the process's.
+from the first image read to the quantized model, after imports; peak memory is the process's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure(tool: str, settings: RunSettings, quantized: Path) -> dict[str, floa
         quantized: Where the INT8 model goes.
 
     Returns:
-        `seconds`, `peak_mb`, and for this toolkit `collect_seconds` and `search_seconds` of which it is made.
+        `seconds`, `peak_mb`, and for this toolkit its parts: `collect_`, `search_`, `cache_` and `write_seconds`.
 
     Raises:
         ImportError: The tool is not installed.

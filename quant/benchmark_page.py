@@ -21,7 +21,8 @@ Made by `python scripts/benchmark_page.py docs/benchmarks.jsonl` from the figure
 python scripts/bench_calibration.py model.onnx imgs/ --eval labelled-imgs/ --results benchmarks.jsonl
 ```
 
-Each tool calibrates the same images with the same algorithm, in turn, each in a process of its own. "seconds" run from
+Each tool calibrates the same images with what it calls by the algorithm's name, in turn, each in a process of its own
+(onnxruntime.quantization's entropy searches no range: [migrating.md](migrating.md)). "seconds" run from
 the first image read to the INT8 model, imports left out; "times the forward pass" divides that by the time that ONNX
 Runtime takes for the plain FP32 model on the same images, already decoded, in the same round. "whole process" is what
 a user waits for: interpreter, imports and all. Everything is the median of the rounds. Seconds are those of one machine
@@ -41,6 +42,11 @@ def _description(result: Result) -> str:
 
 def _title(result: Result) -> str:
     return f"{result['model']}: {result['num_images']:,} images, {result['algo']}"
+
+
+def _how(result: Result) -> str:
+    preprocess = f", preprocessing `{result['preprocess']}`" if result.get("preprocess") else ""
+    return f"Batch {result['batch_size']}{preprocess}, rounds: {len(result['rounds']['forward'])}."
 
 
 def _advantage(result: Result) -> str:
@@ -115,10 +121,10 @@ def write_page(source: Path, folder: Path) -> Path:
         "",
     ]
     for result in compared:
-        lines += [f"## {_title(result)}", "", _advantage(result), *table(result), ""]
+        lines += [f"## {_title(result)}", "", _how(result), "", _advantage(result), *table(result), ""]
     alone = [r for r in results if len(r["rounds"]) == 2]
     for result in alone:
-        lines += [f"## {_title(result)}, this toolkit alone", "", *table(result), ""]
+        lines += [f"## {_title(result)}, this toolkit alone", "", _how(result), "", *table(result), ""]
     lines += ["## Memory by number of images", "", *_memory_table(results), ""]
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "calib", "font.size": 9}):
         _plot(results, folder / "benchmarks.svg")

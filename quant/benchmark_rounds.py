@@ -34,10 +34,10 @@ def _run(python: str, tool: str, settings: Mapping[str, Any], quantized: Path) -
 
 def _machine() -> dict[str, Any]:
     """What the figures depend on."""
-    cpu = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    from quant.backend import processor_name
+
     return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cpu": processor_name(),
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
@@ -73,7 +73,7 @@ def measure_rounds(
     return {
         "model": Path(settings["model"]).name,
         "images": Path(settings["data"]).name,
-        **{key: settings[key] for key in ("num_images", "batch_size", "algo")},
+        **{key: settings.get(key) for key in ("num_images", "batch_size", "algo", "preprocess")},
         "machine": _machine(),
         "rounds": rounds,
         "top1": accuracy,

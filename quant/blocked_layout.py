@@ -12,7 +12,7 @@ the values of one image with those of the plain session, and gives nothing where
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,20 @@ def blocked_session(
     expected: Mapping[str, Array],
     threads: int | None = None,
 ) -> OnnxRuntimeSession | None:
-    """A session whose outputs hold the same values as those of `proto`, in an order of its own.
+    """A session that gives activations with the same values as the model's, in an order of its own.
 
     Args:
-        proto: Model with the wanted activations as outputs.
+        proto: The model.
         name: What to call it in messages.
         inputs: One image.
-        expected: The outputs for it, of the plain session; these are compared.
+        expected: The wanted activations for it, of the plain session; these are compared.
         threads: Threads for one run; None leaves it to ONNX Runtime.
 
     Returns:
         None where nothing is to be gained, or where the values differ.
     """
     try:
-        optimized = _optimized(proto, name)
+        optimized = _optimized(proto, name, list(expected))
         kept: set[str] = set()
         for _ in range(2):  # a first try may show that channels are filled up to whole blocks: these stay as they are
             blocked = without_reordering(optimized, kept)
@@ -84,11 +84,11 @@ def blocked_session(
     return None
 
 
-def _optimized(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model as ONNX Runtime would run it."""
+def _optimized(proto: onnx.ModelProto, name: str, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The model as ONNX Runtime would run it, with these tensors as outputs."""
     with tempfile.TemporaryDirectory(prefix="calib-") as folder:
         path = Path(folder) / "optimized.onnx"
-        OnnxRuntimeSession(proto, name=name, optimized_path=path)
+        OnnxRuntimeSession(proto, name=name, optimized_path=path, also=tensors)
         return onnx.load_model(str(path))
 
 

@@ -40,7 +40,8 @@ class Report:
     @property
     def held_back(self) -> bool:
         """Did the run calibrate on images of the folder that it evaluated?"""
-        return self.document["data"]["calibration"] is not None
+        own_folder = self.settings is not None and self.settings.eval is None
+        return own_folder and self.document["data"]["calibration"] is not None
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ def common_images(
         report = side.report
         if report is None or report.settings is None:
             continue
-        own = selection
-        if report.held_back and isinstance(model, OnnxModel) and report.settings.eval is None:
+        own = np.arange(len(source))
+        if report.held_back:
             own = open_data(report.settings, model, RecordingConsole()).eval_selection
         told = report.document["data"]["evaluation"]["images"]
         if not told <= len(own) <= told + len(report.document["quarantined"]):

@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.evaluate import Runnable
+from quant.evaluate import Evaluation, Runnable
 
-_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 _LATENCY_SECONDS = 2.0  # per build
 _LATENCY_RUNS = (5, 50)  # at least, at most
 
@@ -54,7 +54,7 @@ def paired_drop(baseline: NDArray[np.bool_], other: NDArray[np.bool_]) -> Drop:
     lost = int((baseline & ~other).sum())
     won = int((~baseline & other).sum())
     p_lost, p_won = (lost + 1) / (images + 2), (won + 1) / (images + 2)
-    half = _Z95 * math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (images + 2))
+    half = Z95 * math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (images + 2))
     middle = p_lost - p_won
     return Drop(
         points=100 * (lost - won) / images,
@@ -146,3 +146,15 @@ def measure_latency(
 def _timed_enough(times: list[float]) -> bool:
     least, most = _LATENCY_RUNS
     return len(times) >= most or (len(times) >= least and sum(times) >= _LATENCY_SECONDS)
+
+
+def drops_from_evaluations(evaluations: Mapping[str, Evaluation], baseline: str = "fp32") -> dict[str, Drop]:
+    """The drop of each build against the baseline on the same images, by name; none without labels."""
+    right = evaluations[baseline].correct
+    if right is None:
+        return {}
+    return {
+        name: paired_drop(right, evaluation.correct)
+        for name, evaluation in evaluations.items()
+        if name != baseline and evaluation.correct is not None
+    }

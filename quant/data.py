@@ -11,7 +11,7 @@ from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open
 from datasets.source import TensorSource
 from quant.console import Console
 from quant.errors import ModelError, QuantError
-from quant.graph import ModelInterface, OnnxModel
+from quant.graph import ModelInterface
 from quant.settings import RunSettings
 
 AnySource = ImageSource | TensorSource
@@ -56,7 +56,7 @@ class RunData:
         )
 
 
-def open_data(settings: RunSettings, model: OnnxModel, console: Console) -> RunData:
+def open_data(settings: RunSettings, model: ModelInterface, console: Console) -> RunData:
     """Open the data of a run and fit it to the model.
 
     Raises:

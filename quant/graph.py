@@ -164,10 +164,9 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
 def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
     """Check a model; the checker is quicker with a file than with a model, which has to be written out for it."""
     try:
-        # A model over 2 GB cannot be serialized in one piece, which the checker wants; ONNX Runtime checks it again.
         if from_file:
             onnx.checker.check_model(str(path))
-        elif proto.ByteSize() < 2**31 - 1:
+        elif proto.ByteSize() < 2**31 - 1:  # a larger one cannot be written out; ONNX Runtime checks it again
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
@@ -271,7 +270,7 @@ class GraphEditor:
 
     def consumers(self) -> Counter[str]:
         """How often each tensor is read, graph outputs and sub-graphs included."""
-        counts = Counter(name for node in self.nodes for name in _names_read(node))
+        counts = Counter(name for node in self.nodes for name in names_read(node))
         counts.update(self.outputs)
         return counts
 
@@ -306,13 +305,14 @@ class GraphEditor:
         return self.proto
 
 
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Tensors that a node reads, those inside its branches and loops too."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
         for graph in graphs:
             for inner in graph.node:
-                yield from _names_read(inner)
+                yield from names_read(inner)
             yield from (value.name for value in graph.output)
 
 
@@ -373,7 +373,7 @@ def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
         blocked = []
         for node in waiting:
             # Names that no node of this graph makes come from an outer graph or belong to a sub-graph itself.
-            if all(name in known or name not in made for name in _names_read(node)):
+            if all(name in known or name not in made for name in names_read(node)):
                 ordered.append(node)
                 known.update(node.output)
             else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+from quant.graph import names_read
 
 _SMALL = 1024  # values of a constant that type and shape inference may need: a shape, axes, bounds
 _DTYPES: Mapping[int, type[np.generic]] = {
@@ -56,7 +58,8 @@ def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[st
     """
     result, weights = without_weights(proto)
     declared = {value.name for value in proto.graph.input}
-    read = {*_names_read(proto.graph)}
+    read = {value.name for value in proto.graph.output}
+    read.update(name for node in proto.graph.node for name in names_read(node))
     arrays: dict[str, NDArray[Any]] = {}
     for tensor in weights:
         array = None if tensor.name in declared or tensor.name not in read else _array(tensor)
@@ -68,16 +71,6 @@ def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[st
         entry.data_location = onnx.TensorProto.EXTERNAL
         entry.external_data.add(key="location", value="aside")
     return result, arrays
-
-
-def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
-    """Tensors that a graph's nodes read, those inside branches and loops too, or that it gives."""
-    yield from (value.name for value in graph.output)
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for part in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _names_read(part)
 
 
 def _array(tensor: onnx.TensorProto) -> NDArray[Any] | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from quant.errors import QuantError
 from quant.evaluate import EvaluationBatch
-from quant.sample_size import images_from_width
+from quant.sample_size import images_from_width, tells
 from quant.user_code import described, load_callable
 
 Scores = NDArray[np.float64]
@@ -151,7 +151,7 @@ def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, m
 
 
 def _row(found: MetricDrop, images: int, allowed: float) -> dict[str, Any]:
-    enough = found.high <= allowed or found.low > allowed
+    enough = tells(found, allowed)
     return {
         "score": found.score,
         "drop": found.drop,

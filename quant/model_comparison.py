@@ -17,7 +17,7 @@ from datasets import open_source
 from quant.backend import Backend, Build
 from quant.backends import backend_by_name
 from quant.compared import Model, common_images, compared_from_path, comparison_settings, load_compared
-from quant.comparison import Drop, MeasuredLatency, TimesItself, measure_latency, paired_drop
+from quant.comparison import Drop, MeasuredLatency, TimesItself, drops_from_evaluations, measure_latency
 from quant.console import Console, RecordingConsole
 from quant.data import AnySource, RunData, evaluation_data
 from quant.engine_model import EngineModel
@@ -171,8 +171,7 @@ def _result(
     stream = data.evaluation_stream(settings)
     with listener.task("Evaluating", stream.images) as advance:
         evaluations = evaluate(runnables, BASELINE, stream, advance, recorder.observe if recorder else None)
-    right = evaluations[BASELINE].correct, evaluations[key].correct
-    drops = {} if right[0] is None or right[1] is None else {key: paired_drop(right[0], right[1])}
+    drops = drops_from_evaluations(evaluations, BASELINE)
     metric = (
         section_from_scores(recorder, BASELINE, seed=settings.seed, max_drop=settings.max_drop) if recorder else None
     )

@@ -17,7 +17,7 @@ from quant.backend import Backend, Build
 from quant.backends import backend_from_settings
 from quant.cache_plausibility import implausible_scales
 from quant.calibrate import CalibrationResult, obtain_calibration
-from quant.comparison import Drop, Latency, measure_latency, paired_drop
+from quant.comparison import Drop, Latency, drops_from_evaluations, measure_latency
 from quant.console import Console, RecordingConsole
 from quant.data import RunData, open_data
 from quant.engine_model import EngineModel
@@ -147,7 +147,7 @@ def _result(
     if quarantined:
         first = next(iter(quarantined))
         listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
-    drops = _drops(evaluations)
+    drops = drops_from_evaluations(evaluations)
     _warn_near_chance(evaluations["fp32"], model, listener)
     batch = next(iter(islice(data.evaluation_stream(settings), 1)))
     _warn_of_implausible_scales(calibration, model, batch, listener)
@@ -203,17 +203,6 @@ def _outdated_builds(settings: RunSettings, failed: Mapping[str, str], listener:
             )
         outdated.extend(found)
     return tuple(outdated)
-
-
-def _drops(evaluations: dict[str, Evaluation]) -> dict[str, Drop]:
-    baseline = evaluations["fp32"].correct
-    if baseline is None:
-        return {}
-    return {
-        name: paired_drop(baseline, evaluation.correct)
-        for name, evaluation in evaluations.items()
-        if name != "fp32" and evaluation.correct is not None
-    }
 
 
 def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from quant.comparison import Drop
+from quant.comparison import Z95, Drop
 
-_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+if TYPE_CHECKING:
+    from quant.metric import MetricDrop
+
 _Z80 = 0.8416212335729143  # 80 % quantile
 _MOST = 10**9  # beyond this, no number of images is named
 
 
-def tells(drop: Drop, max_drop: float) -> bool:
+def tells(drop: Drop | MetricDrop, max_drop: float) -> bool:
     """Does the interval lie on one side of the limit, the limit itself being allowed?"""
     return drop.high <= max_drop or drop.low > max_drop
 
@@ -35,7 +38,7 @@ def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
     def enough(count: int) -> bool:
         p_lost, p_won = (lost * count + 1) / (count + 2), (won * count + 1) / (count + 2)
         error = math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (count + 2))
-        return abs(p_lost - p_won - max_drop / 100) >= (_Z95 + _Z80) * error
+        return abs(p_lost - p_won - max_drop / 100) >= (Z95 + _Z80) * error
 
     high = max(images, 1)
     while not enough(high):
@@ -59,7 +62,7 @@ def images_from_width(width: float, distance: float, images: int) -> int | None:
     """
     if not distance:
         return None
-    count = images * ((_Z95 + _Z80) * width / (2 * _Z95) / distance) ** 2
+    count = images * ((Z95 + _Z80) * width / (2 * Z95) / distance) ** 2
     return _two_digits(max(math.ceil(count), images + 1)) if count <= _MOST else None
 
 

@@ -37,7 +37,7 @@ def main():
         "num_images": options.num_images,
         "batch_size": options.batch_size,
         "sampling": "first",
-        **({"eval": options.eval} if options.eval else {}),
+        "eval": options.eval,
     }
     result = measure_rounds(settings, options.tools.split(","), options.repeat, options.modelopt_python)
     host = result["machine"]

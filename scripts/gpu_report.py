@@ -43,4 +43,6 @@ if __name__ == "__main__":
         except QuantError as error:
             sys.exit(f"gpu_report: {error}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(page(results, "python scripts/gpu_report.py --shared ../shared --torch python3"), "utf-8")
+    options.out.write_text(
+        page(results, "python scripts/gpu_report.py --shared ../shared --torch python3 --level LEVEL"), "utf-8"
+    )

@@ -37,11 +37,10 @@ def settings_from_command(command: str, folder: Path) -> RunSettings:
     Raises:
         QuantError: It is no such line.
     """
-    words = shlex.split(command)
-    rest = words[2:]
     kinds = {field.name: str(field.type) for field in fields(RunSettings)}
     values: dict[str, Any] = {}
     try:
+        rest = shlex.split(command)[2:]
         while rest:
             name = rest.pop(0).removeprefix("--").replace("-", "_")
             values[name] = True if kinds[name] == "bool" else _value(name, kinds[name], rest.pop(0), folder)

@@ -140,7 +140,7 @@ def _flips(document: Document) -> list[Section]:
             continue
         title = caption.format(build=build) if found["lost"] is not None else _UNLABELLED
         shown = dict(list(rows.items())[:SHOWN_FLIPS])
-        title += f" ({found[kind]:,} images)"
+        title += f" ({found[kind]:,} image{'s' * (found[kind] != 1)})"
         surest = f", the {len(shown)} surest" if len(shown) < found[kind] else ""
         cards.append((title + surest, [_card(row, f"flips.images.{i}", build) for i, row in shown.items()]))
         listed.append((title, _flips_table(found["images"], kind, build)))

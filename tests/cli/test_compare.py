@@ -173,6 +173,14 @@ def test_two_reports_are_compared_on_what_neither_calibrated_on(compared, calib,
     assert compared("calib-out", "other", "--data", "imgs")[1]["data"]["evaluation"]["images"] == 36
 
 
+def test_a_report_of_all_images_beside_one_that_left_some_out_is_not_said_to_lack_any(compared, calib, bare):
+    options = ("--model", "model.onnx", "--data", "imgs", "--preprocess", "unit", "--precision", "fp16")
+    assert calib("run", *options, "--out", "half", cwd=bare).code == 0
+    _, document = compared("calib-out", "half")
+    assert document["data"]["evaluation"]["images"] == 12  # of 36, those that the first did not calibrate on
+    assert not any("its run evaluated" in line for line in document["warnings"])
+
+
 def test_reports_of_other_images_or_another_preprocessing_need_to_be_told(calib, bare):
     shutil.copytree(bare / "imgs", bare / "others")
     options = ("--model", "model.onnx", "--num-images", 24, "--batch-size", 8, "--algo", "minmax")
