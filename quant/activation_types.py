@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from quant.graph import FLOAT_TYPES
-from quant.light_model import without_weights
+from quant.light_model import inferred_shapes
 
 
 def activation_names(proto: onnx.ModelProto) -> list[str]:
@@ -19,7 +19,7 @@ def activation_names(proto: onnx.ModelProto) -> list[str]:
 
 def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
     """As `activation_names`, with ONNX's number of each tensor's type; 0 where type inference cannot tell."""
-    inferred = onnx.shape_inference.infer_shapes(_with_weights_as_inputs(proto))
+    inferred = inferred_shapes(proto)
     types = {
         value.name: value.type.tensor_type.elem_type
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
@@ -31,15 +31,3 @@ def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
             names += [name for name in node.output if name]
     known = {name: types.get(name, onnx.TensorProto.UNDEFINED) for name in names}
     return {name: kind for name, kind in known.items() if kind in (onnx.TensorProto.UNDEFINED, *FLOAT_TYPES)}
-
-
-def _with_weights_as_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with large constants as inputs: inference needs their types and shapes, and copying them takes long."""
-    result, weights = without_weights(proto)
-    declared = {value.name for value in proto.graph.input}
-    result.graph.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in weights
-        if tensor.name not in declared
-    )
-    return result

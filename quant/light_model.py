@@ -49,6 +49,25 @@ def without_weights(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.
     return result, weights
 
 
+def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.ModelProto:
+    """A copy without its weights, with the types and shapes that ONNX can infer.
+
+    Large constants become inputs: inference needs their types and shapes, and copying them takes long.
+
+    Args:
+        proto: The model; not edited.
+        of_values: Follow the values of shape tensors too.
+    """
+    result, weights = without_weights(proto)
+    declared = {value.name for value in proto.graph.input}
+    result.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in weights
+        if tensor.name not in declared
+    )
+    return onnx.shape_inference.infer_shapes(result, data_prop=of_values)
+
+
 def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """A copy of a model that calls its weights external, and these as arrays, which ONNX Runtime takes as they lie.
 

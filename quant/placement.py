@@ -14,6 +14,7 @@ import onnx
 from quant.graph import GraphEditor
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 # Ops whose output holds values of their first input alone (or zeros), so that its scale represents it exactly.
 _MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
 _FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # a kernel takes them in
@@ -171,23 +172,20 @@ def _skip_position(
 ) -> int | None:
     """Which input of an Add is the skip connection; None when the Add is not residual.
 
-    The main path ends in a convolution or matrix product (with its bias) that only this Add reads; where both inputs
-    do, the later one fuses with the Add and the other is the skip.
+    The main path ends in a convolution that only this Add reads; where both inputs do, the later one fuses with the Add
+    and the other is the skip. A matrix product with its bias does not fuse so: on a transformer the pair only turns
+    floats into INT8 and back (docs/gpu-results.md has the figures).
     """
     if node.input[0] == node.input[1] or any(name in editor.constants for name in node.input):
         return None
 
-    def kernel(name: str) -> int | None:
+    def convolution(name: str) -> int | None:
         producer = producers.get(name)
-        if producer is None or consumers[name] != 1:
+        if producer is None or consumers[name] != 1 or producer.op_type not in _CONVOLUTIONS:
             return None
-        if producer.op_type == "Add":  # the bias of a MatMul
-            parts = [part for part in producer.input if part not in editor.constants]
-            producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
-        fuses = producer is not None and is_quantized_kernel(producer, editor, placement)
-        return order[id(producer)] if fuses else None
+        return order[id(producer)] if is_quantized_kernel(producer, editor, placement) else None
 
-    main = [kernel(name) for name in node.input]
+    main = [convolution(name) for name in node.input]
     if main[0] is None and main[1] is None:
         return None
     return 1 if (main[0] if main[0] is not None else -1) > (main[1] if main[1] is not None else -1) else 0

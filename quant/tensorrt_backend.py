@@ -20,10 +20,9 @@ from quant.engine_file import EngineIdentity, StaleEngineError, read_engine, sca
 from quant.errors import BuildError
 from quant.graph import OnnxModel
 from quant.half import half_model
-from quant.placement import Placement
-from quant.qdq import kernel_names, qdq_model_from_amax
 from quant.tensorrt_builder import BuiltEngine, Note, engine_from_onnx, native_cache_from_onnx
 from quant.tensorrt_engine import Engine
+from quant.tensorrt_explicit import explicit_engine
 from quant.tensorrt_layers import graph_report
 from quant.tensorrt_network import BatchRange, fixed_batch, prepared_proto
 from quant.tensorrt_options import BuilderOptions
@@ -168,16 +167,7 @@ class TensorRTBackend:
             data, files, details = stored
             return self._loaded(model, precision, data, files, details, reused=True)
         explicit = cache is not None and (self.options.explicit or not self._tensorrt.has_calibrators)
-        proto, built_as = self._rewritten(model, precision, cache, explicit=explicit)
-        built = engine_from_onnx(
-            proto,
-            built_as,
-            self.batch,
-            self.options,
-            name=str(model.path),
-            cache=None if explicit else cache,
-            note=self._note,
-        )
+        proto, built = self._engine(model, precision, cache, explicit=explicit)
         if built.without_scale:
             self._note(
                 f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"
@@ -217,40 +207,18 @@ class TensorRTBackend:
             precision, engine, data, ".engine", len(data), engine=engine, files=files, details=details, reused=reused
         )
 
-    def _rewritten(
+    def _engine(
         self, model: OnnxModel, precision: str, cache: CalibrationCache | None, *, explicit: bool
-    ) -> tuple[onnx.ModelProto, str]:
-        """The model for the parser, and the precision that it is built in."""
+    ) -> tuple[onnx.ModelProto, BuiltEngine]:
+        """An engine, and the model that it was built from."""
+        name = str(model.path)
         if explicit and cache is not None:
-            return self._explicit_model(model, cache)
-        if precision == "fp16" and not self._tensorrt.has_calibrators:
-            return half_model(model.proto), precision
-        return model.proto, precision
-
-    def _explicit_model(self, model: OnnxModel, cache: CalibrationCache) -> tuple[onnx.ModelProto, str]:
-        """Q/DQ where it pays.
-
-        Explicit quantization forces INT8 wherever a pair is, faster or not. Where the release can still choose by
-        itself, an implicit build is asked first, and the kernels that it leaves in float get no pairs.
-        """
-        if not self._tensorrt.has_calibrators:
-            return qdq_model_from_amax(model.proto, cache.amax), "int8"
-        named = prepared_proto(model.proto, self.batch, str(model.path))
-        built = engine_from_onnx(named, "int8", self.batch, self.options, name=str(model.path), cache=cache)
-        with Engine(built.data) as engine:
-            report = graph_report(engine.layer_text(), named)
-        in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
-        kernels = kernel_names(named)
-        floats = frozenset(
-            name for name in kernels if name not in in_int8 and name.removesuffix("_matmul") not in in_int8
-        )
-        if len(floats) == len(kernels):
-            other = "fp32" if self.options.strict_int8 else "fp16"
-            self._note(f"explicit: TensorRT runs nothing in INT8 when it may choose; the engine is {other.upper()}")
-            return model.proto, other
-        if floats:
-            self._note(f"explicit: {len(floats)} of {len(kernels)} kernels stay float, as TensorRT chooses by itself")
-        return qdq_model_from_amax(named, cache.amax, Placement(float_nodes=floats)), "int8"
+            made = explicit_engine(model.proto, cache, self.batch, self.options, name=name, note=self._note)
+            return made.proto, made.built
+        typed = precision == "fp16" and not self._tensorrt.has_calibrators
+        proto = half_model(model.proto) if typed else model.proto
+        built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, cache=cache, note=self._note)
+        return proto, built
 
     def _identity(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineIdentity:
         options = {key: value for key, value in asdict(self.options).items() if key != "timing_cache"}

@@ -119,6 +119,8 @@ def _broken_image(project: Path) -> tuple[int, str]:
 
 def _interrupted(project: Path) -> tuple[int, str]:
     """Another seed, so that it calibrates; interrupted as soon as TensorRT is at work."""
+    # As from a terminal: a job in the background inherits an ignored Ctrl-C, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [*_CALIB, *_RUN, "--seed", "1"]
     root = Path(__file__).parents[2]
     with subprocess.Popen(

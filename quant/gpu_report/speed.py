@@ -20,6 +20,7 @@ from quant.gpu_report.bench import Bench, Row, layers_text, top1
 from quant.graph import OnnxModel, load_model
 from quant.placement import QUANTIZED_OPS, Placement
 from quant.qdq import kernel_names, prepared_for_quantization, qdq_model_from_amax
+from quant.shapes import with_shapes_folded
 from quant.tensorrt_backend import EngineBuild
 from quant.tensorrt_engine import Engine, EngineLatency
 from quant.tensorrt_network import BatchRange, prepared_proto
@@ -27,6 +28,7 @@ from quant.tensorrt_network import BatchRange, prepared_proto
 BATCHES = (250, 1, 32)
 DEPLOYED_BATCHES = (64, 1, 8)
 PRECISIONS = ("fp32", "fp16", "int8")
+FORCED = ("wide", "everywhere")  # explicit builds whose pairs are not chosen
 WIDE = 64  # output channels: resnet20's last stage, where alone INT8 costs it next to nothing
 
 
@@ -90,10 +92,10 @@ def _latency_of(
 
 
 def explicit(bench: Bench) -> None:
-    """The same cache as a calibration cache and as Q/DQ in the model: FP16 allowed, not, and pairs on wide kernels."""
+    """The same cache as a calibration cache and as Q/DQ in the model: FP16 allowed, not, and pairs where we say."""
     failed = []
     for name in bench.models:
-        for kind in ("mixed", "wide", "strict"):
+        for kind in ("mixed", "strict", *FORCED):
             if not bench.results.has("explicit", f"{name} {kind}"):
                 try:
                     bench.results.add("explicit", f"{name} {kind}", _explicit_row(bench, name, kind))
@@ -105,10 +107,10 @@ def explicit(bench: Bench) -> None:
 
 def _explicit_row(bench: Bench, name: str, kind: str) -> Row:
     cache, strict = bench.cpu_cache(name, "entropy"), kind == "strict"
-    known = bench.results.document().get("explicit", {}).get(f"{name} mixed", {}) if kind == "wide" else {}
+    known = bench.results.document().get("explicit", {}).get(f"{name} mixed", {}) if kind in FORCED else {}
     row: Row = {
         "model": name,
-        "pairs": "wide" if kind == "wide" else "chosen",
+        "pairs": kind if kind in FORCED else "chosen",
         "FP16 allowed": "no" if strict else "yes",
     }
     with bench.backend(250, strict_int8=strict) as backend:
@@ -116,9 +118,9 @@ def _explicit_row(bench: Bench, name: str, kind: str) -> Row:
             row |= {key: known[key] for key in known if key.startswith("implicit")}
         else:
             row |= _measured(bench, "implicit", backend.build(bench.model(name), "int8", cache))
-    with bench.backend(250, strict_int8=strict, explicit=kind != "wide") as backend:
-        if kind == "wide":
-            build = backend.load(_with_pairs_on_wide_kernels(bench, name, cache), "int8")
+    with bench.backend(250, strict_int8=strict, explicit=kind not in FORCED) as backend:
+        if kind in FORCED:
+            build = backend.load(_with_pairs(bench, name, cache, kind), "int8")
         else:
             build = backend.build(bench.model(name), "int8", cache)
         row |= _measured(bench, "explicit", build)
@@ -136,18 +138,18 @@ def _measured(bench: Bench, kind: str, build: EngineBuild) -> Row:
     }
 
 
-def _with_pairs_on_wide_kernels(bench: Bench, name: str, cache: CalibrationCache) -> OnnxModel:
-    """The model with Q/DQ on kernels of constant weights and at least `WIDE` output channels."""
-    named = prepared_proto(bench.model(name).proto, BatchRange(250, 250, 250), name)
+def _with_pairs(bench: Bench, name: str, cache: CalibrationCache, kind: str) -> OnnxModel:
+    """The model with Q/DQ on every kernel, or on those of constant weights and at least `WIDE` output channels."""
+    named = with_shapes_folded(prepared_proto(bench.model(name).proto, BatchRange(250, 250, 250), name))
+    floats = set(kernel_names(named)) if kind == "wide" else set()
     editor = prepared_for_quantization(named)
-    wide = set()
     for node in editor.nodes:
         weights = editor.constants.get(node.input[1]) if node.op_type in QUANTIZED_OPS else None
         if weights is not None and weights.shape[0 if node.op_type == "Conv" else -1] >= WIDE:
-            wide.add(node.name)
-    floats = frozenset(kernel_names(named)) - wide
-    path = bench.work / f"{name}.wide.onnx"
-    onnx.save(qdq_model_from_amax(named, cache.amax, Placement(float_nodes=floats)), path)
+            floats.discard(node.name)
+    path = bench.work / f"{name}.{kind}.onnx"
+    placement = Placement(float_nodes=frozenset(floats))
+    onnx.save(qdq_model_from_amax(named, cache.amax, placement, float_products=True), path)
     return load_model(path)
 
 

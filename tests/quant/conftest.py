@@ -175,6 +175,70 @@ def moving_shortcut(graph_of, random):
 
 
 @pytest.fixture(scope="session")
+def transformer(graph_of, random):
+    """A transformer block with a classifier: 16 tokens of 64 features in 4 heads, with an exporter's shape arithmetic.
+
+    Activations are of the magnitude 1: the weights keep the variance.
+    """
+    tokens, width, heads, classes = 16, 64, 4, 10
+
+    def weights(rows, columns, seed):
+        return random(rows, columns, seed=seed) / np.float32(rows**0.5)
+
+    constants = {
+        "qkv": weights(width, 3 * width, 1), "qkv_bias": 0.1 * random(3 * width, seed=2),
+        "out": weights(width, width, 3), "fc1": weights(width, 4 * width, 4), "fc2": weights(4 * width, width, 5),
+        "head": weights(width, classes, 6), "head_bias": 0.1 * random(classes, seed=7),
+        "gain": np.ones(width, np.float32), "shift": np.zeros(width, np.float32),
+        "zero": np.array(0), "one": np.array(1), "axis0": np.array([0]),
+        "three_heads": np.array([3 * heads, width // heads]), "joined": np.array([tokens, width]),
+        "splits": np.array([heads, heads, heads]),
+        "half": np.float32(-0.5), "root2": np.float32(2**0.5), "unit": np.float32(1), "middle": np.float32(0.5),
+    }  # fmt: skip
+    n = helper.make_node
+    nodes = [
+        n("LayerNormalization", ["x", "gain", "shift"], ["n1"], axis=-1),
+        n("MatMul", ["n1", "qkv"], ["p"], name="qkv"),
+        n("Add", ["qkv_bias", "p"], ["pb"]),
+        # [N, T, 3 W] to [N, T, 3 H, D], with N and T read from the tensor
+        n("Shape", ["n1"], ["shape"]),
+        n("Gather", ["shape", "zero"], ["batch"]),
+        n("Gather", ["shape", "one"], ["count"]),
+        n("Unsqueeze", ["batch", "axis0"], ["batch1"]),
+        n("Unsqueeze", ["count", "axis0"], ["count1"]),
+        n("Concat", ["batch1", "count1", "three_heads"], ["split_shape"], axis=0),
+        n("Reshape", ["pb", "split_shape"], ["r"]),
+        n("Transpose", ["r"], ["t"], perm=[0, 2, 1, 3]),
+        n("Split", ["t", "splits"], ["q", "k", "v"], axis=1),
+        n("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
+        n("MatMul", ["q", "kt"], ["products"], name="scores"),
+        n("Shape", ["q"], ["q_shape"], start=3, end=4),
+        n("Cast", ["q_shape"], ["q_width"], to=onnx.TensorProto.FLOAT),
+        n("Pow", ["q_width", "half"], ["factor"]),
+        n("Mul", ["products", "factor"], ["scaled"]),
+        n("Softmax", ["scaled"], ["s"], axis=-1),
+        n("MatMul", ["s", "v"], ["mixed"], name="mix"),
+        n("Transpose", ["mixed"], ["back"], perm=[0, 2, 1, 3]),
+        n("Concat", ["batch1", "joined"], ["joined_shape"], axis=0),
+        n("Reshape", ["back", "joined_shape"], ["a"]),
+        n("MatMul", ["a", "out"], ["o"], name="out"),
+        n("Add", ["x", "o"], ["x1"], name="residual"),
+        n("LayerNormalization", ["x1", "gain", "shift"], ["n2"], axis=-1),
+        n("MatMul", ["n2", "fc1"], ["f"], name="fc1"),
+        n("Div", ["f", "root2"], ["fd"]),
+        n("Erf", ["fd"], ["fe"]),
+        n("Add", ["fe", "unit"], ["f1"]),
+        n("Mul", ["f", "f1"], ["fm"]),
+        n("Mul", ["fm", "middle"], ["gelu"]),
+        n("MatMul", ["gelu", "fc2"], ["m"], name="fc2"),
+        n("Add", ["x1", "m"], ["x2"], name="residual2"),
+        n("ReduceMean", ["x2"], ["pooled"], axes=[1], keepdims=0),
+        n("Gemm", ["pooled", "head", "head_bias"], ["y"], name="head"),
+    ]
+    return graph_of(nodes, {"x": ["N", tokens, width]}, {"y": ["N", classes]}, constants)
+
+
+@pytest.fixture(scope="session")
 def ones():
     """amax 1 for every activation of a model."""
     return lambda proto: dict.fromkeys(activation_names(proto), 1.0)

@@ -122,6 +122,16 @@ def test_what_a_float_kernel_wrote_is_moved_as_floats(moving_shortcut):
     assert walk.constants[walk.producer[skip].input[1]] == pytest.approx(2.0 / 127)
 
 
+def test_a_transformer_has_pairs_before_its_products_and_none_on_its_residuals(transformer, ones):
+    walk = Walk(qdq_model_from_amax(transformer, ones(transformer)))
+    walk.assert_explicit()
+    quantized = {node.input[0] for node in walk.nodes if node.op_type == "QuantizeLinear"}
+    assert quantized == {"n1", "q", "kt", "s", "v", "a", "n2", "gelu", "pooled"}
+    by_name = {node.name: node for node in walk.nodes}
+    assert list(by_name["residual"].input) == ["x", "o"]
+    assert list(by_name["residual2"].input) == ["x1", "m"]
+
+
 @pytest.fixture
 def attention(graph_of):
     """A product with weights, a softmax, a product with moved data, a classifier."""

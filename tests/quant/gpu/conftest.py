@@ -1,4 +1,5 @@
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ def gpu():
         return find_device()
     except QuantError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """As from a terminal: a job in the background inherits an ignored Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,15 @@ import pytest
 from onnx import helper
 
 from calib.calibrator import EntropyCalibrator
+from quant import collect_statistics
 from quant.device import DeviceBuffer, OutOfDeviceMemoryError, PinnedBuffer, Stream, memory_info
 from quant.engine_file import sidecar_path
 from quant.errors import BuildError, ModelError
+from quant.qdq import qdq_model_from_amax
+from quant.shapes import with_shapes_folded
 from quant.tensorrt_builder import engine_from_onnx
 from quant.tensorrt_engine import Engine
-from quant.tensorrt_network import BatchRange
+from quant.tensorrt_network import BatchRange, prepared_proto
 
 pytestmark = pytest.mark.gpu
 
@@ -116,6 +119,25 @@ def test_int8_engine_predicts_what_the_model_predicts(digits, digit_images, digi
     (logits,) = build.runnable.run(digit_images)
     assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.97
     assert build.details["explicit"] is explicit
+
+
+def test_transformer_with_pairs_on_every_kernel_is_built_where_fp16_is_allowed(
+    transformer, saved, batch_of, random, run_onnx, backend
+):
+    model = saved(transformer)
+    calibrator = EntropyCalibrator([batch_of(x=random(32, 16, 64, seed=seed)) for seed in range(8)])
+    collect_statistics(model, calibrator)
+    x = random(32, 16, 64, seed=99)
+    (expected,) = run_onnx(transformer, x=x)
+    everywhere = with_shapes_folded(prepared_proto(transformer, BatchRange(32, 32, 32), "model"))
+    pairs = qdq_model_from_amax(everywhere, calibrator.compute_cache().amax, float_products=True)
+    build = backend().load(saved(pairs, "pairs.onnx"), "int8")
+    (logits,) = build.runnable.run({"x": x})
+    assert np.abs(logits - expected).max() <= 0.1 * np.abs(expected).max()
+    chosen = backend(explicit=True).build(model, "int8", cache=calibrator.compute_cache())
+    (logits,) = chosen.runnable.run({"x": x})
+    assert np.abs(logits - expected).max() <= 0.1 * np.abs(expected).max()
+    assert any(line.startswith("explicit: pairs ") and "without Q/DQ: " in line for line in backend.notes)
 
 
 def test_engine_on_disk_is_used_again_until_anything_changes(digits, digit_cache, backend, tmp_path):

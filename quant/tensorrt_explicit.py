@@ -1,0 +1,155 @@
+"""Explicit builds: Q/DQ where it pays, which TensorRT is asked and the GPU is timed for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from calib.cache import CalibrationCache
+from quant.errors import BuildError
+from quant.placement import DEFAULT_PLACEMENT, Placement
+from quant.qdq import kernel_names, qdq_model_from_amax
+from quant.shapes import with_shapes_folded
+from quant.tensorrt_builder import BuiltEngine, Note, engine_from_onnx
+from quant.tensorrt_engine import Engine
+from quant.tensorrt_layers import graph_report
+from quant.tensorrt_network import BatchRange, prepared_proto
+from quant.tensorrt_options import BuilderOptions
+from quant.tensorrt_version import load_tensorrt
+
+_AS_FAST = 1.05  # builds of the same kernels differ by up to 4 %: an engine with more INT8 is taken up to here
+
+
+@dataclass(frozen=True)
+class ExplicitEngine:
+    """An engine built from Q/DQ.
+
+    Attributes:
+        proto: The model that was built.
+        built: The engine.
+        label: Where the pairs are, for people.
+    """
+
+    proto: onnx.ModelProto
+    built: BuiltEngine
+    label: str
+
+
+def explicit_engine(
+    proto: onnx.ModelProto,
+    cache: CalibrationCache,
+    batch: BatchRange,
+    options: BuilderOptions,
+    *,
+    name: str,
+    note: Note,
+) -> ExplicitEngine:
+    """Build with Q/DQ where it pays.
+
+    Explicit quantization forces INT8 wherever a pair is, faster or not. Where the release can still choose by itself,
+    an implicit build is asked first. If that leaves kernels in float, two engines are built and timed: with pairs where
+    it chose INT8, and with pairs on every kernel (a transformer's body is slow with some, and fast with all). Where it
+    chose no INT8 at all, the float engine takes the place of the first.
+
+    Args:
+        proto: FP32 model.
+        cache: Its scales.
+        batch: Batch sizes.
+        options: How.
+        name: What to call the model in messages.
+        note: Called with lines for people.
+
+    Raises:
+        BuildError: TensorRT can build none of them; quotes TensorRT on the first.
+        OutOfDeviceMemoryError: The GPU's memory does not suffice.
+    """
+    tensorrt = load_tensorrt()
+
+    def engine(model: onnx.ModelProto, precision: str, label: str) -> ExplicitEngine:
+        return ExplicitEngine(model, engine_from_onnx(model, precision, batch, options, name=name, note=note), label)
+
+    if not tensorrt.has_calibrators:
+        return engine(qdq_model_from_amax(proto, cache.amax), "int8", "everywhere")
+    named = prepared_proto(proto, batch, name)
+    implicit = engine_from_onnx(named, "int8", batch, options, name=name, cache=cache, note=note)
+    floats, milliseconds = _choice(implicit, named, batch)
+    kernels = len(kernel_names(named))
+    folded = with_shapes_folded(named) if batch.is_static else named
+
+    def with_pairs(label: str, placement: Placement = DEFAULT_PLACEMENT) -> ExplicitEngine:
+        quantized = qdq_model_from_amax(folded, cache.amax, placement, float_products=tensorrt.major < 10)
+        return engine(quantized, "int8", label)
+
+    def without_pairs() -> ExplicitEngine:
+        other = "fp32" if options.strict_int8 else "fp16"
+        return engine(named, other, f"nowhere ({other.upper()}), as TensorRT runs nothing in INT8 by itself")
+
+    if not floats:
+        return with_pairs("everywhere")
+    attempts: list[Callable[[], ExplicitEngine]] = [lambda: with_pairs(f"on all {kernels} kernels")]
+    if len(floats) < kernels:
+        chosen = f"on the {kernels - len(floats)} kernels that TensorRT chose"
+        attempts.append(lambda: with_pairs(chosen, Placement(float_nodes=floats)))
+    else:
+        attempts.append(without_pairs)
+    tried = list(_timed(attempts, batch, note))
+    best = fastest([found for found, _ in tried])
+    said = [f"pairs {engine.label}: {found:.4g} ms a batch of {batch.usual}" for found, engine in tried]
+    note(
+        f"explicit: {said.pop(best)}"
+        + "".join(f"; {line}" for line in said)
+        + f"; TensorRT's own choice without Q/DQ: {milliseconds:.4g} ms"
+    )
+    return tried[best][1]
+
+
+def fastest(milliseconds: Sequence[float]) -> int:
+    """Index of the engine to take, of engines with ever less INT8: the first that is about as fast as the fastest."""
+    return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
+
+
+def _choice(implicit: BuiltEngine, named: onnx.ModelProto, batch: BatchRange) -> tuple[frozenset[str], float]:
+    """Kernels that an implicit build leaves in float, and its milliseconds."""
+    with Engine(implicit.data) as engine:
+        report = graph_report(engine.layer_text(), named)
+        milliseconds = _milliseconds(engine, batch)
+    in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
+    floats = (
+        name for name in kernel_names(named) if name not in in_int8 and name.removesuffix("_matmul") not in in_int8
+    )
+    return frozenset(floats), milliseconds
+
+
+def _timed(
+    attempts: list[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
+) -> Iterator[tuple[float, ExplicitEngine]]:
+    """Engines, each behind its milliseconds; one that cannot be built is said and left out, unless none can."""
+    first: BuildError | None = None
+    built = 0
+    for attempt in attempts:
+        try:
+            made = attempt()
+        except BuildError as error:
+            note(f"explicit: {error}")
+            first = first or error
+            continue
+        built += 1
+        with Engine(made.built.data) as engine:
+            yield _milliseconds(engine, batch), made
+    if not built and first is not None:
+        raise first
+
+
+def _milliseconds(engine: Engine, batch: BatchRange) -> float:
+    """The best median of three series at the batch that the engine is tuned for, on noise."""
+    random = np.random.default_rng(0)
+    inputs = {
+        tensor.name: random.standard_normal((batch.usual, *tensor.shape[1:])).astype(tensor.dtype)
+        if np.issubdtype(np.dtype(tensor.dtype), np.floating)
+        else np.zeros((batch.usual, *tensor.shape[1:]), tensor.dtype)
+        for tensor in engine.inputs
+    }
+    return min(engine.latency(inputs).milliseconds for _ in range(3))

@@ -1,0 +1,60 @@
+"""Shape arithmetic that is computed once."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from quant.shapes import with_shapes_folded
+from quant.tensorrt_network import BatchRange, prepared_proto
+
+
+def fixed(proto, batch=5):
+    return prepared_proto(proto, BatchRange(batch, batch, batch), "model")
+
+
+def kinds(proto):
+    return Counter(node.op_type for node in proto.graph.node)
+
+
+def test_fixed_sizes_leave_no_arithmetic_on_shapes_and_the_same_answers(transformer, run_onnx, random):
+    folded = with_shapes_folded(fixed(transformer))
+    onnx.checker.check_model(folded, full_check=True)
+    gone = {"Shape", "Gather", "Unsqueeze", "Concat", "Cast", "Pow"}
+    assert not gone & set(kinds(folded))
+    assert gone < set(kinds(transformer))
+    rest = kinds(transformer)
+    assert kinds(folded) == {kind: count for kind, count in rest.items() if kind not in gone}
+    x = random(5, 16, 64, seed=9)
+    np.testing.assert_array_equal(run_onnx(folded, x=x)[0], run_onnx(transformer, x=x)[0])
+
+
+def test_sizes_that_depend_on_the_batch_stay(transformer, run_onnx, random):
+    folded = with_shapes_folded(transformer)
+    assert {"Shape", "Gather", "Concat"} <= set(kinds(folded))
+    for batch in (1, 3):
+        x = random(batch, 16, 64, seed=batch)
+        np.testing.assert_allclose(run_onnx(folded, x=x)[0], run_onnx(transformer, x=x)[0], rtol=1e-6)
+
+
+def test_the_model_that_was_given_is_not_edited(transformer):
+    given = fixed(transformer)
+    before = given.SerializeToString()
+    with_shapes_folded(given)
+    assert given.SerializeToString() == before
+
+
+def test_part_of_a_shape_and_a_shape_that_the_model_gives(graph_of):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["whole"]),
+        helper.make_node("Shape", ["x"], ["last"], start=-2),
+        helper.make_node("Cast", ["last"], ["sizes"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "sizes"], ["y"]),
+    ]
+    outputs = {"y": [2, 3, 2], "whole": [3]}
+    proto = graph_of(nodes, {"x": [2, 3, 2]}, outputs, kinds={"whole": onnx.TensorProto.INT64})
+    folded = with_shapes_folded(proto)
+    assert kinds(folded) == {"Shape": 1, "Add": 1}  # an output of the model keeps its node
+    (constant,) = folded.graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(constant), [3, 2])
