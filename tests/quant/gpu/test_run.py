@@ -124,6 +124,22 @@ def test_ctrl_c_leaves_older_files_and_no_process(finished, digests):
     assert not list((finished / "calib-out").glob(".calib-*"))
 
 
+def test_reports_stand_for_the_engines_of_their_runs_in_a_comparison(calib, finished):
+    other = calib("--precision", "fp16", "--out", "half")
+    assert other.returncode == 0, other.stderr
+    command = [*COMMAND[:3], "compare", "half", "calib-out", "--json"]
+    done = subprocess.run(
+        command, cwd=finished, env=environment(), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["backend"]["name"] == "tensorrt"
+    assert [row["found"] for row in document["compared"]] == ["fp16", "int8"]
+    int8 = report(finished)["builds"][-1]
+    assert document["builds"][1]["top1"] == int8["top1"]
+    assert document["builds"][1]["agreement"] >= 97
+
+
 @pytest.mark.usefixtures("memory_returns")
 def test_full_disk_leaves_older_files(finished, digests):
     older = digests()
