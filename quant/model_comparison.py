@@ -25,12 +25,10 @@ from quant.errors import QuantError
 from quant.evaluate import Runnable, evaluate
 from quant.graph import TensorInfo
 from quant.metric import MetricRecorder, section_from_scores
+from quant.output_files import report_texts, stage_texts
 from quant.pipeline import RunResult
 from quant.report.command import compare_command
 from quant.report.document import Document, document_from_run
-from quant.report.images import thumbnails_from_source
-from quant.report.markdown import markdown_from_document
-from quant.report.render import flipped_files, html_from_document, json_from_document
 from quant.settings import RunSettings
 from quant.verdict import EXIT_DONE, EXIT_DROP, Verdict, losses_from_figures, unknown_loss
 
@@ -76,14 +74,9 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
 
 def write_reports(document: Document, folder: Path, source: AnySource) -> None:
     """report.json, report.md and report.html, whole or not at all; `source` gives the pictures of flipped images."""
-    texts = {
-        "report.json": json_from_document(document),
-        "report.md": markdown_from_document(document),
-        "report.html": html_from_document(document, thumbnails_from_source(source, flipped_files(document))),
-    }
+    texts = report_texts(document, source)
     with Transaction(folder) as files:
-        for name, text in texts.items():
-            files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        stage_texts(files, texts)
 
 
 def compare_models(
