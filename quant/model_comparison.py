@@ -24,7 +24,7 @@ from quant.engine_model import EngineModel
 from quant.errors import QuantError
 from quant.evaluate import Runnable, evaluate
 from quant.graph import TensorInfo
-from quant.metric import MetricRecorder, section_from_scores
+from quant.metric import recorder_from_settings, section_from_scores
 from quant.output_files import report_texts, stage_texts
 from quant.pipeline import RunResult
 from quant.report.command import compare_command
@@ -156,7 +156,7 @@ def _result(
 ) -> RunResult:
     baseline, candidate = models
     key = next(name for name in builds if name != BASELINE)
-    recorder = MetricRecorder(settings.metric, [info.name for info in baseline.outputs]) if settings.metric else None
+    recorder = recorder_from_settings(settings, baseline)
     runnables: dict[str, Runnable] = {
         BASELINE: builds[BASELINE].runnable,
         key: _adapted(builds[key].runnable, baseline, candidate),

@@ -24,7 +24,7 @@ from quant.engine_model import EngineModel
 from quant.errors import BuildError, QuantError
 from quant.evaluate import Evaluation, evaluate
 from quant.graph import OnnxModel, load_model
-from quant.metric import MetricRecorder, section_from_scores
+from quant.metric import recorder_from_settings, section_from_scores
 from quant.output_files import report_texts, stage_build, stage_texts
 from quant.report.document import Document, document_from_run
 from quant.settings import RunSettings
@@ -124,7 +124,7 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
 def _result(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
 ) -> RunResult:
-    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
+    recorder = recorder_from_settings(settings, model)
     builds = {"fp32": backend.build(model, "fp32")}
     failed: dict[str, str] = {}
     calibration = None

@@ -28,7 +28,7 @@ from quant.data import RunData, open_data
 from quant.errors import QuantError
 from quant.evaluate import Evaluation, EvaluationBatch, Runnable, evaluate
 from quant.graph import OnnxModel, load_model
-from quant.metric import MetricDrop, MetricRecorder, metric_drop
+from quant.metric import MetricDrop, MetricRecorder, metric_drop, recorder_from_settings
 from quant.output_files import stage_build, stage_texts
 from quant.qdq import quantizable_tensors
 from quant.settings import RunSettings
@@ -132,7 +132,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
         )
         settings = replace(settings, calibrator="toolkit")
-    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
+    recorder = recorder_from_settings(settings, model)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, listener)
         if calibration.statistics is None:
