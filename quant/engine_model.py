@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quant.engine_file import EngineIdentity, read_description
-from quant.errors import BuildError, QuantError
+from quant.errors import AcceleratorError, BuildError, QuantError
 from quant.graph import TensorInfo
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ def load_engine(path: Path) -> EngineModel:
 
     try:
         version, capability = load_tensorrt().version, find_device().compute_capability
-    except QuantError as error:
-        reason = str(error).removesuffix(", or use --backend onnxruntime")
-        raise QuantError(f"{path}: an engine runs on TensorRT and a GPU alone: {reason}") from error
+    except AcceleratorError as error:  # nothing would do instead
+        raise QuantError(f"{path}: an engine runs on TensorRT and a GPU alone: {error.reason}") from error
     if identity is not None:
         check_origin(path, identity, version, capability)
     precision = identity.precision if identity is not None else UNKNOWN
