@@ -70,7 +70,8 @@ def load_engine(path: Path) -> EngineModel:
         data = path.read_bytes()
     except OSError as error:
         raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
-    identity, details = read_description(path, data) or (None, {})
+    sha256 = hashlib.sha256(data).hexdigest()
+    identity, details = read_description(path, sha256) or (None, {})
     from quant.device import find_device
     from quant.tensorrt_engine import Engine
     from quant.tensorrt_version import load_tensorrt
@@ -82,7 +83,7 @@ def load_engine(path: Path) -> EngineModel:
     if identity is not None:
         check_origin(path, identity, version, capability)
     precision = identity.precision if identity is not None else UNKNOWN
-    return EngineModel(path, hashlib.sha256(data).hexdigest(), precision, Engine(data, str(path)), len(data), details)
+    return EngineModel(path, sha256, precision, Engine(data, str(path)), len(data), details)
 
 
 def check_origin(path: Path, identity: EngineIdentity, tensorrt: str, compute_capability: str) -> None:
