@@ -16,7 +16,7 @@ from calib.files import Transaction, exclusive
 from datasets import open_source
 from quant.backend import Backend, Build
 from quant.backends import backend_by_name
-from quant.compared import Model, common_images, compared_from_path, comparison_settings, load_compared
+from quant.compared import Model, common_images, compared_from_path, comparison_settings, open_compared
 from quant.comparison import Drop, MeasuredLatency, TimesItself, drops_from_evaluations, measure_latency
 from quant.console import Console, RecordingConsole
 from quant.data import AnySource, RunData, evaluation_data
@@ -52,11 +52,7 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
     settings, taken = comparison_settings(sides, options)
     listener = RecordingConsole(console)
     with contextlib.ExitStack() as stack:
-        models = []
-        for side in sides:
-            models.append(load_compared(side.path))
-            if isinstance(models[-1], EngineModel):
-                stack.callback(models[-1].close)
+        models = [stack.enter_context(open_compared(side.path)) for side in sides]
         names = [info.name for info in models[0].inputs]
         path = settings.eval or settings.data
         assert path is not None  # settings without data are an error
