@@ -126,28 +126,31 @@ def read_statistics(path: Path) -> Statistics:
 
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise CalibrationError(f"{path}: expected '{FORMAT}', found '{file.attrs.get('format')}'; recalibrate")
-            names = [name.decode() for name in file["tensor"][:]]
-            parts = zip(names, file["width"], file["zeros"], file["min"], file["max"], strict=True)
-            counts = file["signed_counts"]
-            histograms = {
-                name: Histogram.from_parts(
-                    counts[i],
-                    widths=(float(width[0]), float(width[1])),
-                    zeros=int(zeros),
-                    minimum=float(low),
-                    maximum=float(high),
-                )
-                for i, (name, width, zeros, low, high) in enumerate(parts)
-            }
-            first, size = _read_first_batch(file, names)
-            products = frozenset(name for name, product in zip(names, file["product"], strict=True) if product)
-            return Statistics(histograms, int(file.attrs["images"]), first, size, products)
+            found = file.attrs.get("format")
+            if found == FORMAT:
+                return _statistics_from_hdf5(file)
     except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, CalibrationError) and str(path) in str(error):
-            raise
         raise CalibrationError(f"{path}: cannot be read as statistics ({error}); recalibrate") from error
+    raise CalibrationError(f"{path}: expected '{FORMAT}', found '{found}'; recalibrate")
+
+
+def _statistics_from_hdf5(file: Any) -> Statistics:  # noqa: ANN401 - h5py has no types
+    names = [name.decode() for name in file["tensor"][:]]
+    parts = zip(names, file["width"], file["zeros"], file["min"], file["max"], strict=True)
+    counts = file["signed_counts"]
+    histograms = {
+        name: Histogram.from_parts(
+            counts[i],
+            widths=(float(width[0]), float(width[1])),
+            zeros=int(zeros),
+            minimum=float(low),
+            maximum=float(high),
+        )
+        for i, (name, width, zeros, low, high) in enumerate(parts)
+    }
+    first, size = _read_first_batch(file, names)
+    products = frozenset(name for name, product in zip(names, file["product"], strict=True) if product)
+    return Statistics(histograms, int(file.attrs["images"]), first, size, products)
 
 
 def _read_first_batch(

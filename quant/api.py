@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from calib.calibrator import Calibrator, EntropyCalibrator
 from calib.files import Transaction
 from datasets import BatchStream, open_source, sample_indices
 from quant.activations import collect_statistics
-from quant.compared import Model, load_compared
+from quant.compared import Model, open_compared
 from quant.console import Console, RecordingConsole
 from quant.data import AnySource, evaluation_data
 from quant.graph import ModelInterface, OnnxModel, load_model
@@ -148,20 +149,24 @@ def compare(
         DatasetError: The images cannot be used.
     """
     settings = RunSettings(preprocess=preprocess, metric=metric, max_drop=max_drop, batch_size=batch_size, seed=seed)
-    first = load_compared(Path(baseline)) if isinstance(baseline, str | Path) else baseline
-    source = _opened(images, first)
-    selection = None
-    second: Model
-    if isinstance(candidate, Int8Model):
-        second = candidate.model
-        if candidate.source.path == source.path:
-            left = np.setdiff1d(np.arange(len(source)), candidate.calibrated)
-            selection = left if len(left) else None
-    else:
-        second = load_compared(Path(candidate)) if isinstance(candidate, str | Path) else candidate
-    if out is not None:
-        settings = replace(settings, out=Path(out))
-    document = compare_models(first, second, source, settings, RecordingConsole(console), selection)
+    with contextlib.ExitStack() as stack:  # engines given as paths are freed, those given as objects stay usable
+
+        def model_of(given: str | Path | Model) -> Model:
+            return stack.enter_context(open_compared(Path(given))) if isinstance(given, str | Path) else given
+
+        first = model_of(baseline)
+        source = _opened(images, first)
+        selection = None
+        if isinstance(candidate, Int8Model):
+            second: Model = candidate.model
+            if candidate.source.path == source.path:
+                left = np.setdiff1d(np.arange(len(source)), candidate.calibrated)
+                selection = left if len(left) else None
+        else:
+            second = model_of(candidate)
+        if out is not None:
+            settings = replace(settings, out=Path(out))
+        document = compare_models(first, second, source, settings, RecordingConsole(console), selection)
     if out is not None:
         write_reports(document, settings.out, source)
     return document

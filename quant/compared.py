@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,18 @@ def _working_folder(path: Path, document: Mapping[str, Any]) -> Path:
     return Path() if folder == Path.cwd() else folder  # so that paths stay as short as they were given
 
 
-def load_compared(path: Path) -> Model:
-    """The model, or the engine, of a file.
+@contextlib.contextmanager
+def open_compared(path: Path) -> Iterator[Model]:
+    """The model, or the engine, of a file; an engine is freed at the end of the block.
 
     Raises:
         ModelError, BuildError, QuantError: It cannot be used here.
     """
-    return load_engine(path) if path.suffix.lower() in SUFFIXES else load_model(path)
+    if path.suffix.lower() in SUFFIXES:
+        with contextlib.closing(load_engine(path)) as engine:
+            yield engine
+    else:
+        yield load_model(path)
 
 
 def comparison_settings(sides: Sequence[Compared], options: Mapping[str, Any]) -> tuple[RunSettings, tuple[str, ...]]:

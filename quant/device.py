@@ -16,25 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from quant.errors import QuantError
+from quant.errors import AcceleratorError
 
 _ADVICE = {
-    "cudaErrorNoDevice": "no NVIDIA GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES, or use ONNX Runtime",
+    "cudaErrorNoDevice": "no NVIDIA GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES",
     "cudaErrorInsufficientDriver": "the NVIDIA driver is missing, or older than this CUDA runtime: install a newer one",
     "cudaErrorSystemDriverMismatch": "the NVIDIA driver's library and kernel module differ: reboot, or reinstall it",
     "cudaErrorMemoryAllocation": "the GPU's memory is full: end other programs on it, or use a smaller --batch-size",
 }
+_INSTEAD = "use ONNX Runtime"
 
 
-class DeviceError(QuantError):
+class DeviceError(AcceleratorError):
     """CUDA refused something.
 
     Attributes:
         name: CUDA's name of the error; empty when CUDA itself cannot be loaded.
     """
 
-    def __init__(self, message: str, name: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, name: str = "", instead: str = "") -> None:
+        super().__init__(reason, instead)
         self.name = name
 
 
@@ -79,7 +80,8 @@ def _call(function: str, *arguments: Any) -> Any:  # noqa: ANN401 - whatever CUD
         name, text = (part.decode() if isinstance(part, bytes) else str(part) for part in (name, text))
         kind = OutOfDeviceMemoryError if name == "cudaErrorMemoryAllocation" else DeviceError
         advice = _ADVICE.get(name)
-        raise kind(f"{function}: {name} ({text})" + (f"; {advice}" if advice else ""), name)
+        instead = _INSTEAD if name == "cudaErrorNoDevice" else ""
+        raise kind(f"{function}: {name} ({text})" + (f"; {advice}" if advice else ""), name, instead)
     return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -111,8 +113,7 @@ def find_device() -> Device:
     driver = int(_call("cudaDriverGetVersion"))
     if driver == 0:
         raise DeviceError(
-            "cudaDriverGetVersion: no NVIDIA driver is loaded; install it, or use ONNX Runtime",
-            "cudaErrorInsufficientDriver",
+            "cudaDriverGetVersion: no NVIDIA driver is loaded; install it", "cudaErrorInsufficientDriver", _INSTEAD
         )
     _call("cudaGetDeviceCount")
     use_device()

@@ -15,7 +15,15 @@ SCHEMA = 1
 
 
 class StaleEngineError(BuildError):
-    """An engine file that was built from, by or for something else than is wanted; rebuild it."""
+    """An engine file that was built from, by or for something else than is wanted; rebuild it.
+
+    Attributes:
+        reason: What does not fit; the message adds that it is to be rebuilt.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; rebuild")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -83,23 +91,26 @@ def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, An
     return json.dumps(document, indent=1) + "\n"
 
 
-def read_description(path: Path, data: bytes) -> tuple[EngineIdentity, Mapping[str, Any]] | None:
+def read_description(path: Path, sha256: str) -> tuple[EngineIdentity, Mapping[str, Any]] | None:
     """What an engine was built from, and what else is told of it; None where no description lies beside it.
 
     Args:
         path: Of the engine.
-        data: Its contents.
+        sha256: Of its contents: who reads a file hashes it, and that once.
 
     Raises:
         StaleEngineError: The description is of another engine, or is none.
     """
-    sidecar = sidecar_path(path)
-    if not sidecar.exists():
+    if not sidecar_path(path).exists():
         return None
-    identity, digest, details = _parsed(sidecar)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise StaleEngineError(f"{path}: is not the engine that {sidecar.name} describes; rebuild")
+    identity, digest, details = _parsed(sidecar_path(path))
+    _check_digest(path, sha256, digest)
     return identity, details
+
+
+def _check_digest(path: Path, found: str, described: str) -> None:
+    if found != described:
+        raise StaleEngineError(f"{path}: is not the engine that {sidecar_path(path).name} describes")
 
 
 def _parsed(sidecar: Path) -> tuple[EngineIdentity, str, Mapping[str, Any]]:
@@ -109,11 +120,11 @@ def _parsed(sidecar: Path) -> tuple[EngineIdentity, str, Mapping[str, Any]]:
         schema, digest = document["schema"], str(document["engine"])
         identity, details = EngineIdentity(**document["identity"]), dict(document["details"])
     except OSError as error:
-        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}; rebuild") from error
+        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StaleEngineError(f"{sidecar}: expected an engine's description, found something else; rebuild") from error
+        raise StaleEngineError(f"{sidecar}: expected an engine's description, found something else") from error
     if schema != SCHEMA:
-        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {schema}; rebuild")
+        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {schema}")
     return identity, digest, details
 
 
@@ -123,21 +134,19 @@ def read_engine(path: Path, wanted: EngineIdentity) -> bytes:
     Raises:
         StaleEngineError: It does not: names what differs, was and is.
     """
-    sidecar = sidecar_path(path)
-    found, digest, _ = _parsed(sidecar)
+    found, digest, _ = _parsed(sidecar_path(path))
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}; rebuild") from error
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise StaleEngineError(f"{path}: is not the engine that {sidecar.name} describes; rebuild")
+        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    _check_digest(path, hashlib.sha256(data).hexdigest(), digest)
     changed = [
         f"{_WORDS[field.name]} was {_short(getattr(found, field.name))}, now {_short(getattr(wanted, field.name))}"
         for field in fields(EngineIdentity)
         if getattr(found, field.name) != getattr(wanted, field.name)
     ]
     if changed:
-        raise StaleEngineError(f"{path}: stale engine: {'; '.join(changed)}; rebuild")
+        raise StaleEngineError(f"{path}: stale engine: {'; '.join(changed)}")
     return data
 
 

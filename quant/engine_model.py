@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quant.engine_file import EngineIdentity, read_description
-from quant.errors import BuildError, QuantError
+from quant.errors import AcceleratorError, BuildError, QuantError
 from quant.graph import TensorInfo
 
 if TYPE_CHECKING:
@@ -70,20 +70,20 @@ def load_engine(path: Path) -> EngineModel:
         data = path.read_bytes()
     except OSError as error:
         raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
-    identity, details = read_description(path, data) or (None, {})
+    sha256 = hashlib.sha256(data).hexdigest()
+    identity, details = read_description(path, sha256) or (None, {})
     from quant.device import find_device
     from quant.tensorrt_engine import Engine
     from quant.tensorrt_version import load_tensorrt
 
     try:
         version, capability = load_tensorrt().version, find_device().compute_capability
-    except QuantError as error:
-        reason = str(error).removesuffix(", or use --backend onnxruntime")
-        raise QuantError(f"{path}: an engine runs on TensorRT and a GPU alone: {reason}") from error
+    except AcceleratorError as error:  # nothing would do instead
+        raise QuantError(f"{path}: an engine runs on TensorRT and a GPU alone: {error.reason}") from error
     if identity is not None:
         check_origin(path, identity, version, capability)
     precision = identity.precision if identity is not None else UNKNOWN
-    return EngineModel(path, hashlib.sha256(data).hexdigest(), precision, Engine(data, str(path)), len(data), details)
+    return EngineModel(path, sha256, precision, Engine(data, str(path)), len(data), details)
 
 
 def check_origin(path: Path, identity: EngineIdentity, tensorrt: str, compute_capability: str) -> None:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from quant.errors import QuantError
 from quant.evaluate import EvaluationBatch
+from quant.graph import ModelInterface
 from quant.sample_size import images_from_width, tells
+from quant.settings import RunSettings
 from quant.user_code import described, load_callable
 
 Scores = NDArray[np.float64]
@@ -120,6 +122,15 @@ def metric_drop(baseline: Scores, other: Scores, *, seed: int = 0, resamples: in
         means.append(differences[drawn].mean(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return MetricDrop(float(other.mean()), float(differences.mean()), float(low), float(high))
+
+
+def recorder_from_settings(settings: RunSettings, model: ModelInterface) -> MetricRecorder | None:
+    """What scores the builds of a model; None where no metric is asked for.
+
+    Raises:
+        QuantError: As `MetricRecorder`.
+    """
+    return MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
 
 
 def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from calib.files import Transaction, exclusive
 from datasets import open_source
 from quant.backend import Backend, Build
 from quant.backends import backend_by_name
-from quant.compared import Model, common_images, compared_from_path, comparison_settings, load_compared
+from quant.compared import Model, common_images, compared_from_path, comparison_settings, open_compared
 from quant.comparison import Drop, MeasuredLatency, TimesItself, drops_from_evaluations, measure_latency
 from quant.console import Console, RecordingConsole
 from quant.data import AnySource, RunData, evaluation_data
@@ -24,13 +24,11 @@ from quant.engine_model import EngineModel
 from quant.errors import QuantError
 from quant.evaluate import Runnable, evaluate
 from quant.graph import TensorInfo
-from quant.metric import MetricRecorder, section_from_scores
+from quant.metric import recorder_from_settings, section_from_scores
+from quant.output_files import report_texts, stage_texts
 from quant.pipeline import RunResult
 from quant.report.command import compare_command
 from quant.report.document import Document, document_from_run
-from quant.report.images import thumbnails_from_source
-from quant.report.markdown import markdown_from_document
-from quant.report.render import flipped_files, html_from_document, json_from_document
 from quant.settings import RunSettings
 from quant.verdict import EXIT_DONE, EXIT_DROP, Verdict, losses_from_figures, unknown_loss
 
@@ -54,11 +52,7 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
     settings, taken = comparison_settings(sides, options)
     listener = RecordingConsole(console)
     with contextlib.ExitStack() as stack:
-        models = []
-        for side in sides:
-            models.append(load_compared(side.path))
-            if isinstance(models[-1], EngineModel):
-                stack.callback(models[-1].close)
+        models = [stack.enter_context(open_compared(side.path)) for side in sides]
         names = [info.name for info in models[0].inputs]
         path = settings.eval or settings.data
         assert path is not None  # settings without data are an error
@@ -76,14 +70,9 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
 
 def write_reports(document: Document, folder: Path, source: AnySource) -> None:
     """report.json, report.md and report.html, whole or not at all; `source` gives the pictures of flipped images."""
-    texts = {
-        "report.json": json_from_document(document),
-        "report.md": markdown_from_document(document),
-        "report.html": html_from_document(document, thumbnails_from_source(source, flipped_files(document))),
-    }
+    texts = report_texts(document, source)
     with Transaction(folder) as files:
-        for name, text in texts.items():
-            files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        stage_texts(files, texts)
 
 
 def compare_models(
@@ -163,7 +152,7 @@ def _result(
 ) -> RunResult:
     baseline, candidate = models
     key = next(name for name in builds if name != BASELINE)
-    recorder = MetricRecorder(settings.metric, [info.name for info in baseline.outputs]) if settings.metric else None
+    recorder = recorder_from_settings(settings, baseline)
     runnables: dict[str, Runnable] = {
         BASELINE: builds[BASELINE].runnable,
         key: _adapted(builds[key].runnable, baseline, candidate),

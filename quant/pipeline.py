@@ -24,11 +24,9 @@ from quant.engine_model import EngineModel
 from quant.errors import BuildError, QuantError
 from quant.evaluate import Evaluation, evaluate
 from quant.graph import OnnxModel, load_model
-from quant.metric import MetricRecorder, section_from_scores
+from quant.metric import recorder_from_settings, section_from_scores
+from quant.output_files import report_texts, stage_build, stage_texts
 from quant.report.document import Document, document_from_run
-from quant.report.images import thumbnails_from_source
-from quant.report.markdown import markdown_from_document
-from quant.report.render import flipped_files, html_from_document, json_from_document
 from quant.settings import RunSettings
 from quant.verdict import Verdict, decide, is_near_chance
 
@@ -126,7 +124,7 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
 def _result(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
 ) -> RunResult:
-    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
+    recorder = recorder_from_settings(settings, model)
     builds = {"fp32": backend.build(model, "fp32")}
     failed: dict[str, str] = {}
     calibration = None
@@ -243,19 +241,10 @@ def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: Recordin
 
 
 def _write(result: RunResult, document: Document) -> None:
-    thumbnails = thumbnails_from_source(result.data.eval_source, flipped_files(document))
+    texts = report_texts(document, result.data.eval_source)
     with Transaction(result.settings.out) as files:
         for name in result.outdated:
             files.discard(name)
         for precision, name in result.files.items():
-            build = result.builds[precision]
-            files.stage(name).write_bytes(build.payload or b"")
-            for end, contents in build.files.items():
-                files.stage(name + end).write_bytes(contents)
-        for name, text in (
-            ("report.json", json_from_document(document)),
-            ("report.md", markdown_from_document(document)),
-            ("report.html", html_from_document(document, thumbnails)),
-        ):
-            # File names need not be UTF-8: what is not stands escaped in the reports.
-            files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            stage_build(files, name, result.builds[precision])
+        stage_texts(files, texts)

@@ -28,7 +28,8 @@ from quant.data import RunData, open_data
 from quant.errors import QuantError
 from quant.evaluate import Evaluation, EvaluationBatch, Runnable, evaluate
 from quant.graph import OnnxModel, load_model
-from quant.metric import MetricDrop, MetricRecorder, metric_drop
+from quant.metric import MetricDrop, MetricRecorder, metric_drop, recorder_from_settings
+from quant.output_files import stage_build, stage_texts
 from quant.qdq import quantizable_tensors
 from quant.settings import RunSettings
 from quant.sweep_report import Document, document_from_sweep, json_from_sweep, svg_from_sweep
@@ -131,7 +132,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
         )
         settings = replace(settings, calibrator="toolkit")
-    recorder = MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
+    recorder = recorder_from_settings(settings, model)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, listener)
         if calibration.statistics is None:
@@ -295,9 +296,7 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
         versions={**stored.versions, "calib": calib.__version__},
     )
     write_calibration(kept, path)
+    texts = {"sweep.json": json_from_sweep(document), "sweep.svg": svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:
-        files.stage(f"model.int8{build.suffix}").write_bytes(build.payload or b"")
-        for end, contents in build.files.items():
-            files.stage(f"model.int8{build.suffix}{end}").write_bytes(contents)
-        for name, text in (("sweep.json", json_from_sweep(document)), ("sweep.svg", svg_from_sweep(document))):
-            files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        stage_build(files, f"model.int8{build.suffix}", build)
+        stage_texts(files, texts)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from quant.errors import QuantError
+from quant.errors import AcceleratorError
 
 EVERYWHERE = """
 Builder Builder.create_network Builder.create_builder_config Builder.build_serialized_network
@@ -72,7 +72,7 @@ NetworkDefinitionCreationFlag.STRONGLY_TYPED
 """
 
 
-class TensorRTError(QuantError):
+class TensorRTError(AcceleratorError):
     """TensorRT cannot be used here; the message says what to install."""
 
 
@@ -172,7 +172,7 @@ def load_tensorrt() -> TensorRT:
         if error.name != "tensorrt":
             raise _library_error(error) from error
         raise TensorRTError(
-            "TensorRT is not installed; pip install 'calib-int8[tensorrt]', or use --backend onnxruntime"
+            "TensorRT is not installed; pip install 'calib-int8[tensorrt]'", instead="use --backend onnxruntime"
         ) from error
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise _library_error(error) from error

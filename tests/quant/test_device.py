@@ -30,14 +30,16 @@ def test_full_memory_is_an_error_of_its_own_that_says_what_to_do(cuda):
 def test_no_gpu_says_so(cuda):
     cuda.do_cudaDriverGetVersion = lambda: (0, 12040)
     cuda.fail["cudaGetDeviceCount"] = 100
-    with pytest.raises(device.DeviceError, match="no NVIDIA GPU is visible"):
+    with pytest.raises(device.DeviceError, match=r"no NVIDIA GPU is visible.*, or use ONNX Runtime$") as caught:
         device.find_device()
+    assert caught.value.reason.endswith("check nvidia-smi and CUDA_VISIBLE_DEVICES")  # for what runs on a GPU alone
 
 
 def test_missing_driver_is_not_reported_as_a_missing_gpu(cuda):
     cuda.do_cudaDriverGetVersion = lambda: (0, 0)  # what the runtime gives where no driver is loaded
-    with pytest.raises(device.DeviceError, match="no NVIDIA driver is loaded"):
+    with pytest.raises(device.DeviceError, match=r"driver is loaded; install it, or use ONNX Runtime$") as caught:
         device.find_device()
+    assert caught.value.reason.endswith("no NVIDIA driver is loaded; install it")
 
 
 def test_a_block_frees_everything_also_after_an_error(cuda):
