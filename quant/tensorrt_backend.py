@@ -244,7 +244,7 @@ class TensorRTBackend:
         try:
             data = read_engine(path, identity)
         except StaleEngineError as error:
-            self._note(str(error).removesuffix("; rebuild") + "; it is built again")
+            self._note(f"{error.reason}; it is built again")
             return None
         text = path.with_name(f"{path.name}.json").read_bytes()
         self._note(f"{path}: fits and is used again")
