@@ -7,7 +7,6 @@ only chooses how amax is computed from it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, algori
 from calib.cache import DEFAULT_VERSION, CalibrationCache, cache_from_amax, text_from_cache
 from calib.errors import CalibrationError
 from calib.files import Transaction
+from calib.processors import usable_processors
 from calib.statistics import Statistics, read_statistics
 
 
@@ -203,7 +203,7 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
         return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
     digests = {name: histogram.digest() for name, histogram in statistics.histograms.items()}
     different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))  # moved values share one
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches are compiled and run side by side
+    with ThreadPoolExecutor(usable_processors()) as pool:  # the searches are compiled and run side by side
         found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
     amax = {name: found[key] for name, key in digests.items()}
     if isinstance(algorithm, Entropy):

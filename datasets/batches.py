@@ -101,7 +101,7 @@ class BatchStream:
             preprocessing: bound to the model input; None leaves images as uint8 [H, W, 3], all of one size.
             batch_size: samples in a batch.
             input_name: the model input that images are for; tensor packs name theirs themselves.
-            threads: decoding threads; None for one a processor, at most 4.
+            threads: decoding threads; None for one a processor that this process may use, at most 4.
             prefetch: batches that are decoded ahead.
             max_bad: the largest share (0..1) of unreadable images that is put up with.
 
@@ -113,7 +113,7 @@ class BatchStream:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.input_name = input_name
-        self.threads = min(4, os.cpu_count() or 1) if threads is None else threads
+        self.threads = min(4, _usable_processors()) if threads is None else threads
         self.prefetch = prefetch
         self.max_bad = max_bad
         self._bad: list[Quarantined] = []
@@ -229,6 +229,11 @@ class BatchStream:
             return preprocessing.fitted(image)
         except DatasetError as error:
             raise DatasetError(f"{self.source.names[index]}: {error}") from None
+
+
+def _usable_processors() -> int:
+    """Those that this process may use; as `calib.processors`, which this package does not import."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Assembler:

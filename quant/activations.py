@@ -10,7 +10,6 @@ images, such as a factor computed from shapes: these are counted once a part.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from calib.algorithms import Entropy
 from calib.calibrator import CalibrationBatch, Calibrator
 from calib.first_batch import largest_magnitude
 from calib.histogram import SplitHistogram
+from calib.processors import usable_processors
 from calib.statistics import Statistics
 from quant.activation_types import activation_types
 from quant.blocked_layout import blocked_session, is_worth_blocking
@@ -44,8 +44,7 @@ Use = Callable[[Mapping[str, Array], Sequence[str]], None]  # of a part's activa
 MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, unless told otherwise
 _PART_BYTES = 40 << 20  # a part of a batch holds so much
 _PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
-# Those that this process may use: taskset and cpusets limit them.
-_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_PROCESSORS = usable_processors()
 _AT_WORK = min(2, _PROCESSORS)  # parts at a time
 _WAITING = 2  # parts that are cut before their turn, so that no thread waits for the oldest part
 _RUN_THREADS = max(1, _PROCESSORS - 1)  # of ONNX Runtime: the thread that calls it works too, for each part

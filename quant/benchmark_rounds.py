@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from calib.processors import usable_processors
+
 PACKAGES = ("calib-int8", "numpy", "numba", "onnx", "onnxruntime")
 Figures = dict[str, Any] | str  # of one process, or the last line of its complaint
 
@@ -38,7 +40,7 @@ def _machine() -> dict[str, Any]:
 
     return {
         "cpu": processor_name(),
-        "processors": os.cpu_count(),
+        "processors": usable_processors(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }

@@ -12,7 +12,7 @@ the values of one image with those of the plain session, and gives nothing where
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,14 @@ def blocked_session(
         None where nothing is to be gained, or where the values differ.
     """
     try:
-        optimized = _optimized(proto, name, list(expected))
-        kept: set[str] = set()
-        for _ in range(2):  # a first try may show that channels are filled up to whole blocks: these stay as they are
-            blocked = without_reordering(optimized, kept)
-            if blocked is None:
-                return None
-            session = OnnxRuntimeSession(blocked, name=name, threads=threads, spin=False, optimize=False)
-            found = dict(zip(expected, session.run(inputs, list(expected)), strict=True))
-            kept = {tensor for tensor, array in found.items() if array.shape != expected[tensor].shape}
-            if not kept:
-                return session if _same_values(found, expected) else None
+        blocked = without_reordering(_optimized(proto, name, list(expected)))
+        if blocked is None:
+            return None
+        session = OnnxRuntimeSession(blocked, name=name, threads=threads, spin=False, optimize=False)
+        found = dict(zip(expected, session.run(inputs, list(expected)), strict=True))
+        return session if _same_values(found, expected) else None
     except (BuildError, ModelError, NonFiniteError, OSError, onnx.checker.ValidationError):
         return None  # also where the model gives NaN: the plain session then says so
-    return None
 
 
 def _optimized(proto: onnx.ModelProto, name: str, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -102,42 +96,41 @@ def _histogram(values: Array) -> bytes:
     return histogram.digest()
 
 
-def without_reordering(optimized: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto | None:
+def without_reordering(optimized: onnx.ModelProto) -> onnx.ModelProto | None:
     """A model that gives its convolutions' results as they are.
 
     Each `ReorderOutput` of a graph's output goes, and with it the way back in; what clips, rectifies or adds such
-    tensors works on them as they are. The tensors keep their names.
+    tensors works on them as they are. The tensors keep their names. Those whose channels are filled up to whole blocks
+    stay in the usual order: what fills them up is no value of theirs.
 
     Args:
         optimized: What ONNX Runtime made of the model.
-        kept: Outputs to leave in the usual order.
 
     Returns:
         None where there is nothing to take out.
     """
-    rewrite = _Rewrite(optimized, set(kept))
+    rewrite = _Rewrite(optimized)
     return rewrite.model() if rewrite.blocked else None
 
 
 class _Rewrite:
     """The nodes again, one by one, with a blocked twin for each tensor that has one."""
 
-    def __init__(self, optimized: onnx.ModelProto, kept: set[str]) -> None:
+    def __init__(self, optimized: onnx.ModelProto) -> None:
         self._proto = optimized
-        self._kept = kept
-        self._outputs = {value.name for value in optimized.graph.output}
         self._constants = scalar_constants(optimized)
         self.blocked: dict[str, int] = {}  # tensors that hold blocks, under their own name; and their channels
         self._aliases: dict[str, str] = {}  # names in the optimized model that are another tensor now
         self._nodes: list[onnx.NodeProto] = []
         self._plain: dict[str, str] = {}  # blocked tensor -> its twin in the usual order, where somebody reads that
         sources = {node.output[0]: node for node in optimized.graph.node if _is(node, "ReorderOutput")}
-        filled_up = self._filled_up()
+        outputs = {value.name for value in optimized.graph.output}
+        laid_out = self._channels_laid_out()
         self._taken = {
             node.input[0]: (name, _channels(node))
             for name, node in sources.items()
-            if name in self._outputs and name not in kept and not _attribute(node, "channels_last")
-            if filled_up.get(node.input[0], _channels(node)) == _channels(node)
+            if name in outputs and not _attribute(node, "channels_last")
+            if laid_out.get(node.input[0], _channels(node)) == _channels(node)
         }
         for node in optimized.graph.node:
             self._add(node)
@@ -162,7 +155,7 @@ class _Rewrite:
                 self.blocked[tensor] = channels
         self._nodes.append(copy)
 
-    def _filled_up(self) -> dict[str, int]:
+    def _channels_laid_out(self) -> dict[str, int]:
         """Channels of what convolutions write and what is made of it, including those that fill up a block."""
         weights = {tensor.name: tensor.dims[0] for tensor in self._proto.graph.initializer if tensor.dims}
         channels: dict[str, int] = {}
@@ -175,7 +168,7 @@ class _Rewrite:
 
     def _works_on_blocks(self, node: onnx.NodeProto) -> bool:
         """Does a node give the same values whatever the order of its inputs', and may its own result be in blocks?"""
-        if node.domain not in ("", "ai.onnx") or len(node.output) != 1 or node.output[0] in self._kept:
+        if node.domain not in ("", "ai.onnx") or len(node.output) != 1:
             return False
         if rectifier_limit(node, self._constants) is not None:
             return node.input[0] in self.blocked

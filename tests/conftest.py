@@ -64,6 +64,17 @@ def no_spinning():
 
 
 @pytest.fixture
+def one_processor():
+    """Leaves the test one processor of the machine's, as taskset does."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("processors cannot be taken from a process here")
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)
+
+
+@pytest.fixture
 def calib(monkeypatch, capfd):
     """Runs a command line in this process, in a folder, and returns its outcome."""
     from calib.cli import main

@@ -284,6 +284,11 @@ def test_wrong_arguments(numbered_folder, arguments, message):
         BatchStream(ImageFolder(numbered_folder(3)), **arguments)
 
 
+@pytest.mark.usefixtures("one_processor")
+def test_there_are_no_more_threads_than_processors_that_the_process_may_use(numbered_folder):
+    assert BatchStream(ImageFolder(numbered_folder(1)), preprocessing=PLAIN).threads == 1
+
+
 def test_unreadable_error_survives_pickling():
     import pickle
 
