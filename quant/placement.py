@@ -5,7 +5,7 @@ Source: NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 # Ops whose output holds values of their first input alone (or zeros), so that its scale represents it exactly.
 _MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
+_SUMMING = ("Add", "Sum", "LayerNormalization")
 _FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # a kernel takes them in
 _POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
 
@@ -29,12 +30,15 @@ class Placement:
         moves: On reads that only move a quantized tensor's data.
         pooling: On inputs of averaging.
         depthwise: On inputs of depthwise convolutions.
+        results: On what a product with constant weights and its bias give, unless a sum or a normalization reads it:
+            the kernel then writes INT8.
         float_nodes: Names of kernels that stay float.
     """
 
     moves: bool = True
     pooling: bool = False
     depthwise: bool = True
+    results: bool = False
     float_nodes: frozenset[str] = frozenset()
 
 
@@ -79,6 +83,8 @@ def product_inputs(proto: onnx.ModelProto) -> set[str]:
 def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACEMENT) -> list[QuantizableInput]:
     """The activations that get a Q/DQ pair, edge by edge, in the order of the graph."""
     edges = _computing_edges(editor, placement)
+    if placement.results:
+        edges = sorted({*edges, *_result_edges(editor, placement)}, key=lambda edge: (edge.node, edge.position))
     if not placement.moves:
         return edges
     producers = editor.producers()
@@ -87,7 +93,9 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
     def origin(tensor: str) -> str:
         """Where a tensor's data was moved from, when that is quantized as well; else the tensor."""
         name = tensor
-        while (node := producers.get(name)) is not None and _only_moves(node, editor):
+        while (node := producers.get(name)) is not None and (
+            _only_moves(node, editor) or (placement.results and node.op_type == "Split")
+        ):
             name = node.input[0]
             if name in quantized:
                 return origin(name)
@@ -160,6 +168,26 @@ def _computing_edges(editor: GraphEditor, placement: Placement) -> list[Quantiza
         elif placement.pooling and node.op_type in _POOLING_OPS and node.input[0] not in editor.constants:
             edges.append(QuantizableInput(node.input[0], i, 0, node.input[0]))
     return edges
+
+
+def _result_edges(editor: GraphEditor, placement: Placement) -> Iterator[QuantizableInput]:
+    """Edges out of products with constant weights."""
+    readers: dict[str, list[tuple[int, int]]] = {}
+    for i, node in enumerate(editor.nodes):
+        for position, name in enumerate(node.input):
+            readers.setdefault(name, []).append((i, position))
+    for node in editor.nodes:
+        if node.op_type != "MatMul" or not is_quantized_kernel(node, editor, placement):
+            continue
+        if not any(name in editor.constants for name in node.input):
+            continue
+        result = node.output[0]
+        after = [editor.nodes[i] for i, _ in readers.get(result, [])]
+        if len(after) == 1 and after[0].op_type == "Add" and any(name in editor.constants for name in after[0].input):
+            result = after[0].output[0]
+        found = readers.get(result, [])
+        if result not in editor.outputs and not any(editor.nodes[i].op_type in _SUMMING for i, _ in found):
+            yield from (QuantizableInput(result, i, position, result) for i, position in found)
 
 
 def _skip_position(

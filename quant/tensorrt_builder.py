@@ -23,7 +23,7 @@ from quant.tensorrt_calibrator import (
     native_calibrator,
 )
 from quant.tensorrt_log import LogSection, log_section, logger
-from quant.tensorrt_network import BatchRange, inner_amax, network_from_proto, prepared_proto
+from quant.tensorrt_network import BatchRange, inner_amax, network_from_proto, prefer_fp16, prepared_proto
 from quant.tensorrt_options import BuilderOptions, apply_options, keep_timings, without_spoiled_timings
 from quant.tensorrt_version import TensorRT, load_tensorrt
 
@@ -207,6 +207,9 @@ class _Work:
         self.config = self.builder.create_builder_config()
         self.config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED  # what the report reads
         self._set_precision(precision, strict=options.strict_int8 if strict is None else strict)
+        if options.prefer_fp16:
+            self.config.set_flag(self.trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+            prefer_fp16(tensorrt, self.network)
         apply_options(tensorrt, self.builder, self.config, options)
         self._set_profile()
         self._calibrator: BuilderCalibrator | None = None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from calib.cache import CalibrationCache
 from quant.errors import BuildError
+from quant.normalization import with_normalizations_apart
 from quant.placement import DEFAULT_PLACEMENT, Placement
-from quant.qdq import kernel_names, qdq_model_from_amax
+from quant.qdq import kernel_names, prepared_for_quantization, qdq_model_from_amax
 from quant.shapes import with_shapes_folded
 from quant.tensorrt_builder import BuiltEngine, Note, engine_from_onnx
 from quant.tensorrt_engine import Engine
@@ -68,8 +69,9 @@ def explicit_engine(
     """
     tensorrt = load_tensorrt()
 
-    def engine(model: onnx.ModelProto, precision: str, label: str) -> ExplicitEngine:
-        return ExplicitEngine(model, engine_from_onnx(model, precision, batch, options, name=name, note=note), label)
+    def engine(model: onnx.ModelProto, precision: str, label: str, *, prefer_fp16: bool = False) -> ExplicitEngine:
+        chosen = replace(options, prefer_fp16=prefer_fp16)
+        return ExplicitEngine(model, engine_from_onnx(model, precision, batch, chosen, name=name, note=note), label)
 
     if not tensorrt.has_calibrators:
         return engine(qdq_model_from_amax(proto, cache.amax), "int8", "everywhere")
@@ -78,10 +80,21 @@ def explicit_engine(
     floats, milliseconds = _choice(implicit, named, batch)
     kernels = len(kernel_names(named))
     folded = with_shapes_folded(named) if batch.is_static else named
+    apart = with_normalizations_apart(folded)
+    is_transformer = any(node.op_type == "LayerNormalization" for node in named.graph.node)
+    convolutions = frozenset(
+        node.name for node in prepared_for_quantization(named).nodes if node.op_type in ("Conv", "ConvTranspose")
+    )
 
-    def with_pairs(label: str, placement: Placement = DEFAULT_PLACEMENT) -> ExplicitEngine:
-        quantized = qdq_model_from_amax(folded, cache.amax, placement, float_products=tensorrt.major < 10)
-        return engine(quantized, "int8", label)
+    def with_pairs(
+        label: str,
+        placement: Placement = DEFAULT_PLACEMENT,
+        base: onnx.ModelProto = folded,
+        *,
+        prefer_fp16: bool = False,
+    ) -> ExplicitEngine:
+        quantized = qdq_model_from_amax(base, cache.amax, placement, float_products=tensorrt.major < 10)
+        return engine(quantized, "int8", label, prefer_fp16=prefer_fp16)
 
     def without_pairs() -> ExplicitEngine:
         other = "fp32" if options.strict_int8 else "fp16"
@@ -89,7 +102,20 @@ def explicit_engine(
 
     if not floats:
         return with_pairs("everywhere")
-    attempts: list[Callable[[], ExplicitEngine]] = [lambda: with_pairs(f"on all {kernels} kernels")]
+    attempts: list[Callable[[], ExplicitEngine]] = []
+    every, results = f"on all {kernels} kernels", Placement(results=True)
+    body, both = Placement(float_nodes=convolutions), Placement(float_nodes=convolutions, results=True)
+    if is_transformer:
+        attempts.append(lambda: with_pairs(f"{every} and results", results))
+        if not options.strict_int8:
+            attempts += [
+                lambda: with_pairs(f"{every} and results, FP16", results, apart, prefer_fp16=True),
+                lambda: with_pairs(f"{every}, FP16", DEFAULT_PLACEMENT, apart, prefer_fp16=True),
+                lambda: with_pairs("on the body and results, FP16", both, apart, prefer_fp16=True),
+                lambda: with_pairs("on the body, FP16", body, apart, prefer_fp16=True),
+                lambda: with_pairs("on the body and results, apart", both, apart),
+            ]
+    attempts.append(lambda: with_pairs(every))
     if len(floats) < kernels:
         chosen = f"on the {kernels - len(floats)} kernels that TensorRT chose"
         attempts.append(lambda: with_pairs(chosen, Placement(float_nodes=floats)))

@@ -90,8 +90,9 @@ class Bench:
         return BuilderOptions(level=self.level, timing_cache=self.work / "timing.cache")
 
     def backend(self, batch: BatchRange | int, **changes: Any) -> TensorRTBackend:  # noqa: ANN401 - of BuilderOptions
-        """A back end with these options."""
-        return TensorRTBackend(batch, BuilderOptions(**{**vars(self.options), **changes}))
+        """A back end with these options, which prints what it has to say."""
+        options = BuilderOptions(**{**vars(self.options), **changes})
+        return TensorRTBackend(batch, options, note=lambda line: print(line, flush=True))
 
     def model(self, name: str) -> OnnxModel:
         """A model by name."""

@@ -132,6 +132,19 @@ def test_a_transformer_has_pairs_before_its_products_and_none_on_its_residuals(t
     assert list(by_name["residual2"].input) == ["x1", "m"]
 
 
+def test_results_of_a_transformer_s_products_are_quantized_but_for_its_residuals(transformer, ones):
+    walk = Walk(qdq_model_from_amax(transformer, ones(transformer) | {"pb": 5.0}, Placement(results=True)))
+    walk.assert_explicit()
+    scales = {n.input[0]: float(walk.constants[n.input[1]]) for n in walk.nodes if n.op_type == "QuantizeLinear"}
+    assert set(scales) == {"n1", "q", "kt", "s", "v", "a", "n2", "gelu", "pooled", "pb", "f"}
+    assert {scales[name] for name in ("pb", "q", "kt", "v")} == {
+        float(np.float32(5 / 127))
+    }  # moved in INT8, so one scale
+    for reader in walk.nodes:  # nobody reads the floats of what is written as INT8
+        if reader.op_type != "QuantizeLinear":
+            assert not {"pb", "f"} & set(reader.input)
+
+
 @pytest.fixture
 def attention(graph_of):
     """A product with weights, a softmax, a product with moved data, a classifier."""

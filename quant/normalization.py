@@ -1,0 +1,70 @@
+"""LayerNormalization as the operations that it consists of."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from quant.graph import GraphEditor
+
+
+def with_normalizations_apart(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with each LayerNormalization over the last axis taken apart: mean, variance, quotient, gain, shift.
+
+    TensorRT 8.6 has one layer for it, whose FP16 form it cannot compile in a model with Q/DQ ("Could not infer output
+    types for operation ... normalizationScaled"): everything around then runs in FP32.
+
+    Args:
+        proto: The model; not edited. Nodes over other axes, or whose further outputs are read, stay.
+    """
+    editor = GraphEditor(proto)
+    read = editor.consumers()
+    nodes: list[onnx.NodeProto] = []
+    for node in editor.nodes:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        splits = node.op_type == "LayerNormalization" and attributes.get("axis", -1) == -1
+        if not splits or any(read[name] for name in node.output[1:] if name):
+            nodes.append(node)
+            continue
+        nodes += _parts(node, float(attributes.get("epsilon", 1e-5)), editor)
+    editor.nodes = nodes
+    return editor.model()
+
+
+def _parts(node: onnx.NodeProto, epsilon: float, editor: GraphEditor) -> list[onnx.NodeProto]:
+    x, gain = node.input[:2]
+    shift = node.input[2] if len(node.input) > 2 else ""
+    result = node.output[0]
+
+    def fresh(what: str) -> str:
+        return editor.fresh_name(f"{result}_{what}")
+
+    mean, centred, squares, variance, padded, deviation, quotient = (
+        fresh(what) for what in ("mean", "centred", "squares", "variance", "padded", "deviation", "quotient")
+    )
+    small = fresh("epsilon")
+    editor.constants[small] = np.array(epsilon, np.float32)
+    scaled = fresh("scaled") if shift else result
+    parts = [
+        _mean(centred_from=x, result=mean, editor=editor),
+        helper.make_node("Sub", [x, mean], [centred], name=centred),
+        helper.make_node("Mul", [centred, centred], [squares], name=squares),
+        _mean(centred_from=squares, result=variance, editor=editor),
+        helper.make_node("Add", [variance, small], [padded], name=padded),
+        helper.make_node("Sqrt", [padded], [deviation], name=deviation),
+        helper.make_node("Div", [centred, deviation], [quotient], name=quotient),
+        helper.make_node("Mul", [quotient, gain], [scaled], name=scaled if shift else node.name or result),
+    ]
+    if shift:
+        parts.append(helper.make_node("Add", [scaled, shift], [result], name=node.name or result))
+    return parts
+
+
+def _mean(*, centred_from: str, result: str, editor: GraphEditor) -> onnx.NodeProto:
+    """Mean over the last axis; the axes are an input from opset 18 on."""
+    if max(entry.version for entry in editor.proto.opset_import if entry.domain in ("", "ai.onnx")) < 18:
+        return helper.make_node("ReduceMean", [centred_from], [result], name=result, axes=[-1], keepdims=1)
+    axes = editor.fresh_name(f"{result}_axes")
+    editor.constants[axes] = np.array([-1], np.int64)
+    return helper.make_node("ReduceMean", [centred_from, axes], [result], name=result, keepdims=1)
