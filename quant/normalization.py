@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from quant.graph import GraphEditor
+from quant.graph import GraphEditor, opset_of
 
 
 def with_normalizations_apart(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with each LayerNormalization over the last axis taken apart: mean, variance, quotient, gain, shift.
 
-    TensorRT 8.6 has one layer for it, whose FP16 form it cannot compile in a model with Q/DQ ("Could not infer output
-    types for operation ... normalizationScaled"): everything around then runs in FP32.
+    TensorRT 8.6 has one layer for it, which computes in FP32 in a model with Q/DQ: its FP16 form does not compile there
+    ("Could not infer output types for operation ... normalizationScaled").
 
     Args:
         proto: The model; not edited. Nodes over other axes, or whose further outputs are read, stay.
@@ -47,10 +47,10 @@ def _parts(node: onnx.NodeProto, epsilon: float, editor: GraphEditor) -> list[on
     editor.constants[small] = np.array(epsilon, np.float32)
     scaled = fresh("scaled") if shift else result
     parts = [
-        _mean(centred_from=x, result=mean, editor=editor),
+        _mean(x, mean, editor),
         helper.make_node("Sub", [x, mean], [centred], name=centred),
         helper.make_node("Mul", [centred, centred], [squares], name=squares),
-        _mean(centred_from=squares, result=variance, editor=editor),
+        _mean(squares, variance, editor),
         helper.make_node("Add", [variance, small], [padded], name=padded),
         helper.make_node("Sqrt", [padded], [deviation], name=deviation),
         helper.make_node("Div", [centred, deviation], [quotient], name=quotient),
@@ -61,10 +61,10 @@ def _parts(node: onnx.NodeProto, epsilon: float, editor: GraphEditor) -> list[on
     return parts
 
 
-def _mean(*, centred_from: str, result: str, editor: GraphEditor) -> onnx.NodeProto:
+def _mean(tensor: str, result: str, editor: GraphEditor) -> onnx.NodeProto:
     """Mean over the last axis; the axes are an input from opset 18 on."""
-    if max(entry.version for entry in editor.proto.opset_import if entry.domain in ("", "ai.onnx")) < 18:
-        return helper.make_node("ReduceMean", [centred_from], [result], name=result, axes=[-1], keepdims=1)
+    if opset_of(editor.proto) < 18:
+        return helper.make_node("ReduceMean", [tensor], [result], name=result, axes=[-1], keepdims=1)
     axes = editor.fresh_name(f"{result}_axes")
     editor.constants[axes] = np.array([-1], np.int64)
-    return helper.make_node("ReduceMean", [centred_from, axes], [result], name=result, keepdims=1)
+    return helper.make_node("ReduceMean", [tensor, axes], [result], name=result, keepdims=1)

@@ -15,6 +15,7 @@ from calib.errors import CalibrationError
 from quant.calibration_feed import CalibrationFeed, FeedFigures, FeedInput
 from quant.device import OutOfDeviceMemoryError, use_device
 from quant.errors import BuildError
+from quant.interrupts import heed_interrupt, interrupts_deferred
 from quant.tensorrt_calibrator import (
     BuilderCalibrator,
     cache_calibrator,
@@ -23,7 +24,7 @@ from quant.tensorrt_calibrator import (
     native_calibrator,
 )
 from quant.tensorrt_log import LogSection, log_section, logger
-from quant.tensorrt_network import BatchRange, inner_amax, network_from_proto, prefer_fp16, prepared_proto
+from quant.tensorrt_network import BatchRange, inner_amax, network_from_proto, prepared_proto
 from quant.tensorrt_options import BuilderOptions, apply_options, keep_timings, without_spoiled_timings
 from quant.tensorrt_version import TensorRT, load_tensorrt
 
@@ -94,7 +95,7 @@ def _engine(
 ) -> BuiltEngine:
     tensorrt = load_tensorrt()
     prepared = prepared_proto(proto, batch, name)
-    with log_section() as log:
+    with interrupts_deferred(), log_section() as log:
         work = _Work(tensorrt, prepared, precision, batch, options, log, note=note)
         filled: dict[str, float] = {}
         bridge = None
@@ -150,7 +151,7 @@ def native_cache_from_onnx(
     size = BatchRange(batch, batch, batch)
     prepared = prepared_proto(proto, size, name)
     effort = BuilderOptions(workspace=options.workspace, level=0, tactic_sources=options.tactic_sources)
-    with log_section() as log:
+    with interrupts_deferred(), log_section() as log:
         work = _Work(tensorrt, prepared, "int8", size, effort, log, strict=True, note=note)
         with CalibrationFeed(calibrator, work.feed_inputs(), advance) as feed:
             bridge = native_calibrator(tensorrt, calibrator.algorithm, feed)
@@ -207,9 +208,6 @@ class _Work:
         self.config = self.builder.create_builder_config()
         self.config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED  # what the report reads
         self._set_precision(precision, strict=options.strict_int8 if strict is None else strict)
-        if options.prefer_fp16:
-            self.config.set_flag(self.trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
-            prefer_fp16(tensorrt, self.network)
         apply_options(tensorrt, self.builder, self.config, options)
         self._set_profile()
         self._calibrator: BuilderCalibrator | None = None
@@ -308,7 +306,7 @@ class _Work:
 def _wait(done: threading.Event) -> None:
     """Wait for a build. Not by joining its thread: Python 3.10 takes a thread whose join is interrupted for ended."""
     while not done.wait(0.2):  # wakes up now and then, since a signal need not interrupt the waiting
-        pass
+        heed_interrupt()
 
 
 def _start_reason(log: LogSection) -> str:

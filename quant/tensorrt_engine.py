@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quant.device import DeviceBuffer, Event, OutOfDeviceMemoryError, PinnedBuffer, Stream, use_device
 from quant.errors import BuildError, ModelError
+from quant.interrupts import interrupts_deferred
 from quant.tensorrt_log import log_section, logger
 from quant.tensorrt_version import load_tensorrt
 
@@ -92,7 +93,7 @@ class Engine:
         self._order = {output: i for i, output in enumerate(outputs)}
         use_device()
         trt.init_libnvinfer_plugins(logger(), "")
-        with contextlib.ExitStack() as stack, log_section() as log:
+        with interrupts_deferred(), contextlib.ExitStack() as stack, log_section() as log:
             self._runtime: Any = trt.Runtime(logger())
             self._engine: Any = self._runtime.deserialize_cuda_engine(data)
             self._context: Any = self._engine.create_execution_context() if self._engine is not None else None

@@ -204,31 +204,6 @@ def inner_amax(
     return found
 
 
-def prefer_fp16(tensorrt: TensorRT, network: Any) -> None:  # noqa: ANN401 - the bindings have no types
-    """Ask for FP16 of all layers that compute with floats alone, of a network with Q/DQ.
-
-    What reads a dequantized tensor, directly or moved, is left to the builder: it fuses with the pair and runs in INT8.
-    """
-    trt = tensorrt.module
-    kinds = trt.LayerType
-    computing = {kinds.ELEMENTWISE, kinds.UNARY, kinds.ACTIVATION, kinds.SOFTMAX, kinds.MATRIX_MULTIPLY, kinds.REDUCE}
-    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
-    outputs = {network.get_output(i).name for i in range(network.num_outputs)}
-    dequantized: set[str] = set()
-    for layer in _layers(network):
-        made = [layer.get_output(i) for i in range(layer.num_outputs)]
-        read = [tensor for i in range(layer.num_inputs) if (tensor := layer.get_input(i)) is not None]
-        if layer.type == kinds.DEQUANTIZE or (layer.type == kinds.SHUFFLE and read[0].name in dequantized):
-            dequantized |= {tensor.name for tensor in made}
-        elif layer.type in computing and all(tensor.dtype in floats for tensor in (*made, *read)):
-            if any(tensor.name in dequantized for tensor in read):
-                continue
-            layer.precision = trt.DataType.HALF
-            for i, tensor in enumerate(made):
-                if tensor.name not in outputs:
-                    layer.set_output_type(i, trt.DataType.HALF)
-
-
 def _layers(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the bindings have no types
     for i in range(network.num_layers):
         yield network.get_layer(i)

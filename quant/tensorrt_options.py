@@ -27,7 +27,6 @@ class BuilderOptions:
         level: Effort, 0 to 5; None for TensorRT's own default.
         tactic_sources: Names of TensorRT's tactic sources; None for all that work here.
         dla_core: Build for this DLA core, with the GPU for what it cannot run; None for the GPU alone.
-        prefer_fp16: Ask for FP16 of the layers that read no INT8; explicit builds set it.
         timing_cache: File with measured kernels, read and written; None for none.
     """
 
@@ -37,7 +36,6 @@ class BuilderOptions:
     level: int | None = None
     tactic_sources: tuple[str, ...] | None = None
     dla_core: int | None = None
-    prefer_fp16: bool = False
     timing_cache: Path | None = None
 
 

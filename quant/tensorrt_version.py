@@ -37,9 +37,7 @@ INetworkDefinition.get_output INetworkDefinition.num_outputs
 IOptimizationProfile.set_shape
 ITensor.dtype ITensor.name ITensor.shape
 ITimingCache.serialize
-LayerInformationFormat.JSON
-LayerType.ACTIVATION LayerType.CONSTANT LayerType.DEQUANTIZE LayerType.ELEMENTWISE LayerType.MATRIX_MULTIPLY
-LayerType.REDUCE LayerType.SHUFFLE LayerType.SOFTMAX LayerType.UNARY
+LayerInformationFormat.JSON LayerType.CONSTANT LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE
 MemoryPoolType.WORKSPACE
 OnnxParser OnnxParser.get_error OnnxParser.num_errors OnnxParser.parse
 ParserError.desc ParserError.node
@@ -53,10 +51,9 @@ init_libnvinfer_plugins
 # Gone from 11: calibrators, implicit precisions, implicit and explicit batch.
 UNTIL_10 = """
 Builder.platform_has_fast_fp16 Builder.platform_has_fast_int8
-BuilderFlag.FP16 BuilderFlag.INT8 BuilderFlag.PREFER_PRECISION_CONSTRAINTS
+BuilderFlag.FP16 BuilderFlag.INT8
 IBuilderConfig.int8_calibrator IBuilderConfig.set_calibration_profile IBuilderConfig.set_quantization_flag
 ICudaEngine.device_memory_size
-ILayer.precision ILayer.set_output_type
 IInt8EntropyCalibrator2 IInt8EntropyCalibrator2.get_batch IInt8EntropyCalibrator2.get_batch_size
 IInt8EntropyCalibrator2.read_calibration_cache IInt8EntropyCalibrator2.write_calibration_cache
 IInt8LegacyCalibrator IInt8LegacyCalibrator.get_batch IInt8LegacyCalibrator.get_batch_size

@@ -1,3 +1,7 @@
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -96,6 +100,17 @@ def test_node_that_tensorrt_cannot_read_is_named_with_tensorrts_words(graph_of, 
     proto = graph_of(nodes, {"x": ["N", 3, 3]}, {"y": ["N"]})
     with pytest.raises(BuildError, match=r"node 'determinant' \(Det\): .+"):
         engine_from_onnx(proto, "fp32", BatchRange(1, 1, 1), fast)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.5, 1.5])
+def test_ctrl_c_is_heard_whatever_tensorrt_is_doing(digits, fast, seconds):
+    """It may come while TensorRT loads, parses or writes its log in the main thread, where it would be lost."""
+    key = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        key.start()
+        while True:
+            engine_from_onnx(digits.proto, "fp32", BatchRange(32, 32, 32), fast)
+    key.join()
 
 
 def test_engine_of_another_file_or_release_is_not_loaded():

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def test_tensorrt_s_own_calibration_is_used_again(calib, project):
 
 
 @pytest.mark.usefixtures("memory_returns")
-def test_ctrl_c_leaves_older_files_and_no_process(finished, digests):
+@pytest.mark.parametrize("seconds", [0, 1, 4])  # while images are read, TensorRT is loaded, an engine is built
+def test_ctrl_c_leaves_older_files_and_no_process(finished, digests, seconds):
     older = digests()
     with subprocess.Popen(
         [*COMMAND, *QUICK, "--seed", "1"],
@@ -116,6 +118,7 @@ def test_ctrl_c_leaves_older_files_and_no_process(finished, digests):
         text=True,
     ) as process:
         next(line for line in process.stderr if "back end" in line)
+        time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130, said

@@ -1,0 +1,80 @@
+"""Ctrl-C is kept while a library that calls back is at work, and is never lost."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from quant.interrupts import heed_interrupt, interrupts_deferred
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def terminal():
+    """As from a terminal: a job in the background inherits an ignored Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_it_is_raised_at_the_end_and_not_before():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
+        press()
+        done.append("the rest of the work")
+    assert done
+    heed_interrupt()  # once is enough
+
+
+def test_waiting_work_heeds_it_earlier():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
+        press()
+        heed_interrupt()
+        done.append("more")
+    assert not done
+
+
+def test_an_error_of_the_work_does_not_hide_it():
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
+        press()
+        raise ValueError
+
+
+def test_without_one_nothing_is_raised_and_errors_pass():
+    with interrupts_deferred():
+        pass
+    with pytest.raises(ValueError, match="of the work"), interrupts_deferred():
+        raise ValueError("of the work")
+
+
+def test_work_within_work_leaves_it_to_the_outer_one():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
+        with interrupts_deferred():
+            press()
+        done.append("outer")
+    assert done
+
+
+def test_a_handler_of_the_program_and_other_threads_are_left_alone():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    with interrupts_deferred():
+        press()
+        assert seen == [signal.SIGINT]
+    signal.signal(signal.SIGINT, before)
+
+    def work():
+        with interrupts_deferred():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen[-1] is signal.default_int_handler
