@@ -102,11 +102,7 @@ def kernel_names(proto: onnx.ModelProto) -> list[str]:
 
 
 def qdq_model_from_amax(
-    proto: onnx.ModelProto,
-    amax: Mapping[str, float],
-    placement: Placement = DEFAULT_PLACEMENT,
-    *,
-    float_products: bool = False,
+    proto: onnx.ModelProto, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT
 ) -> onnx.ModelProto:
     """The INT8 model: symmetric, zero point 0, activations per tensor, weights per output channel, float biases.
 
@@ -114,9 +110,6 @@ def qdq_model_from_amax(
         proto: FP32 model; not edited.
         amax: Largest magnitude kept of each activation, activation units.
         placement: Where pairs go.
-        float_products: Keep the weights of matrix products as floats behind a QuantizeLinear, which gives the same
-            INT8. TensorRT 8.6 hands a transformer's body to another compiler (Myelin), which fails on INT8 constants
-            where FP16 is allowed ("convertMyelinWeightsToFp32 ... Assertion params.weights.type() != kINT8").
 
     Raises:
         BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
@@ -138,7 +131,7 @@ def qdq_model_from_amax(
         node.input[edge.position] = writer.activation(edge.tensor, amax[edge.scale])
     for node in editor.nodes:
         if is_quantized_kernel(node, editor, placement):
-            _quantize_constant_inputs(node, editor, writer, as_floats=float_products and node.op_type == "MatMul")
+            _quantize_constant_inputs(node, editor, writer)
     editor.nodes = writer.placed(editor.nodes)
     return editor.model()
 
@@ -151,9 +144,7 @@ def _refuse_half_precision(editor: GraphEditor) -> None:
                 raise BuildError(f"weights '{name}' are {constant.dtype}, expected float32; give the FP32 model")
 
 
-def _quantize_constant_inputs(
-    node: onnx.NodeProto, editor: GraphEditor, writer: _PairWriter, *, as_floats: bool
-) -> None:
+def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer: _PairWriter) -> None:
     for position in range(2):
         constant = editor.constants.get(node.input[position])
         if constant is None:
@@ -169,7 +160,7 @@ def _quantize_constant_inputs(
             axis = constant.ndim - 1 if position == 1 else max(constant.ndim - 2, 0)
         if constant.ndim == 0:
             continue
-        node.input[position] = writer.weights(node.input[position], axis, as_floats=as_floats)
+        node.input[position] = writer.weights(node.input[position], axis)
 
 
 class _PairWriter:
@@ -198,27 +189,20 @@ class _PairWriter:
         self._dequantized[tensor, -1] = dequantized
         return dequantized
 
-    def weights(self, name: str, axis: int, *, as_floats: bool = False) -> str:
+    def weights(self, name: str, axis: int) -> str:
         """The dequantized tensor of constant weights."""
         if (name, axis) in self._dequantized:
             return self._dequantized[name, axis]
-        weights = quantize_weights(self.editor.constants[name], axis)
-        values, scale, zero_point, quantized, dequantized = (
-            self.editor.fresh_name(f"{name}_{end}")
-            for end in ("values", "scale", "zero_point", "quantized", "dequantized")
+        quantized = quantize_weights(self.editor.constants[name], axis)
+        values, scale, zero_point, dequantized = (
+            self.editor.fresh_name(f"{name}_{end}") for end in ("quantized", "scale", "zero_point", "dequantized")
         )
-        self.editor.constants[scale] = weights.scales
-        self.editor.constants[zero_point] = np.zeros(weights.scales.shape, np.int8)
-        if as_floats:
-            self.editor.constants[values] = weights.floats()
-            self.first.append(
-                helper.make_node("QuantizeLinear", [values, scale, zero_point], [quantized], name=quantized, axis=axis)
-            )
-        else:
-            self.editor.constants[quantized] = weights.values
+        self.editor.constants[values] = quantized.values
+        self.editor.constants[scale] = quantized.scales
+        self.editor.constants[zero_point] = np.zeros(quantized.scales.shape, np.int8)
         self.first.append(
             helper.make_node(
-                "DequantizeLinear", [quantized, scale, zero_point], [dequantized], name=dequantized, axis=axis
+                "DequantizeLinear", [values, scale, zero_point], [dequantized], name=dequantized, axis=quantized.axis
             )
         )
         self._dequantized[name, axis] = dequantized

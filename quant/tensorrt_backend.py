@@ -22,7 +22,7 @@ from quant.graph import OnnxModel
 from quant.half import half_model
 from quant.tensorrt_builder import BuiltEngine, Note, engine_from_onnx, native_cache_from_onnx
 from quant.tensorrt_engine import Engine
-from quant.tensorrt_explicit import explicit_engine
+from quant.tensorrt_explicit import explicit_engine, explicit_form
 from quant.tensorrt_layers import graph_report
 from quant.tensorrt_network import BatchRange, fixed_batch, prepared_proto
 from quant.tensorrt_options import BuilderOptions
@@ -151,11 +151,11 @@ class TensorRTBackend:
         """
 
         def attempt() -> EngineBuild:
-            built = engine_from_onnx(
-                model.proto, precision, self.batch, self.options, name=str(model.path), note=self._note
-            )
+            name = str(model.path)
+            proto = explicit_form(model.proto, self.batch, name)
+            built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, note=self._note)
             build = self._loaded(model, precision, built.data, {}, {})
-            return replace(build, details=self._details(build, model.proto, built, explicit=precision == "int8"))
+            return replace(build, details=self._details(build, proto, built, explicit=precision == "int8"))
 
         self._fit_batch(model)
         return self._with_smaller_batches(precision, model, attempt)

@@ -10,6 +10,7 @@ import onnx
 
 from calib.cache import CalibrationCache
 from quant.errors import BuildError
+from quant.float_products import with_float_products
 from quant.normalization import with_normalizations_apart
 from quant.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq import kernel_names, prepared_for_quantization, qdq_model_from_amax
@@ -80,14 +81,12 @@ def explicit_engine(
     implicit = engine_from_onnx(named, "int8", batch, options, name=name, cache=cache, note=note)
     floats, milliseconds = _choice(implicit, named, batch)
     kernels = len(kernel_names(named))
-    folded = with_shapes_folded(named) if batch.is_static else named
 
     def with_pairs(
-        label: str, placement: Placement = DEFAULT_PLACEMENT, base: onnx.ModelProto = folded
+        label: str, placement: Placement = DEFAULT_PLACEMENT, base: onnx.ModelProto = named
     ) -> ExplicitEngine:
-        return engine(
-            qdq_model_from_amax(base, cache.amax, placement, float_products=tensorrt.major < 10), "int8", label
-        )
+        quantized = qdq_model_from_amax(base, cache.amax, placement)
+        return engine(explicit_form(quantized, batch, name), "int8", label)
 
     def without_pairs() -> ExplicitEngine:
         other = "fp32" if options.strict_int8 else "fp16"
@@ -97,10 +96,10 @@ def explicit_engine(
         return with_pairs("everywhere")
     every = f"on all {kernels} kernels"
     attempts: list[Callable[[], ExplicitEngine]] = []  # from much INT8 to little
-    if any(node.op_type == "LayerNormalization" for node in named.graph.node):
+    if _has_attention(named):
         attempts.append(lambda: with_pairs(f"{every} and on results", Placement(results=True)))
         if not options.strict_int8:
-            apart = with_normalizations_apart(folded)
+            apart = with_normalizations_apart(named)
             body = Placement(results=True, float_nodes=_convolutions(named))
             attempts.append(lambda: with_pairs("on all products and on results", body, apart))
     attempts.append(lambda: with_pairs(every))
@@ -120,6 +119,14 @@ def explicit_engine(
     return tried[best][1]
 
 
+def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
+    """A model with Q/DQ as this TensorRT builds it, and builds it fast; others as they are."""
+    if load_tensorrt().major >= 10 or not any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
+        return proto
+    named = prepared_proto(proto, batch, name)
+    return with_float_products(with_shapes_folded(named) if batch.is_static else named)
+
+
 def fastest(milliseconds: Sequence[float]) -> int:
     """Index of the engine to take, of engines with ever less INT8: the first that is about as fast as the fastest."""
     return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
@@ -135,6 +142,14 @@ def _choice(implicit: BuiltEngine, named: onnx.ModelProto, batch: BatchRange) ->
         name for name in kernel_names(named) if name not in in_int8 and name.removesuffix("_matmul") not in in_int8
     )
     return frozenset(floats), milliseconds
+
+
+def _has_attention(named: onnx.ModelProto) -> bool:
+    """Does it multiply activations with each other, as transformers do?"""
+    editor = prepared_for_quantization(named)
+    return any(
+        node.op_type == "MatMul" and not any(name in editor.constants for name in node.input) for node in editor.nodes
+    )
 
 
 def _convolutions(named: onnx.ModelProto) -> frozenset[str]:

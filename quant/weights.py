@@ -24,12 +24,6 @@ class QuantizedWeights:
     scales: NDArray[np.float32]
     axis: int
 
-    def floats(self) -> NDArray[np.float32]:
-        """The weights that the values stand for."""
-        shape = [1] * self.values.ndim
-        shape[self.axis] = -1
-        return self.values * self.scales.reshape(shape)
-
 
 def quantize_weights(weights: NDArray[np.floating], axis: int) -> QuantizedWeights:
     """Quantize weights with scale = max |w| / 127 of each channel, rounding half to even.

@@ -20,7 +20,6 @@ from quant.gpu_report.bench import Bench, Row, layers_text, top1
 from quant.graph import OnnxModel, load_model
 from quant.placement import QUANTIZED_OPS, Placement
 from quant.qdq import kernel_names, prepared_for_quantization, qdq_model_from_amax
-from quant.shapes import with_shapes_folded
 from quant.tensorrt_backend import EngineBuild
 from quant.tensorrt_engine import Engine, EngineLatency
 from quant.tensorrt_network import BatchRange, prepared_proto
@@ -140,7 +139,7 @@ def _measured(bench: Bench, kind: str, build: EngineBuild) -> Row:
 
 def _with_pairs(bench: Bench, name: str, cache: CalibrationCache, kind: str) -> OnnxModel:
     """The model with Q/DQ on every kernel, or on those of constant weights and at least `WIDE` output channels."""
-    named = with_shapes_folded(prepared_proto(bench.model(name).proto, BatchRange(250, 250, 250), name))
+    named = prepared_proto(bench.model(name).proto, BatchRange(250, 250, 250), name)
     floats = set(kernel_names(named)) if kind == "wide" else set()
     editor = prepared_for_quantization(named)
     for node in editor.nodes:
@@ -148,8 +147,7 @@ def _with_pairs(bench: Bench, name: str, cache: CalibrationCache, kind: str) -> 
         if weights is not None and weights.shape[0 if node.op_type == "Conv" else -1] >= WIDE:
             floats.discard(node.name)
     path = bench.work / f"{name}.{kind}.onnx"
-    placement = Placement(float_nodes=frozenset(floats))
-    onnx.save(qdq_model_from_amax(named, cache.amax, placement, float_products=True), path)
+    onnx.save(qdq_model_from_amax(named, cache.amax, Placement(float_nodes=frozenset(floats))), path)
     return load_model(path)
 
 

@@ -56,33 +56,6 @@ def test_shared_weights_are_quantized_once_and_stay_float_for_others(graph_of, r
     np.testing.assert_allclose(run_onnx(quantized, x=x)[0], run_onnx(proto, x=x)[0], atol=0.3)
 
 
-def test_weights_of_products_kept_as_floats_become_the_same_int8(transformer, ones, run_onnx, random):
-    amax = ones(transformer) | {"n1": 3.0, "n2": 3.0, "q": 3.0, "kt": 3.0, "v": 3.0, "a": 2.0, "gelu": 3.0}
-    plain = qdq_model_from_amax(transformer, amax)
-    floats = qdq_model_from_amax(transformer, amax, float_products=True)
-    onnx.checker.check_model(floats, full_check=True)
-    assert not [
-        tensor.name
-        for tensor in floats.graph.initializer
-        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
-    ]
-    walk, int8 = Walk(floats), Walk(plain)
-    for kernel in ("qkv", "out", "fc1", "fc2", "head_matmul"):
-        weight = {node.name: node for node in walk.nodes}[kernel].input[1]
-        quantized = walk.producer[weight].input[0]
-        expected = int8.constants[int8.producer[{n.name: n for n in int8.nodes}[kernel].input[1]].input[0]]
-        found = run_onnx(floats, also=[quantized], x=random(2, 16, 64))[quantized]
-        assert found.dtype == np.int8
-        np.testing.assert_array_equal(found, expected)
-    x = random(2, 16, 64, seed=9)
-    np.testing.assert_array_equal(run_onnx(floats, x=x)[0], run_onnx(plain, x=x)[0])
-
-
-def test_weights_of_convolutions_are_int8_either_way(residual_net, ones):
-    walk = Walk(qdq_model_from_amax(residual_net, ones(residual_net), float_products=True))
-    assert all(walk.is_int8_weight(node.input[1]) for node in walk.nodes if node.op_type == "Conv")
-
-
 @pytest.mark.parametrize("transposed", [0, 1])
 @pytest.mark.parametrize("bias", [None, (), (1,), (3,), (1, 3), (4, 3)])
 @pytest.mark.parametrize("factors", [{}, {"alpha": 0.5}, {"beta": -2.0}, {"alpha": 2.0, "beta": 0.25}])

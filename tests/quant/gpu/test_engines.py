@@ -12,10 +12,9 @@ from quant.device import DeviceBuffer, OutOfDeviceMemoryError, PinnedBuffer, Str
 from quant.engine_file import sidecar_path
 from quant.errors import BuildError, ModelError
 from quant.qdq import qdq_model_from_amax
-from quant.shapes import with_shapes_folded
 from quant.tensorrt_builder import engine_from_onnx
 from quant.tensorrt_engine import Engine
-from quant.tensorrt_network import BatchRange, prepared_proto
+from quant.tensorrt_network import BatchRange
 
 pytestmark = pytest.mark.gpu
 
@@ -144,8 +143,7 @@ def test_transformer_with_pairs_on_every_kernel_is_built_where_fp16_is_allowed(
     collect_statistics(model, calibrator)
     x = random(32, 16, 64, seed=99)
     (expected,) = run_onnx(transformer, x=x)
-    everywhere = with_shapes_folded(prepared_proto(transformer, BatchRange(32, 32, 32), "model"))
-    pairs = qdq_model_from_amax(everywhere, calibrator.compute_cache().amax, float_products=True)
+    pairs = qdq_model_from_amax(transformer, calibrator.compute_cache().amax)
     build = backend().load(saved(pairs, "pairs.onnx"), "int8")
     (logits,) = build.runnable.run({"x": x})
     assert np.abs(logits - expected).max() <= 0.1 * np.abs(expected).max()
