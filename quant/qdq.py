@@ -2,7 +2,7 @@
 
 Placement (NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement recommendations):
 - on the data and weight inputs of Conv, ConvTranspose, Gemm and MatMul;
-- on the skip input of a residual Add whose other input comes from such a node, so that the two fuse;
+- on the skip input of a residual Add whose other input comes from a convolution, so that the two fuse;
 - on every other read of such a tensor that only moves data (Slice, Pad, Reshape, MaxPool, ...), with the same scale to
   the end of the chain: one reader that wants floats makes the node before it write floats, in a slow layout, and takes
   the residual sum there out of INT8;
