@@ -132,8 +132,8 @@ def build(folder):
         (folder / file).write_text(text_from_cache(cache), encoding="utf-8", newline="\n")
 
 
-def compare(folder):
-    """Prints, rule by rule, on how many tensors it gives TensorRT's amax."""
+def compare(folder, only):
+    """Prints, rule by rule, on how many tensors it gives TensorRT's amax; of `only` this rule, or of all."""
     from entropy_rules import RULE, VARIANTS, search
 
     tensors, theirs = {}, {}
@@ -145,6 +145,8 @@ def compare(folder):
     ours = cache_from_amax({name: histogram.amax() for name, histogram in tensors.items()}, Entropy()).amax
     print(f"| calib --match-tensorrt | {agreeing(ours, theirs)} of {len(theirs)} |")
     for label, change in VARIANTS.items():
+        if only is not None and only != label:
+            continue
         found = {name: amax_by(search, RULE | change, histogram) for name, histogram in tensors.items()}
         print(f"| {label} | {agreeing(found, theirs)} of {len(theirs)} |")
 
@@ -163,7 +165,8 @@ def agreeing(ours, theirs):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, metavar="FOLDER", help="let TensorRT calibrate, write its caches there")
+    parser.add_argument("--rule", help="only this one, by its name in the table")
     options = parser.parse_args()
     if options.build is not None:
         build(options.build)
-    compare(options.build or ROOT / "tests" / "calib" / "data")
+    compare(options.build or ROOT / "tests" / "calib" / "data", options.rule)
