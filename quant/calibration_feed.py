@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from calib.calibrator import CalibrationBatch, Calibrator
 from calib.errors import CalibrationError, NonFiniteError
 from quant.device import DeviceBuffer, Event, PinnedBuffer, Stream, synchronize, use_device
+from quant.interrupts import heed_interrupt
 
 _SLOTS = 2
 
@@ -178,7 +179,9 @@ class CalibrationFeed:
         self.stop()
         if self._abandoned:
             return
-        self._thread.join()
+        while self._thread.is_alive():  # a source that hangs must not hold up Ctrl-C
+            self._thread.join(0.2)
+            heed_interrupt()
         with contextlib.suppress(Exception):  # buffers are freed whatever state the GPU is in
             synchronize()
         self._current = None

@@ -22,8 +22,11 @@ class StaleEngineError(BuildError):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; rebuild")
+        super().__init__(reason)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}; rebuild"
 
 
 @dataclass(frozen=True)

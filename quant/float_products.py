@@ -29,16 +29,21 @@ def with_float_products(proto: onnx.ModelProto) -> onnx.ModelProto:
             values, quantized = editor.fresh_name(f"{name}_floats"), editor.fresh_name(f"{name}_again")
             editor.constants[values] = floats
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            inputs = [values, *node.input[1:]]
-            nodes.append(helper.make_node("QuantizeLinear", inputs, [quantized], name=quantized, **attributes))
-            node.input[0] = quantized
+            zero = editor.fresh_name(f"{name}_zero")  # without one QuantizeLinear gives uint8
+            editor.constants[zero] = np.zeros(editor.constants[node.input[1]].shape, np.int8)
+            inputs = [node.input[1], zero]
+            nodes.append(
+                helper.make_node("QuantizeLinear", [values, *inputs], [quantized], name=quantized, **attributes)
+            )
+            del node.input[:]
+            node.input.extend([quantized, *inputs])
         nodes.append(node)
     editor.nodes = nodes
     return editor.model()
 
 
 def _floats(node: onnx.NodeProto, editor: GraphEditor) -> np.ndarray | None:
-    """What a DequantizeLinear makes of INT8 constants with zero point 0; None for other nodes."""
+    """What a DequantizeLinear makes of INT8 constants with zero point 0, by tensor or axis; None for other nodes."""
     if node.op_type != "DequantizeLinear" or any(name not in editor.constants for name in node.input):
         return None
     values, scale = (editor.constants[name] for name in node.input[:2])
@@ -48,5 +53,7 @@ def _floats(node: onnx.NodeProto, editor: GraphEditor) -> np.ndarray | None:
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
     shape = [1] * values.ndim
     if scale.size > 1:
+        if scale.ndim != 1 or not -values.ndim <= axis < values.ndim or scale.size != values.shape[axis]:
+            return None  # by blocks, as opset 21 can
         shape[axis] = -1
     return np.asarray(values * scale.reshape(shape), np.float32)

@@ -20,6 +20,7 @@ from quant.errors import ModelError
 
 FLOAT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
 _MAX_FOLDED_VALUES = 1 << 24  # a constant sub-graph is not folded into a larger array than this
+_MAX_GROWN_VALUES = 1 << 20  # nor where that repeats values to more than this
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,8 @@ class GraphEditor:
                 and not any(name in self.outputs for name in node.output)
                 and not node.op_type.startswith(("Random", "Multinomial", "Bernoulli"))
                 and sum(self.constants[name].size for name in names) <= _MAX_FOLDED_VALUES
-                and node.op_type not in ("ConstantOfShape", "Expand", "Tile", "QuantizeLinear", "DequantizeLinear")
+                and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+                and self._values_after(node) <= _MAX_GROWN_VALUES
             )
             if not foldable:
                 kept.append(node)
@@ -263,6 +265,14 @@ class GraphEditor:
             results = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in names})
             self.constants.update(zip((name for name in node.output if name), map(np.asarray, results), strict=True))
         self.nodes = kept
+
+    def _values_after(self, node: onnx.NodeProto) -> int:
+        """How many values a node that repeats constants would give; 0 for others."""
+        if node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
+            return 0
+        sizes = self.constants[node.input[-1]].astype(np.int64)
+        before = 1 if node.op_type == "ConstantOfShape" else self.constants[node.input[0]].size
+        return int(before * np.maximum(sizes, 1).astype(np.float64).prod())
 
     def producers(self) -> dict[str, onnx.NodeProto]:
         """The node that makes each tensor."""

@@ -56,7 +56,8 @@ def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.
 
     Args:
         proto: The model; not edited.
-        of_values: Follow the values of shape tensors too.
+        of_values: Follow the values of shape tensors too. Shapes that the model declares for its outputs are not
+            believed then: they may be of another batch size.
     """
     result, weights = without_weights(proto)
     declared = {value.name for value in proto.graph.input}
@@ -65,6 +66,8 @@ def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.
         for tensor in weights
         if tensor.name not in declared
     )
+    for value in result.graph.output if of_values else ():
+        value.type.tensor_type.ClearField("shape")
     return onnx.shape_inference.infer_shapes(result, data_prop=of_values)
 
 

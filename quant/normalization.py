@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from quant.graph import GraphEditor, opset_of
@@ -16,23 +19,24 @@ def with_normalizations_apart(proto: onnx.ModelProto) -> onnx.ModelProto:
     ("Could not infer output types for operation ... normalizationScaled").
 
     Args:
-        proto: The model; not edited. Nodes over other axes, or whose further outputs are read, stay.
+        proto: The model; not edited. Nodes over several axes, or whose further outputs are read, stay.
     """
     editor = GraphEditor(proto)
     read = editor.consumers()
     nodes: list[onnx.NodeProto] = []
     for node in editor.nodes:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        splits = node.op_type == "LayerNormalization" and attributes.get("axis", -1) == -1
-        if not splits or any(read[name] for name in node.output[1:] if name):
+        gain = editor.constants.get(node.input[1]) if node.op_type == "LayerNormalization" else None
+        # The gain has the axes that are normalized: one axis is the last.
+        if gain is None or gain.ndim != 1 or any(read[name] for name in node.output[1:] if name):
             nodes.append(node)
             continue
-        nodes += _parts(node, float(attributes.get("epsilon", 1e-5)), editor)
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        nodes += _parts(node, np.array(epsilon, gain.dtype), editor)
     editor.nodes = nodes
     return editor.model()
 
 
-def _parts(node: onnx.NodeProto, epsilon: float, editor: GraphEditor) -> list[onnx.NodeProto]:
+def _parts(node: onnx.NodeProto, epsilon: NDArray[Any], editor: GraphEditor) -> list[onnx.NodeProto]:
     x, gain = node.input[:2]
     shift = node.input[2] if len(node.input) > 2 else ""
     result = node.output[0]
@@ -44,7 +48,7 @@ def _parts(node: onnx.NodeProto, epsilon: float, editor: GraphEditor) -> list[on
         fresh(what) for what in ("mean", "centred", "squares", "variance", "padded", "deviation", "quotient")
     )
     small = fresh("epsilon")
-    editor.constants[small] = np.array(epsilon, np.float32)
+    editor.constants[small] = epsilon
     scaled = fresh("scaled") if shift else result
     parts = [
         _mean(x, mean, editor),

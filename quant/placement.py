@@ -17,7 +17,7 @@ QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 # Ops whose output holds values of their first input alone (or zeros), so that its scale represents it exactly.
 _MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
-_SUMMING = ("Add", "Sum", "LayerNormalization")
+_SUMMING = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
 _FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # a kernel takes them in
 _POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
 
@@ -209,7 +209,12 @@ def _skip_position(
 
     def convolution(name: str) -> int | None:
         producer = producers.get(name)
-        if producer is None or consumers[name] != 1 or producer.op_type not in _CONVOLUTIONS:
+        if producer is None or consumers[name] != 1:
+            return None
+        if producer.op_type == "Add":  # a bias of its own, as some exporters write it
+            parts = [part for part in producer.input if part not in editor.constants]
+            producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
+        if producer is None or producer.op_type not in _CONVOLUTIONS:
             return None
         return order[id(producer)] if is_quantized_kernel(producer, editor, placement) else None
 

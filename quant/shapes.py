@@ -45,6 +45,6 @@ def _known_sizes(proto: onnx.ModelProto) -> dict[str, list[int]]:
     sizes = {}
     for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        if tensor.HasField("shape") and all(dim.dim_value > 0 for dim in tensor.shape.dim):
             sizes[value.name] = [dim.dim_value for dim in tensor.shape.dim]
     return sizes

@@ -92,26 +92,29 @@ class Engine:
         self._name = name
         self._order = {output: i for i, output in enumerate(outputs)}
         use_device()
-        trt.init_libnvinfer_plugins(logger(), "")
-        with interrupts_deferred(), contextlib.ExitStack() as stack, log_section() as log:
-            self._runtime: Any = trt.Runtime(logger())
-            self._engine: Any = self._runtime.deserialize_cuda_engine(data)
-            self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
-            if self._context is None:
-                if log.out_of_memory:
-                    raise OutOfDeviceMemoryError(f"{name}: {log.reason()}", "cudaErrorMemoryAllocation")
-                raise BuildError(f"{name}: TensorRT {self._tensorrt.version} cannot load it: {log.reason()}")
-            self.device_memory = self._tensorrt.device_memory(self._engine)
-            self.layers = int(self._engine.num_layers)
-            self.smallest, self.largest = self._batch_range()
-            self.tensors = self._tensors()
-            self._batch = 0
-            self._stream: Stream = stack.enter_context(Stream())
-            self._host = {t.name: stack.enter_context(PinnedBuffer(t.shape, t.dtype)) for t in self.tensors}
-            self._device = {t.name: stack.enter_context(DeviceBuffer(self._host[t.name].bytes)) for t in self.tensors}
-            for tensor in self.tensors:
-                self._context.set_tensor_address(tensor.name, self._device[tensor.name].pointer)
-            self._resources = stack.pop_all()
+        with contextlib.ExitStack() as stack:
+            with interrupts_deferred(), log_section() as log:
+                trt.init_libnvinfer_plugins(logger(), "")
+                self._runtime: Any = trt.Runtime(logger())
+                self._engine: Any = self._runtime.deserialize_cuda_engine(data)
+                self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
+                if self._context is None:
+                    if log.out_of_memory:
+                        raise OutOfDeviceMemoryError(f"{name}: {log.reason()}", "cudaErrorMemoryAllocation")
+                    raise BuildError(f"{name}: TensorRT {self._tensorrt.version} cannot load it: {log.reason()}")
+                self.device_memory = self._tensorrt.device_memory(self._engine)
+                self.layers = int(self._engine.num_layers)
+                self.smallest, self.largest = self._batch_range()
+                self.tensors = self._tensors()
+                self._batch = 0
+                self._stream: Stream = stack.enter_context(Stream())
+                self._host = {t.name: stack.enter_context(PinnedBuffer(t.shape, t.dtype)) for t in self.tensors}
+                self._device = {
+                    t.name: stack.enter_context(DeviceBuffer(self._host[t.name].bytes)) for t in self.tensors
+                }
+                for tensor in self.tensors:
+                    self._context.set_tensor_address(tensor.name, self._device[tensor.name].pointer)
+            self._resources = stack.pop_all()  # only now: a Ctrl-C that was kept frees what was taken
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:

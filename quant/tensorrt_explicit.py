@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from calib.cache import CalibrationCache
-from quant.errors import BuildError
+from quant.device import DeviceError
+from quant.errors import BuildError, ModelError, QuantError
 from quant.float_products import with_float_products
 from quant.normalization import with_normalizations_apart
 from quant.placement import DEFAULT_PLACEMENT, Placement
@@ -22,6 +23,7 @@ from quant.tensorrt_network import BatchRange, prepared_proto
 from quant.tensorrt_options import BuilderOptions
 from quant.tensorrt_version import load_tensorrt
 
+_LARGEST_NORMALIZED = 64.0  # a clipped amax may hide values three times as large, and 255 squared is the limit
 _AS_FAST = 1.05  # builds of the same kernels differ by up to 4 %: an engine with more INT8 is taken up to here
 
 
@@ -82,10 +84,10 @@ def explicit_engine(
     floats, milliseconds = _choice(implicit, named, batch)
     kernels = len(kernel_names(named))
 
-    def with_pairs(
-        label: str, placement: Placement = DEFAULT_PLACEMENT, base: onnx.ModelProto = named
-    ) -> ExplicitEngine:
-        quantized = qdq_model_from_amax(base, cache.amax, placement)
+    def with_pairs(label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False) -> ExplicitEngine:
+        quantized = qdq_model_from_amax(named, cache.amax, placement)
+        if apart:
+            quantized = with_normalizations_apart(quantized)
         return engine(explicit_form(quantized, batch, name), "int8", label)
 
     def without_pairs() -> ExplicitEngine:
@@ -98,10 +100,9 @@ def explicit_engine(
     attempts: list[Callable[[], ExplicitEngine]] = []  # from much INT8 to little
     if _has_attention(named):
         attempts.append(lambda: with_pairs(f"{every} and on results", Placement(results=True)))
-        if not options.strict_int8:
-            apart = with_normalizations_apart(named)
+        if not options.strict_int8 and _normalizations_fit_fp16(named, cache.amax):
             body = Placement(results=True, float_nodes=_convolutions(named))
-            attempts.append(lambda: with_pairs("on all products and on results", body, apart))
+            attempts.append(lambda: with_pairs("on all products and on results", body, apart=True))
     attempts.append(lambda: with_pairs(every))
     if len(floats) < kernels:
         chosen = f"on the {kernels - len(floats)} kernels that TensorRT chose"
@@ -144,6 +145,15 @@ def _choice(implicit: BuiltEngine, named: onnx.ModelProto, batch: BatchRange) ->
     return frozenset(floats), milliseconds
 
 
+def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) -> bool:
+    """Can FP16 hold the squares in LayerNormalization taken apart?
+
+    A square of over 65504 is infinite there, and the whole token would become zero.
+    """
+    entering = [node.input[0] for node in named.graph.node if node.op_type == "LayerNormalization"]
+    return all(amax.get(tensor, np.inf) <= _LARGEST_NORMALIZED for tensor in entering)
+
+
 def _has_attention(named: onnx.ModelProto) -> bool:
     """Does it multiply activations with each other, as transformers do?"""
     editor = prepared_for_quantization(named)
@@ -160,20 +170,21 @@ def _convolutions(named: onnx.ModelProto) -> frozenset[str]:
 def _timed(
     attempts: list[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
 ) -> Iterator[tuple[float, ExplicitEngine]]:
-    """Engines, each behind its milliseconds; one that cannot be built is said and left out, unless none can."""
-    first: BuildError | None = None
-    built = 0
+    """Engines, each behind its milliseconds; one that cannot be built or run is said and left out, unless none can."""
+    first: QuantError | None = None
+    succeeded = False
     for attempt in attempts:
         try:
             made = attempt()
-        except BuildError as error:
+            with Engine(made.built.data) as engine:
+                milliseconds = _milliseconds(engine, batch)
+        except (BuildError, ModelError, DeviceError) as error:
             note(f"explicit: {error}")
             first = first or error
             continue
-        built += 1
-        with Engine(made.built.data) as engine:
-            yield _milliseconds(engine, batch), made
-    if not built and first is not None:
+        succeeded = True
+        yield milliseconds, made
+    if not succeeded and first is not None:
         raise first
 
 

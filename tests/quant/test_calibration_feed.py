@@ -1,4 +1,6 @@
 import ctypes
+import os
+import signal
 import threading
 
 import numpy as np
@@ -8,6 +10,7 @@ from calib.calibrator import EntropyCalibrator
 from calib.errors import CalibrationError, NonFiniteError
 from quant import device
 from quant.calibration_feed import CalibrationFeed, FeedInput
+from quant.interrupts import interrupts_deferred
 from tests.host_cuda import HostCuda
 
 X = (FeedInput("x", (4, 2), "float32"),)
@@ -211,3 +214,23 @@ def test_memory_that_a_running_build_may_still_read_is_left_alone(batch_of, cuda
         if thread.name == "calibration-feed":
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_a_source_that_hangs_does_not_hold_up_ctrl_c(batch_of):
+    released = threading.Event()
+
+    class Hanging:
+        def __iter__(self):
+            yield from numbered(batch_of, 1)
+            released.wait(60)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    key = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    feeding = CalibrationFeed(EntropyCalibrator(Hanging()), X)
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred(), feeding:
+        assert feeding.next(["x"]) is not None
+        key.start()
+    assert feeding._thread.is_alive()  # it was not waited for
+    released.set()
+    feeding.close()
+    signal.signal(signal.SIGINT, before)

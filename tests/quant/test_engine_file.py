@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 from hashlib import sha256
 
 import pytest
@@ -104,3 +105,8 @@ def test_an_engine_of_another_release_or_gpu_is_refused_before_tensorrt_sees_it(
     check_origin(tmp_path, WANTED, "8.6.0", "9.0")
     with pytest.raises(BuildError, match=words):
         check_origin(tmp_path, WANTED, tensorrt, capability)
+
+
+def test_the_reason_survives_a_copy_of_the_error():
+    again = pickle.loads(pickle.dumps(StaleEngineError("a.engine: stale")))
+    assert (str(again), again.reason) == ("a.engine: stale; rebuild", "a.engine: stale")

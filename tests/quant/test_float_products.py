@@ -64,3 +64,25 @@ def test_what_has_a_zero_point_stays(graph_of, kind):
     constants = {"w": np.ones((3, 2), kind), "s": np.float32(0.1), "z": np.array(5, kind)}
     proto = graph_of(nodes, {"x": ["N", 3]}, {"y": ["N", 2]}, constants)
     assert [node.op_type for node in with_float_products(proto).graph.node] == ["DequantizeLinear", "MatMul"]
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_without_a_zero_point_negative_weights_stay_negative(graph_of, random, run_onnx, shape):
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=1),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    constants = {"w": np.array([[-3, 5], [7, -127], [1, 0]], np.int8), "s": np.full(shape, 0.1, np.float32)}
+    proto = graph_of(nodes, {"x": ["N", 3]}, {"y": ["N", 2]}, constants)
+    x = random(4, 3)
+    np.testing.assert_array_equal(run_onnx(with_float_products(proto), x=x)[0], run_onnx(proto, x=x)[0])
+
+
+def test_weights_quantized_by_blocks_stay(graph_of):
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=0, block_size=16),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    constants = {"w": np.ones((64, 32), np.int8), "s": np.ones((4, 32), np.float32)}
+    proto = graph_of(nodes, {"x": ["N", 64]}, {"y": ["N", 32]}, constants, opset=21)
+    assert [node.op_type for node in with_float_products(proto).graph.node] == ["DequantizeLinear", "MatMul"]

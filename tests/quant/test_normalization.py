@@ -56,3 +56,14 @@ def test_other_axes_and_further_results_stay(graph_of, random):
     )
     proto = graph_of([told], {"x": [2, 6]}, {"y": [2, 6], "mean": [2, 1]}, {"gain": random(6)})
     assert kinds(with_normalizations_apart(proto)) == {"LayerNormalization": 1}
+
+
+def test_an_axis_may_be_counted_from_the_front_and_numbers_may_be_double(graph_of, random, run_onnx):
+    node = helper.make_node("LayerNormalization", ["x", "gain"], ["y"], axis=2)
+    constants = {"gain": random(6).astype(np.float64)}
+    kinds_of = {"x": onnx.TensorProto.DOUBLE, "y": onnx.TensorProto.DOUBLE}
+    proto = graph_of([node], {"x": [2, 4, 6]}, {"y": [2, 4, 6]}, constants, kinds=kinds_of)
+    apart = with_normalizations_apart(proto)
+    assert "LayerNormalization" not in kinds(apart)
+    x = random(2, 4, 6, seed=4).astype(np.float64)
+    np.testing.assert_allclose(run_onnx(apart, x=x)[0], run_onnx(proto, x=x)[0], rtol=1e-4, atol=1e-5)

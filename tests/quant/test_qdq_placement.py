@@ -145,6 +145,36 @@ def test_results_of_a_transformer_s_products_are_quantized_but_for_its_residuals
             assert not {"pb", "f"} & set(reader.input)
 
 
+def test_a_bias_may_be_added_apart_between_a_convolution_and_the_sum(graph_of, random, ones):
+    nodes = [
+        helper.make_node("Relu", ["x"], ["skip"]),
+        helper.make_node("Conv", ["skip", "w"], ["c"]),
+        helper.make_node("Add", ["c", "bias"], ["b"]),
+        helper.make_node("Add", ["b", "skip"], ["y"], name="residual"),
+    ]
+    constants = {"w": random(2, 2, 1, 1), "bias": random(1, 2, 1, 1)}
+    proto = graph_of(nodes, {"x": ["N", 2, 4, 4]}, {"y": ["N", 2, 4, 4]}, constants)
+    walk = Walk(qdq_model_from_amax(proto, ones(proto)))
+    (add,) = (node for node in walk.nodes if node.name == "residual")
+    assert add.input[0] == "b"
+    assert walk.is_activation_pair(add.input[1])
+
+
+@pytest.mark.parametrize("reader", ["LayerNormalization", "ReduceMean"])
+def test_results_that_are_normalized_keep_their_floats(graph_of, random, ones, reader):
+    """A normalization may come in parts, of which the mean is the first."""
+    inputs = ["m", "gain"] if reader == "LayerNormalization" else ["m"]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node(reader, inputs, ["n"], **({} if reader == "LayerNormalization" else {"axes": [-1]})),
+        helper.make_node("Erf", ["n"], ["y"]),
+    ]
+    constants = {"w": random(4, 4), "gain": random(4)}
+    proto = graph_of(nodes, {"x": ["N", 4]}, {"y": None}, constants)
+    walk = Walk(qdq_model_from_amax(proto, ones(proto), Placement(results=True)))
+    assert [node.input[0] for node in walk.nodes if node.op_type == "QuantizeLinear"] == ["x"]
+
+
 @pytest.fixture
 def attention(graph_of):
     """A product with weights, a softmax, a product with moved data, a classifier."""

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import pytest
 from onnx import helper
 
 from quant.shapes import with_shapes_folded
@@ -58,3 +59,48 @@ def test_part_of_a_shape_and_a_shape_that_the_model_gives(graph_of):
     assert kinds(folded) == {"Shape": 1, "Add": 1}  # an output of the model keeps its node
     (constant,) = folded.graph.initializer
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(constant), [3, 2])
+
+
+def reshaped(graph_of, outputs):
+    """[N, 2, 3] to [N, 6] by the shape of a tensor that is an output as well."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["feature"]),
+        helper.make_node("Shape", ["feature"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["feature", "target"], ["y"]),
+    ]
+    return graph_of(nodes, {"x": ["N", 2, 3]}, outputs, {"first": np.array([0]), "rest": np.array([-1])})
+
+
+@pytest.mark.parametrize("declared", [1, -1, "N"])
+def test_sizes_that_the_model_declares_for_its_outputs_are_not_believed(graph_of, run_onnx, random, declared):
+    proto = reshaped(graph_of, {"y": [declared, 6], "feature": [declared, 2, 3]})
+    folded = with_shapes_folded(fixed(proto))
+    assert kinds(folded) == {"Relu": 1, "Reshape": 1}
+    assert run_onnx(folded, x=random(5, 2, 3))[0].shape == (5, 6)
+
+
+def test_a_class_token_is_repeated_for_the_batch_once(graph_of, run_onnx, random):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["target"], axis=0),
+        helper.make_node("ConstantOfShape", ["rank"], ["ones"], value=onnx.numpy_helper.from_array(np.array([1]))),
+        helper.make_node("Mul", ["target", "ones"], ["wanted"]),
+        helper.make_node("Expand", ["token", "wanted"], ["tokens"]),
+        helper.make_node("Concat", ["tokens", "x"], ["y"], axis=1),
+    ]
+    constants = {"first": np.array([0]), "rest": np.array([1, 4]), "rank": np.array([3]), "token": random(1, 1, 4)}
+    proto = graph_of(nodes, {"x": ["N", 3, 4]}, {"y": ["N", 4, 4]}, constants)
+    folded = with_shapes_folded(fixed(proto))
+    assert kinds(folded) == {"Concat": 1}
+    x = random(5, 3, 4, seed=2)
+    np.testing.assert_array_equal(run_onnx(folded, x=x)[0], run_onnx(proto, x=x)[0])
+
+
+def test_constants_are_not_repeated_to_any_size(graph_of):
+    nodes = [helper.make_node("Expand", ["one", "wanted"], ["many"]), helper.make_node("Add", ["x", "many"], ["y"])]
+    constants = {"one": np.ones(1, np.float32), "wanted": np.array([4096, 4096])}
+    proto = graph_of(nodes, {"x": [4096, 4096]}, {"y": [4096, 4096]}, constants)
+    assert kinds(with_shapes_folded(proto)) == {"Expand": 1, "Add": 1}

@@ -1,6 +1,11 @@
+"""Which of several explicit builds is taken, and what may be tried."""
+
 import pytest
 
-from quant.tensorrt_explicit import fastest
+from quant.device import OutOfDeviceMemoryError
+from quant.errors import BuildError
+from quant.tensorrt_explicit import _has_attention, _normalizations_fit_fp16, _timed, fastest
+from quant.tensorrt_network import BatchRange
 
 
 @pytest.mark.parametrize(
@@ -15,3 +20,29 @@ from quant.tensorrt_explicit import fastest
 )
 def test_of_engines_about_as_fast_the_one_with_more_int8_is_taken(milliseconds, taken):
     assert fastest(milliseconds) == taken
+
+
+def test_where_nothing_can_be_built_the_first_reason_is_given_and_each_is_said():
+    def failing(error):
+        def attempt():
+            raise error
+
+        return attempt
+
+    notes = []
+    errors = [OutOfDeviceMemoryError("full", "cudaErrorMemoryAllocation"), BuildError("no kernel")]
+    with pytest.raises(OutOfDeviceMemoryError, match="full"):
+        list(_timed([failing(error) for error in errors], BatchRange(1, 1, 1), notes.append))
+    assert notes == ["explicit: full", "explicit: no kernel"]
+
+
+def test_a_transformer_is_told_by_products_of_activations(transformer, residual_net):
+    assert _has_attention(transformer)
+    assert not _has_attention(residual_net)
+
+
+@pytest.mark.parametrize(
+    ("amax", "fits"), [({"x": 3.0, "x1": 60.0}, True), ({"x": 3.0, "x1": 65.0}, False), ({}, False)]
+)
+def test_normalizations_are_taken_apart_only_where_fp16_holds_the_squares(transformer, amax, fits):
+    assert _normalizations_fit_fp16(transformer, amax) is fits
