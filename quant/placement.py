@@ -14,10 +14,11 @@ import onnx
 from quant.graph import GraphEditor
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 # Ops whose output holds values of their first input alone (or zeros), so that its scale represents it exactly.
 _MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
-_SUMMING = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
+# Sums and normalizations (ReduceMean is the first part of one that is in parts): a pair before them fuses with nothing.
+_READERS_OF_FLOATS = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
 _FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # a kernel takes them in
 _POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
 
@@ -186,7 +187,7 @@ def _result_edges(editor: GraphEditor, placement: Placement) -> Iterator[Quantiz
         if len(after) == 1 and after[0].op_type == "Add" and any(name in editor.constants for name in after[0].input):
             result = after[0].output[0]
         found = readers.get(result, [])
-        if result not in editor.outputs and not any(editor.nodes[i].op_type in _SUMMING for i, _ in found):
+        if result not in editor.outputs and not any(editor.nodes[i].op_type in _READERS_OF_FLOATS for i, _ in found):
             yield from (QuantizableInput(result, i, position, result) for i, position in found)
 
 
@@ -214,7 +215,7 @@ def _skip_position(
         if producer.op_type == "Add":  # a bias of its own, as some exporters write it
             parts = [part for part in producer.input if part not in editor.constants]
             producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
-        if producer is None or producer.op_type not in _CONVOLUTIONS:
+        if producer is None or producer.op_type not in CONVOLUTIONS:
             return None
         return order[id(producer)] if is_quantized_kernel(producer, editor, placement) else None
 

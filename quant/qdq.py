@@ -92,15 +92,6 @@ def quantizable_tensors(proto: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(proto))))
 
 
-def kernel_names(proto: onnx.ModelProto) -> list[str]:
-    """Nodes that INT8 computes, by the names that `Placement.float_nodes` takes.
-
-    Raises:
-        BuildError: See `prepared_for_quantization`.
-    """
-    return [node.name for node in prepared_for_quantization(proto).nodes if node.op_type in QUANTIZED_OPS]
-
-
 def qdq_model_from_amax(
     proto: onnx.ModelProto, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT
 ) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,10 @@ from calib.cache import CalibrationCache
 from quant.device import DeviceError
 from quant.errors import BuildError, ModelError, QuantError
 from quant.float_products import with_float_products
+from quant.graph import GraphEditor
 from quant.normalization import with_normalizations_apart
-from quant.placement import DEFAULT_PLACEMENT, Placement
-from quant.qdq import kernel_names, prepared_for_quantization, qdq_model_from_amax
+from quant.placement import CONVOLUTIONS, DEFAULT_PLACEMENT, QUANTIZED_OPS, Placement
+from quant.qdq import prepared_for_quantization, qdq_model_from_amax
 from quant.shapes import with_shapes_folded
 from quant.tensorrt_builder import BuiltEngine, Note, engine_from_onnx
 from quant.tensorrt_engine import Engine
@@ -54,11 +55,7 @@ def explicit_engine(
     """Build with Q/DQ where it pays.
 
     Explicit quantization forces INT8 wherever a pair is, faster or not. Where the release can still choose by itself,
-    an implicit build is asked first. If that leaves kernels in float, several engines are built and timed: with pairs
-    on every kernel, and with pairs where it chose INT8 or, where it chose none, the float engine. A transformer's body,
-    which TensorRT 8.6 hands to another compiler as a whole, is slow with pairs on some of its products and fast with
-    pairs on all and on their results (docs/gpu-results.md has the figures); both are tried for it, with the
-    convolutions before it in INT8 and in float.
+    an implicit build is asked first; if that leaves kernels in float, several placements are built and timed.
 
     Args:
         proto: FP32 model.
@@ -72,44 +69,13 @@ def explicit_engine(
         BuildError: TensorRT can build none of them; quotes TensorRT on the first.
         OutOfDeviceMemoryError: The GPU's memory does not suffice.
     """
-    tensorrt = load_tensorrt()
-
-    def engine(model: onnx.ModelProto, precision: str, label: str) -> ExplicitEngine:
-        return ExplicitEngine(model, engine_from_onnx(model, precision, batch, options, name=name, note=note), label)
-
-    if not tensorrt.has_calibrators:
-        return engine(qdq_model_from_amax(proto, cache.amax), "int8", "everywhere")
-    named = prepared_proto(proto, batch, name)
-    implicit = engine_from_onnx(named, "int8", batch, options, name=name, cache=cache, note=note)
-    floats, milliseconds = _choice(implicit, named, batch)
-    kernels = len(kernel_names(named))
-
-    def with_pairs(label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False) -> ExplicitEngine:
-        quantized = qdq_model_from_amax(named, cache.amax, placement)
-        if apart:
-            quantized = with_normalizations_apart(quantized)
-        return engine(explicit_form(quantized, batch, name), "int8", label)
-
-    def without_pairs() -> ExplicitEngine:
-        other = "fp32" if options.strict_int8 else "fp16"
-        return engine(named, other, f"nowhere ({other.upper()}), as TensorRT runs nothing in INT8 by itself")
-
+    work = _Work(proto, cache, batch, options, name, note)
+    if not load_tensorrt().has_calibrators:
+        return work.engine(qdq_model_from_amax(proto, cache.amax), "int8", "everywhere")
+    floats, milliseconds = work.implicit_choice()
     if not floats:
-        return with_pairs("everywhere")
-    every = f"on all {kernels} kernels"
-    attempts: list[Callable[[], ExplicitEngine]] = []  # from much INT8 to little
-    if _has_attention(named):
-        attempts.append(lambda: with_pairs(f"{every} and on results", Placement(results=True)))
-        if not options.strict_int8 and _normalizations_fit_fp16(named, cache.amax):
-            body = Placement(results=True, float_nodes=_convolutions(named))
-            attempts.append(lambda: with_pairs("on all products and on results", body, apart=True))
-    attempts.append(lambda: with_pairs(every))
-    if len(floats) < kernels:
-        chosen = f"on the {kernels - len(floats)} kernels that TensorRT chose"
-        attempts.append(lambda: with_pairs(chosen, Placement(float_nodes=floats)))
-    else:
-        attempts.append(without_pairs)
-    tried = list(_timed(attempts, batch, note))
+        return work.with_pairs("everywhere")
+    tried = list(_timed(work.attempts(floats), batch, note))
     best = fastest([found for found, _ in tried])
     said = [f"pairs {engine.label}: {found:.4g} ms a batch of {batch.usual}" for found, engine in tried]
     note(
@@ -118,6 +84,79 @@ def explicit_engine(
         + f"; TensorRT's own choice without Q/DQ: {milliseconds:.4g} ms"
     )
     return tried[best][1]
+
+
+class _Work:
+    """One model's builds."""
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        cache: CalibrationCache,
+        batch: BatchRange,
+        options: BuilderOptions,
+        name: str,
+        note: Note,
+    ) -> None:
+        self.cache, self.batch, self.options, self.name, self.note = cache, batch, options, name, note
+        self.named = prepared_proto(proto, batch, name)
+        self._editor = prepared_for_quantization(self.named)
+        self._kernels = [node for node in self._editor.nodes if node.op_type in QUANTIZED_OPS]
+
+    def engine(self, model: onnx.ModelProto, precision: str, label: str) -> ExplicitEngine:
+        built = engine_from_onnx(model, precision, self.batch, self.options, name=self.name, note=self.note)
+        return ExplicitEngine(model, built, label)
+
+    def implicit_choice(self) -> tuple[frozenset[str], float]:
+        """Kernels that an implicit build leaves in float, and its milliseconds."""
+        implicit = engine_from_onnx(
+            self.named, "int8", self.batch, self.options, name=self.name, cache=self.cache, note=self.note
+        )
+        with Engine(implicit.data) as engine:
+            report = graph_report(engine.layer_text(), self.named)
+            milliseconds = _milliseconds(engine, self.batch)
+        in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
+        names = (node.name for node in self._kernels)
+        floats = frozenset(name for name in names if not {name, name.removesuffix("_matmul")} & in_int8)
+        return floats, milliseconds
+
+    def attempts(self, floats: frozenset[str]) -> Iterator[Callable[[], ExplicitEngine]]:
+        """What to try, from much INT8 to little, where an implicit build leaves these kernels in float.
+
+        Pairs on every kernel; and where it chose INT8 or, where it chose none, the float engine. A transformer's body,
+        which TensorRT 8.6 hands to another compiler as a whole, is slow with pairs on some of its products and fast
+        with pairs on all and on their results (docs/gpu-results.md has the figures); both are tried for it, with the
+        convolutions before it in INT8 and in float.
+        """
+        every = f"on all {len(self._kernels)} kernels"
+        if _has_attention(self._editor):
+            yield lambda: self.with_pairs(f"{every} and on results", Placement(results=True))
+            if not self.options.strict_int8 and _normalizations_fit_fp16(self.named, self.cache.amax):
+                convolutions = frozenset(node.name for node in self._kernels if node.op_type in CONVOLUTIONS)
+                body = Placement(results=True, float_nodes=convolutions)
+                yield lambda: self.with_pairs("on all products and on results", body, apart=True)
+        yield lambda: self.with_pairs(every)
+        chosen = len(self._kernels) - len(floats)
+        if chosen:
+            label = f"on the {chosen} kernels that TensorRT chose"
+            yield lambda: self.with_pairs(label, Placement(float_nodes=floats))
+        else:
+            yield self.without_pairs
+
+    def with_pairs(
+        self, label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False
+    ) -> ExplicitEngine:
+        """The INT8 engine; `apart` takes normalizations apart."""
+        quantized = qdq_model_from_amax(self.named, self.cache.amax, placement)
+        if apart:
+            quantized = with_normalizations_apart(quantized)
+        return self.engine(explicit_form(quantized, self.batch, self.name), "int8", label)
+
+    def without_pairs(self) -> ExplicitEngine:
+        """The float engine."""
+        other = "fp32" if self.options.strict_int8 else "fp16"
+        label = f"nowhere ({other.upper()}), as TensorRT runs nothing in INT8 by itself"
+        return self.engine(self.named, other, label)
 
 
 def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
@@ -133,18 +172,6 @@ def fastest(milliseconds: Sequence[float]) -> int:
     return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
 
 
-def _choice(implicit: BuiltEngine, named: onnx.ModelProto, batch: BatchRange) -> tuple[frozenset[str], float]:
-    """Kernels that an implicit build leaves in float, and its milliseconds."""
-    with Engine(implicit.data) as engine:
-        report = graph_report(engine.layer_text(), named)
-        milliseconds = _milliseconds(engine, batch)
-    in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
-    floats = (
-        name for name in kernel_names(named) if name not in in_int8 and name.removesuffix("_matmul") not in in_int8
-    )
-    return frozenset(floats), milliseconds
-
-
 def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) -> bool:
     """Can FP16 hold the squares in LayerNormalization taken apart?
 
@@ -154,21 +181,13 @@ def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) 
     return all(amax.get(tensor, np.inf) <= _LARGEST_NORMALIZED for tensor in entering)
 
 
-def _has_attention(named: onnx.ModelProto) -> bool:
-    """Does it multiply activations with each other, as transformers do?"""
-    editor = prepared_for_quantization(named)
-    return any(
-        node.op_type == "MatMul" and not any(name in editor.constants for name in node.input) for node in editor.nodes
-    )
-
-
-def _convolutions(named: onnx.ModelProto) -> frozenset[str]:
-    nodes = prepared_for_quantization(named).nodes
-    return frozenset(node.name for node in nodes if node.op_type in ("Conv", "ConvTranspose"))
+def _has_attention(editor: GraphEditor) -> bool:
+    """Does a model multiply activations with each other, as transformers do?"""
+    return any(node.op_type == "MatMul" and not editor.constants.keys() & set(node.input) for node in editor.nodes)
 
 
 def _timed(
-    attempts: list[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
+    attempts: Iterable[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
 ) -> Iterator[tuple[float, ExplicitEngine]]:
     """Engines, each behind its milliseconds; one that cannot be built or run is said and left out, unless none can."""
     first: QuantError | None = None

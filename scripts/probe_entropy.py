@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from calib import Entropy, EntropyCalibrator, read_cache  # noqa: E402 - the checkout need not be installed
-from calib.cache import cache_from_amax, text_from_cache  # noqa: E402
+from calib.cache import text_from_cache  # noqa: E402
 from calib.entropy import SEARCH_BINS  # noqa: E402
-from calib.first_batch import FirstBatchHistogram  # noqa: E402
+from calib.first_batch import FirstBatchHistogram, largest_magnitude  # noqa: E402
 from datasets.batches import Batch  # noqa: E402
 
 
@@ -28,10 +28,8 @@ def histogram_of(batches):
     """What TensorRT's calibrator gathers."""
     histogram = FirstBatchHistogram()
     for batch in batches:
-        largest = float(np.abs(batch).max())
-        if largest:
-            histogram.start_batch()
-            histogram.add(batch, largest)
+        histogram.start_batch()
+        histogram.add(batch, largest_magnitude(batch))
     return histogram
 
 
@@ -59,7 +57,7 @@ def compare(folder, only):
         for name, batches in batches_of(made()).items():
             tensors[f"{file}: {name}"], theirs[f"{file}: {name}"] = histogram_of(batches), answers[name]
     print("| rule | tensors with TensorRT's amax |\n|---|---|")
-    ours = cache_from_amax({name: histogram.amax() for name, histogram in tensors.items()}, Entropy()).amax
+    ours = {name: Entropy().amax(histogram) for name, histogram in tensors.items()}
     print(f"| calib --match-tensorrt | {agreeing(ours, theirs)} of {len(theirs)} |")
     for label, change in VARIANTS.items():
         if only is not None and only != label:

@@ -17,9 +17,9 @@ from calib.cache import CalibrationCache, read_cache, text_from_cache
 from calib.calibrator import EntropyCalibrator
 from quant.errors import QuantError
 from quant.gpu_report.bench import Bench, Row, layers_text, top1
-from quant.graph import OnnxModel, load_model
+from quant.graph import GraphEditor, OnnxModel, load_model
 from quant.placement import QUANTIZED_OPS, Placement
-from quant.qdq import kernel_names, prepared_for_quantization, qdq_model_from_amax
+from quant.qdq import prepared_for_quantization, qdq_model_from_amax
 from quant.tensorrt_backend import EngineBuild
 from quant.tensorrt_engine import Engine, EngineLatency
 from quant.tensorrt_network import BatchRange, prepared_proto
@@ -140,15 +140,17 @@ def _measured(bench: Bench, kind: str, build: EngineBuild) -> Row:
 def _with_pairs(bench: Bench, name: str, cache: CalibrationCache, kind: str) -> OnnxModel:
     """The model with Q/DQ on every kernel, or on those of constant weights and at least `WIDE` output channels."""
     named = prepared_proto(bench.model(name).proto, BatchRange(250, 250, 250), name)
-    floats = set(kernel_names(named)) if kind == "wide" else set()
     editor = prepared_for_quantization(named)
-    for node in editor.nodes:
-        weights = editor.constants.get(node.input[1]) if node.op_type in QUANTIZED_OPS else None
-        if weights is not None and weights.shape[0 if node.op_type == "Conv" else -1] >= WIDE:
-            floats.discard(node.name)
+    kernels = [node for node in editor.nodes if node.op_type in QUANTIZED_OPS]
+    floats = frozenset(node.name for node in kernels if kind == "wide" and not _is_wide(node, editor))
     path = bench.work / f"{name}.{kind}.onnx"
-    onnx.save(qdq_model_from_amax(named, cache.amax, Placement(float_nodes=frozenset(floats))), path)
+    onnx.save(qdq_model_from_amax(named, cache.amax, Placement(float_nodes=floats)), path)
     return load_model(path)
+
+
+def _is_wide(kernel: onnx.NodeProto, editor: GraphEditor) -> bool:
+    weights = editor.constants.get(kernel.input[1])
+    return weights is not None and weights.shape[0 if kernel.op_type == "Conv" else -1] >= WIDE
 
 
 def deployment(bench: Bench) -> None:

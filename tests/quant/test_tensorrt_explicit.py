@@ -4,6 +4,7 @@ import pytest
 
 from quant.device import OutOfDeviceMemoryError
 from quant.errors import BuildError
+from quant.qdq import prepared_for_quantization
 from quant.tensorrt_explicit import _has_attention, _normalizations_fit_fp16, _timed, fastest
 from quant.tensorrt_network import BatchRange
 
@@ -37,8 +38,8 @@ def test_where_nothing_can_be_built_the_first_reason_is_given_and_each_is_said()
 
 
 def test_a_transformer_is_told_by_products_of_activations(transformer, residual_net):
-    assert _has_attention(transformer)
-    assert not _has_attention(residual_net)
+    assert _has_attention(prepared_for_quantization(transformer))
+    assert not _has_attention(prepared_for_quantization(residual_net))
 
 
 @pytest.mark.parametrize(
