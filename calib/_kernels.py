@@ -96,7 +96,10 @@ def _index_and_extremes(
     bins: int,
     index: NDArray[np.uint32],
 ) -> tuple[int, int, int]:
-    """`_index` and `_extremes` in one loop: the positions are worth nothing where the extremes want wider bins."""
+    """`_index` and `_extremes` in one loop, which reads the values once.
+
+    The positions are worth nothing where the extremes want wider bins: then, and beside a limit, the two stand alone.
+    """
     smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
     negative, positive = scales[NEGATIVE], scales[POSITIVE]
     one_row = np.int32(bins)

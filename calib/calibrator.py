@@ -207,6 +207,6 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
         found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
     amax = {name: found[key] for name, key in digests.items()}
     if isinstance(algorithm, Entropy):
-        floors = {name: algorithm.product_floor(statistics.histograms[name]) for name in statistics.products}
-        amax |= {name: max(amax[name], floor) for name, floor in floors.items()}
+        for name in statistics.products:
+            amax[name] = max(amax[name], algorithm.product_floor(statistics.histograms[name]))
     return amax

@@ -53,9 +53,8 @@ def paired_drop(baseline: NDArray[np.bool_], other: NDArray[np.bool_]) -> Drop:
     images = len(baseline)
     lost = int((baseline & ~other).sum())
     won = int((~baseline & other).sum())
-    p_lost, p_won = (lost + 1) / (images + 2), (won + 1) / (images + 2)
-    half = Z95 * math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (images + 2))
-    middle = p_lost - p_won
+    middle, error = adjusted_wald(lost, won, images)
+    half = Z95 * error
     return Drop(
         points=100 * (lost - won) / images,
         low=100 * max(middle - half, -1.0),
@@ -63,6 +62,12 @@ def paired_drop(baseline: NDArray[np.bool_], other: NDArray[np.bool_]) -> Drop:
         lost=lost,
         won=won,
     )
+
+
+def adjusted_wald(lost: float, won: float, images: int) -> tuple[float, float]:
+    """Middle and standard error of the interval of `paired_drop`, as shares of the images."""
+    p_lost, p_won = (lost + 1) / (images + 2), (won + 1) / (images + 2)
+    return p_lost - p_won, math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (images + 2))
 
 
 def agreement(baseline: NDArray[np.int64], other: NDArray[np.int64]) -> float:

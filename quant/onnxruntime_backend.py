@@ -21,6 +21,8 @@ class OnnxRuntimeSession:
 
     Attributes:
         outputs: Names of what `run` gives.
+        types: ONNX Runtime's type of each output, such as `tensor(float)`.
+        fixed_shapes: False once an output's shape was seen to depend on more than the batch size.
         fixed_batch: Batch size that the model demands; None when any will do.
     """
 

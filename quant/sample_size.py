@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from quant.comparison import Z95, Drop
+from quant.comparison import Z95, Drop, adjusted_wald
 
 if TYPE_CHECKING:
     from quant.metric import MetricDrop
@@ -36,9 +36,8 @@ def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
     lost, won = drop.lost / images, drop.won / images
 
     def enough(count: int) -> bool:
-        p_lost, p_won = (lost * count + 1) / (count + 2), (won * count + 1) / (count + 2)
-        error = math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / (count + 2))
-        return abs(p_lost - p_won - max_drop / 100) >= (Z95 + _Z80) * error
+        middle, error = adjusted_wald(lost * count, won * count, count)
+        return abs(middle - max_drop / 100) >= (Z95 + _Z80) * error
 
     high = max(images, 1)
     while not enough(high):

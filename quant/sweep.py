@@ -18,11 +18,10 @@ from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
 from calib.provenance import read_calibration, write_calibration
 from calib.statistics import Statistics
-from datasets import BatchStream
 from quant.backend import Backend, Build
 from quant.backends import backend_by_name
 from quant.calibrate import obtain_calibration
-from quant.comparison import Drop, agreement, paired_drop
+from quant.comparison import Drop, agreement, drops_from_evaluations
 from quant.console import Console, RecordingConsole
 from quant.data import RunData, open_data
 from quant.errors import QuantError
@@ -196,15 +195,8 @@ def _choice(
 def _inputs(settings: RunSettings, data: RunData, selection: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
     if not len(selection):
         return []
-    stream = BatchStream(
-        data.source,
-        selection,
-        preprocessing=data.preprocessing,
-        batch_size=settings.batch_size,
-        input_name=data.input_name,
-        max_bad=1.0,  # what cannot be read was counted when calibrating
-    )
-    return [dict(batch.inputs) for batch in stream]
+    tolerant = replace(settings, max_bad=1.0)  # what cannot be read was counted when calibrating
+    return [dict(batch.inputs) for batch in replace(data, selection=selection).calibration_stream(tolerant)]
 
 
 class _Comparison:
@@ -241,8 +233,12 @@ class _Comparison:
         stream = self._data.evaluation_stream(self._settings)
         with self._listener.task("Evaluating", stream.images) as advance:
             evaluations = evaluate(runnables, "fp32", stream, advance, self._observer())
+        drops = drops_from_evaluations(evaluations)
         self.baseline = evaluations.pop("fp32")
-        rows = [self._row(name, candidates.get(name), amax[name], found) for name, found in evaluations.items()]
+        rows = [
+            self._row(name, candidates.get(name), amax[name], found, drops.get(name))
+            for name, found in evaluations.items()
+        ]
         return sorted(rows, key=lambda row: row.rank)
 
     def _observer(self) -> Callable[[str, Sequence[NDArray[Any]], EvaluationBatch], None] | None:
@@ -259,7 +255,12 @@ class _Comparison:
         return observe
 
     def _row(
-        self, name: str, algorithm: Algorithm | None, amax: Mapping[str, float], evaluation: Evaluation
+        self,
+        name: str,
+        algorithm: Algorithm | None,
+        amax: Mapping[str, float],
+        evaluation: Evaluation,
+        drop: Drop | None,
     ) -> SweepRow:
         baseline, scores = self.baseline, self._recorder.scores() if self._recorder else {}
         return SweepRow(
@@ -267,9 +268,7 @@ class _Comparison:
             algorithm,
             amax,
             evaluation,
-            None
-            if baseline.correct is None or evaluation.correct is None
-            else paired_drop(baseline.correct, evaluation.correct),
+            drop,
             metric_drop(scores["fp32"], scores[name], seed=self._settings.seed) if scores else None,
             None
             if baseline.predicted is None or evaluation.predicted is None

@@ -9,8 +9,7 @@ tensor itself is what `mse` searches; where few channels are loud it keeps those
 3. Where none passes, the tensor keeps its amax; where no tensor changes, the result is the best single algorithm.
 
 A hundred trials find some gains beyond two standard errors that are chance, so images that had no part in finding a
-change have to confirm it. Measured on resnet20-outlier with eight splits of 256 images: of nine gains in the trials,
-the other half of the calibration images showed five as losses, and none as a gain beyond chance; none passes this rule.
+change have to confirm it.
 
 All scales are inputs of one simulated model, so a trial is one run, not a build.
 """

@@ -148,12 +148,11 @@ def page(results: Results, command: str) -> str:
 def _with_drops(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by model, each with its drop against that model's FP32 engine."""
     key = "top-1, %"
-    best = {row["model"]: row[key] for row in rows if row["engine"] == "fp32"}
+    fp32 = {row["model"]: row[key] for row in rows if row["engine"] == "fp32"}
     ordered = sorted(rows, key=lambda row: (row["model"], not row["engine"].startswith("fp"), row["engine"]))
-    drops = [round(best[row["model"]] - row[key], 2) if row["model"] in best else "" for row in ordered]
+    drops = [round(fp32[row["model"]] - row[key], 2) if row["model"] in fp32 else "" for row in ordered]
     return [
         {"model": row["model"], "engine": row["engine"], key: row[key], "drop, points": drop, **row}
-        | {"drop, points": drop}
         for row, drop in zip(ordered, drops, strict=True)
     ]
 

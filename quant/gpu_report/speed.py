@@ -172,8 +172,7 @@ def deployment(bench: Bench) -> None:
             row[f"PyTorch {precision} ms"] = eager[precision][str(batch)]
         inputs = np.resize(photos, (batch, *photos.shape[1:]))  # repeats the 60 photographs
         for precision in PRECISIONS:
-            with bench.backend(batch) as backend:
-                found = best_latency(backend.build(model, precision, cache).engine, {"input": inputs})
+            found = _latency_of(bench, model, precision, batch, cache, inputs)
             row[f"{precision} ms"] = round(found.milliseconds, 4)
             row[f"{precision} images/s"] = round(found.images_per_second)
         row["PyTorch fp16 : int8"] = round(row["PyTorch fp16 ms"] / row["int8 ms"], 2)
