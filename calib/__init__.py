@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, algorithm_from_name
-    from calib.cache import CalibrationCache, cache_from_text, read_cache
+    from calib.caches.cache import CalibrationCache, cache_from_text, read_cache
     from calib.calibrator import (
         Calibrator,
         EntropyCalibrator,
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         calibrator_from_name,
     )
     from calib.errors import CacheError, CalibrationError, NonFiniteError
-    from calib.histogram import Histogram
-    from calib.statistics import Statistics, read_statistics, write_statistics
+    from calib.histograms.histogram import Histogram
+    from calib.histograms.statistics import Statistics, read_statistics, write_statistics
 
 __version__ = "0.1.0"
 
@@ -34,9 +34,9 @@ _MODULES = {
     "MinMax": "algorithms",
     "Percentile": "algorithms",
     "algorithm_from_name": "algorithms",
-    "CalibrationCache": "cache",
-    "cache_from_text": "cache",
-    "read_cache": "cache",
+    "CalibrationCache": "caches.cache",
+    "cache_from_text": "caches.cache",
+    "read_cache": "caches.cache",
     "Calibrator": "calibrator",
     "EntropyCalibrator": "calibrator",
     "MSECalibrator": "calibrator",
@@ -46,10 +46,10 @@ _MODULES = {
     "CacheError": "errors",
     "CalibrationError": "errors",
     "NonFiniteError": "errors",
-    "Histogram": "histogram",
-    "Statistics": "statistics",
-    "read_statistics": "statistics",
-    "write_statistics": "statistics",
+    "Histogram": "histograms.histogram",
+    "Statistics": "histograms.statistics",
+    "read_statistics": "histograms.statistics",
+    "write_statistics": "histograms.statistics",
 }
 
 __all__ = [

@@ -6,6 +6,7 @@ magnitude kept, in activation units; the INT8 scale is amax / 127.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from calib.entropy import entropy_amax_from_fine_counts
 from calib.errors import CalibrationError
-from calib.first_batch import FirstBatchHistogram
-from calib.histogram import Histogram
+from calib.histograms.first_batch import FirstBatchHistogram
+from calib.histograms.histogram import Histogram
+from calib.histograms.statistics import Statistics
+from calib.names import ALGORITHMS
+from calib.processors import usable_processors
 
 _PRODUCT_PERCENTILE = 99.99
 _MSE_JOINED = 4  # histogram bins in one bin of the MSE search
@@ -163,7 +167,6 @@ class MSE:
 
 
 Algorithm = MinMax | Percentile | Entropy | MSE
-NAMES = tuple(a.name for a in (Entropy, MinMax, Percentile, MSE))
 
 
 def algorithm_from_name(name: str, percentile: float = 99.99, *, match_tensorrt: bool = False) -> Algorithm:
@@ -179,4 +182,28 @@ def algorithm_from_name(name: str, percentile: float = 99.99, *, match_tensorrt:
     for kind in (MinMax, MSE):
         if name == kind.name:
             return kind()
-    raise CalibrationError(f"algorithm: expected one of {', '.join(NAMES)}, found '{name}'")
+    raise CalibrationError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found '{name}'")
+
+
+def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[str, float]:
+    """Largest magnitude kept of each tensor, activation units.
+
+    Raises:
+        CalibrationError: TensorRT's own entropy answers are wanted, and the statistics do not hold what they need.
+    """
+    if isinstance(algorithm, Entropy) and algorithm.match_tensorrt:
+        if statistics.first_batch is None:
+            raise CalibrationError(
+                "entropy to match TensorRT: expected histograms that start from the first batch, found none; calibrate "
+                "with match_tensorrt"
+            )
+        return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
+    digests = {name: histogram.digest() for name, histogram in statistics.histograms.items()}
+    different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))  # moved values share one
+    with ThreadPoolExecutor(usable_processors()) as pool:  # the searches are compiled and run side by side
+        found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
+    amax = {name: found[key] for name, key in digests.items()}
+    if isinstance(algorithm, Entropy):
+        for name in statistics.products:
+            amax[name] = max(amax[name], algorithm.product_floor(statistics.histograms[name]))
+    return amax

@@ -8,18 +8,16 @@ only chooses how amax is computed from it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from numpy.typing import ArrayLike, NDArray
 
-from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, algorithm_from_name
-from calib.cache import DEFAULT_VERSION, CalibrationCache, cache_from_amax, text_from_cache
+from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, algorithm_from_name, amax_from_statistics
+from calib.caches.cache import DEFAULT_VERSION, CalibrationCache, cache_from_amax, text_from_cache
 from calib.errors import CalibrationError
 from calib.files import Transaction
-from calib.processors import usable_processors
-from calib.statistics import Statistics, read_statistics
+from calib.histograms.statistics import Statistics, read_statistics
 
 
 class CalibrationBatch(Protocol):
@@ -186,27 +184,3 @@ def calibrator_from_name(
     if isinstance(algorithm, Entropy):
         return EntropyCalibrator(batches, match_tensorrt=algorithm.match_tensorrt, cache=cache)
     return (MinMaxCalibrator if isinstance(algorithm, MinMax) else MSECalibrator)(batches, cache=cache)
-
-
-def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[str, float]:
-    """Largest magnitude kept of each tensor, activation units.
-
-    Raises:
-        CalibrationError: TensorRT's own entropy answers are wanted, and the statistics do not hold what they need.
-    """
-    if isinstance(algorithm, Entropy) and algorithm.match_tensorrt:
-        if statistics.first_batch is None:
-            raise CalibrationError(
-                "entropy to match TensorRT: expected histograms that start from the first batch, found none; calibrate "
-                "with match_tensorrt"
-            )
-        return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
-    digests = {name: histogram.digest() for name, histogram in statistics.histograms.items()}
-    different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))  # moved values share one
-    with ThreadPoolExecutor(usable_processors()) as pool:  # the searches are compiled and run side by side
-        found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
-    amax = {name: found[key] for name, key in digests.items()}
-    if isinstance(algorithm, Entropy):
-        for name in statistics.products:
-            amax[name] = max(amax[name], algorithm.product_floor(statistics.histograms[name]))
-    return amax

@@ -10,8 +10,8 @@ empty while there is mass beyond it diverges infinitely, and one that holds a si
 smallest KL(P || Q) wins, the largest i among equals, and amax is (i + 0.5) bin widths; i = 2048 where none is left.
 
 The range of the bins decides which of several shallow minima wins. TensorRT's own range is max |x| of its first batch,
-doubled as later batches need: `calib.first_batch` keeps such a histogram. `entropy_amax` is independent of order: it
-searches several grids whose ranges lie where TensorRT's may lie, and takes the median.
+doubled as later batches need: `calib.histograms.first_batch` keeps such a histogram. `entropy_amax` is independent of
+order: it searches several grids whose ranges lie where TensorRT's may lie, and takes the median.
 """
 
 from __future__ import annotations

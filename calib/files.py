@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from calib.errors import CalibrationError
+from calib.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _SCRATCH = ".calib-"
+_OWNER = ".owner"  # a lock in the scratch folder
 
 
 class Transaction:
@@ -32,9 +38,9 @@ class Transaction:
     def __enter__(self) -> Transaction:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
+            self._scratch, self._owner = _owned_scratch(self.folder)
         except OSError as error:
-            raise CalibrationError(f"{self.folder}: cannot be written to: {error.strerror}") from error
+            raise OutputError(f"{self.folder}: cannot be written to: {error.strerror}") from error
         return self
 
     def stage(self, name: str) -> Path:
@@ -55,8 +61,9 @@ class Transaction:
         except OSError as failure:
             raise _write_error(self.folder, failure) from failure
         finally:
+            self._owner.release()
             shutil.rmtree(self._scratch, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, CalibrationError):
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, OutputError):
             raise _write_error(self.folder, error) from error
 
     def _commit(self) -> None:
@@ -82,8 +89,44 @@ class Transaction:
                 os.close(descriptor)
 
 
-def _write_error(folder: Path, error: OSError) -> CalibrationError:
-    return CalibrationError(
+def _owned_scratch(folder: Path) -> tuple[Path, BaseFileLock]:
+    """A new folder for files that are not whole yet, with a lock in it that its writer holds as long as it lives."""
+    from filelock import FileLock, Timeout
+
+    while True:
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
+        lock = FileLock(scratch / _OWNER, timeout=0)
+        try:
+            lock.acquire()
+        except (Timeout, FileNotFoundError):  # who clears away came before us: it takes an unlocked one for abandoned
+            continue
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        if (scratch / _OWNER).exists():
+            return scratch, lock
+        lock.release()
+
+
+def _remove_abandoned_scratch(folder: Path) -> None:
+    """Remove what writers left that were killed; a living writer holds the lock in its own.
+
+    A folder that only happens to be called like that, and holds something but no lock, is not ours.
+    """
+    from filelock import FileLock, Timeout
+
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        if not scratch.is_dir() or (any(scratch.iterdir()) and not (scratch / _OWNER).exists()):
+            continue
+        lock = FileLock(scratch / _OWNER, timeout=0)
+        with contextlib.suppress(Timeout, OSError):
+            lock.acquire()
+            shutil.rmtree(scratch, ignore_errors=True)
+            lock.release()
+
+
+def _write_error(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
         f"{folder}: could not be written: {error.strerror or error}; the older files in it are untouched"
     )
 
@@ -93,25 +136,34 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder for one run; the lock ends with the process, however it ends.
 
     Raises:
-        CalibrationError: Another run holds it, or the folder cannot be written to.
+        OutputError: Another run holds it, or the folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
     if folder.exists() and not folder.is_dir():
-        raise CalibrationError(f"{folder}: expected a folder to write to, found a file; choose another folder")
+        raise OutputError(f"{folder}: expected a folder to write to, found a file; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout:
-        raise CalibrationError(
+        raise OutputError(
             f"{folder}: another calib run is writing here; wait for it to end, or choose another folder with --out"
         ) from None
     except OSError as error:
-        raise CalibrationError(f"{folder}: cannot be written to: {error.strerror}") from error
+        raise OutputError(f"{folder}: cannot be written to: {error.strerror}") from error
     try:
-        for left in folder.glob(f"{_SCRATCH}*"):  # of a run that was killed: nobody else writes here now
-            shutil.rmtree(left, ignore_errors=True)
+        _remove_abandoned_scratch(folder)
         yield
     finally:
         lock.release()
+
+
+def sha256_of_files(*paths: Path) -> str:
+    """SHA-256 (hex) over the contents of files, one after the other, read in pieces."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

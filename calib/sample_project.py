@@ -8,7 +8,7 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
-from calib.errors import CalibrationError
+from calib.errors import OutputError
 
 _CONFIG = """\
 # The settings of `calib run` in this folder; options on the command line win.
@@ -30,7 +30,7 @@ def write_sample_project(folder: Path) -> int:
         CalibrationError: The folder holds something already, or cannot be written to.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CalibrationError(f"{folder}: expected a new or empty folder, found something in it; choose another")
+        raise OutputError(f"{folder}: expected a new or empty folder, found something in it; choose another")
     sample = resources.files("calib") / "sample"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,6 @@ def write_sample_project(folder: Path) -> int:
         if folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise CalibrationError(f"{folder}: could not be written: {error.strerror or error}") from error
+            raise OutputError(f"{folder}: could not be written: {error.strerror or error}") from error
         raise
     return images

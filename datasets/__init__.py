@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets.batches import Batch, BatchStream, Quarantined, sample_indices
     from datasets.errors import DatasetError
-    from datasets.hdf5 import ImagePack, TensorPack, open_source
     from datasets.identity import DataIdentity, identify
     from datasets.image_folder import ImageFolder
-    from datasets.pack_writer import write_pack
+    from datasets.opening import open_source
+    from datasets.packs.pack import ImagePack, TensorPack
+    from datasets.packs.pack_writer import write_pack
     from datasets.preprocessing import Preprocessing
     from datasets.source import ImageSource
 
@@ -41,15 +42,15 @@ _HOMES = {
     "DataIdentity": "identity",
     "DatasetError": "errors",
     "ImageFolder": "image_folder",
-    "ImagePack": "hdf5",
+    "ImagePack": "packs.pack",
     "ImageSource": "source",
     "Preprocessing": "preprocessing",
     "Quarantined": "batches",
-    "TensorPack": "hdf5",
+    "TensorPack": "packs.pack",
     "identify": "identity",
-    "open_source": "hdf5",
+    "open_source": "opening",
     "sample_indices": "batches",
-    "write_pack": "pack_writer",
+    "write_pack": "packs.pack_writer",
 }
 
 

@@ -1,8 +1,12 @@
 """The errors of `datasets`; every message is one line and says what to do where that is known."""
 
 
-class DatasetError(ValueError):
-    """Data, labels or preprocessing that cannot be used as they are."""
+class DatasetError(Exception):
+    """Base of all errors of this package: data, labels or preprocessing that cannot be used as they are."""
+
+
+class OutputError(DatasetError):
+    """A pack that cannot be written: the disk is full, or rights are missing."""
 
 
 class UnreadableImageError(DatasetError):

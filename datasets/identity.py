@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.errors import UnreadableImageError
 from datasets.source import Source
 
 
@@ -63,3 +64,22 @@ def identify(
         entries.append(ImageIdentity(name, fingerprint, digest))
         whole.update(f"{digest}\n".encode())
     return DataIdentity(tuple(entries), whole.hexdigest(), hashed)
+
+
+def contents(source: Source, known: Iterable[ImageIdentity] = ()) -> list[str | None]:
+    """SHA-256 of each sample's stored bytes, in order; None for one that cannot be read.
+
+    Args:
+        source: the samples.
+        known: digests that hold as long as name and fingerprint of a sample are the same.
+    """
+    known = tuple(known)
+    digests = {(entry.name, entry.fingerprint): entry for entry in known}
+    found: list[str | None] = []
+    for index in range(len(source)):
+        try:
+            entry = digests.get((source.names[index], source.fingerprint(index)))
+            found.append(identify(source, [index]).entries[0].sha256 if entry is None else entry.sha256)
+        except UnreadableImageError:
+            found.append(None)
+    return found

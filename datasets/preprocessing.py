@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import geometry
 from datasets.errors import DatasetError
+from datasets.field_checks import check_option, checked_number, checked_per_channel, checked_size, is_int
+from datasets.geometry import letterboxed, scaled_and_cropped, stretched
+from datasets.text_file import table_from_toml
 
 Resize = Literal["crop", "stretch", "letterbox", "none"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
@@ -67,15 +68,15 @@ class Preprocessing:
         if not isinstance(self.name, str):
             raise DatasetError(f"name: expected a text, found {self.name!r}")
         for field, options in _OPTIONS.items():
-            _check_option(field, getattr(self, field), options)
+            check_option(field, getattr(self, field), options)
         if not isinstance(self.keep_exact, bool):
             raise DatasetError(f"keep_exact: expected true or false, found {self.keep_exact!r}")
         fixed = {
-            "size": None if self.size is None else _size(self.size),
-            "crop_fraction": _number("crop_fraction", self.crop_fraction),
-            "scale": _number("scale", self.scale),
-            "mean": _per_channel("mean", self.mean, self.channels),
-            "std": _per_channel("std", self.std, self.channels),
+            "size": None if self.size is None else checked_size(self.size),
+            "crop_fraction": checked_number("crop_fraction", self.crop_fraction),
+            "scale": checked_number("scale", self.scale),
+            "mean": checked_per_channel("mean", self.mean, self.channels),
+            "std": checked_per_channel("std", self.std, self.channels),
         }
         for field, value in fixed.items():
             object.__setattr__(self, field, value)
@@ -85,7 +86,7 @@ class Preprocessing:
             raise DatasetError("scale: 0 makes every pixel the same; expected 1/255 or another factor")
         if min(self.std) <= 0:
             raise DatasetError(f"std: expected numbers above 0, found {list(self.std)}")
-        if not _is_int(self.pad_value) or not 0 <= self.pad_value <= 255:
+        if not is_int(self.pad_value) or not 0 <= self.pad_value <= 255:
             raise DatasetError(f"pad_value: expected a whole number from 0 to 255, found {self.pad_value!r}")
         if self.dtype == "uint8":
             self._check_plain_pixels()
@@ -110,18 +111,39 @@ class Preprocessing:
     def from_toml(path: str | Path) -> "Preprocessing":
         """Reads the fields from a TOML file; `preset = "..."` there names what the other keys start from.
 
+        `size` may be one number for a square, `mean` and `std` one number for all channels. Without `name`, the file's
+        name counts.
+
         Raises:
             DatasetError: `file.toml: ...` for a missing file, broken TOML, unknown keys, wrong types or values.
         """
-        from datasets.preprocessing_toml import preprocessing_from_toml
-
-        return preprocessing_from_toml(Path(path))
+        path = Path(path)
+        table = table_from_toml(path, "preprocessing description in TOML")
+        keys = tuple(field.name for field in fields(Preprocessing))
+        unknown = [key for key in table if key not in (*keys, "preset")]
+        if unknown:
+            raise DatasetError(f"{path}: unknown key {unknown[0]!r}; the keys are preset, {', '.join(keys)}")
+        base = table.pop("preset", None)
+        if base is not None and not (isinstance(base, str) and base in PRESETS):
+            raise DatasetError(f"{path}: no preset {base!r}; there are: {', '.join(PRESETS)}")
+        for key in ("mean", "std"):
+            if isinstance(table.get(key), (int, float)):
+                table[key] = [table[key]]
+        if isinstance(table.get("size"), int):
+            table["size"] = [table["size"], table["size"]]
+        try:
+            return replace(PRESETS[base] if base else Preprocessing(), **{"name": path.stem, **table})
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
-        """The description as TOML, which `from_toml` reads back equal."""
-        from datasets.preprocessing_toml import toml_from_preprocessing
-
-        return toml_from_preprocessing(self)
+        """The description as TOML, which `from_toml` reads back equal. An open size has no line: TOML has no null."""
+        # JSON's texts, numbers, booleans and lists are TOML's too.
+        return "".join(
+            f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+            for key, value in self.to_dict().items()
+            if value is not None
+        )
 
     def to_dict(self) -> dict[str, object]:
         """All fields as JSON values, in their declared order."""
@@ -193,11 +215,11 @@ class Preprocessing:
         if image.shape[:2] == size and (self.keep_exact or self.resize != "crop"):
             return image
         if self.resize == "crop":
-            return geometry.scaled_and_cropped(image, size, self.crop_fraction, self.interpolation)
+            return scaled_and_cropped(image, size, self.crop_fraction, self.interpolation)
         if self.resize == "stretch":
-            return geometry.stretched(image, size, self.interpolation)
+            return stretched(image, size, self.interpolation)
         if self.resize == "letterbox":
-            return geometry.letterboxed(image, size, self.pad_value, self.interpolation)
+            return letterboxed(image, size, self.pad_value, self.interpolation)
         height, width = image.shape[:2]
         raise DatasetError(
             f"{height} x {width} pixels (height x width), but resize 'none' takes {size[0]} x {size[1]} only; "
@@ -289,34 +311,6 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "layout": get_args(Layout),
     "dtype": get_args(DType),
 }
-
-
-def _check_option(field: str, value: object, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise DatasetError(f"{field}: expected one of {', '.join(options)}; found {value!r}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise DatasetError(f"{field}: expected a finite number, found {value!r}")
-    return float(value)
-
-
-def _size(value: object) -> tuple[int, int]:
-    if isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value):
-        return value[0], value[1]
-    raise DatasetError(f"size: expected [height, width] in whole pixels, found {value!r}")
-
-
-def _per_channel(field: str, value: object, channels: int) -> tuple[float, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) not in (1, channels):
-        expected = "a list of 1 number" if channels == 1 else f"a list of 1 or {channels} numbers"
-        raise DatasetError(f"{field}: expected {expected}, found {value!r}")
-    return tuple(_number(field, number) for number in value)
 
 
 PRESETS: dict[str, Preprocessing] = {

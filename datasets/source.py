@@ -53,3 +53,6 @@ class TensorSource(Source, Protocol):
 
     def load(self, index: int) -> dict[str, NDArray[np.generic]]:
         """One sample: input name -> array without a batch axis. May be called from several threads."""
+
+
+AnySource = ImageSource | TensorSource

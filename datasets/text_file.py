@@ -1,8 +1,15 @@
 """Text files that a user wrote: read as UTF-8, with or without the mark that editors on Windows begin it with."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from datasets.errors import DatasetError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 
 def text_from_file(path: Path, what: str) -> str:
@@ -23,3 +30,20 @@ def text_from_file(path: Path, what: str) -> str:
         raise DatasetError(f"{path}: {what} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise DatasetError(f"{path}: {what} cannot be read: {error.strerror}") from None
+
+
+def table_from_toml(path: Path, what: str) -> dict[str, Any]:
+    """The keys and values of a TOML file.
+
+    Args:
+        path: The file.
+        what: What is expected there, for the error.
+
+    Raises:
+        DatasetError: As `text_from_file`, or it is not valid TOML.
+    """
+    try:
+        table: dict[str, Any] = tomllib.loads(text_from_file(path, what))
+    except tomllib.TOMLDecodeError as error:
+        raise DatasetError(f"{path}: not valid TOML: {error}") from None
+    return table

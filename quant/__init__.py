@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quant.activations import collect_statistics
     from quant.api import Int8Model, build, compare
+    from quant.collectors.onnxruntime_collector import collect_statistics
     from quant.errors import BuildError, ModelError, QuantError
-    from quant.graph import OnnxModel, load_model
-    from quant.pipeline import run
-    from quant.qdq import qdq_model_from_amax, quantizable_tensors
-    from quant.settings import RunSettings
+    from quant.jobs.run import run
+    from quant.onnx_graph.model import OnnxModel, load_model
+    from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
+    from quant.settings.run_settings import RunSettings
 
 _MODULES = {
     "BuildError": "errors",
@@ -26,13 +26,13 @@ _MODULES = {
     "Int8Model": "api",
     "build": "api",
     "compare": "api",
-    "OnnxModel": "graph",
-    "load_model": "graph",
-    "collect_statistics": "activations",
-    "run": "pipeline",
-    "qdq_model_from_amax": "qdq",
-    "quantizable_tensors": "qdq",
-    "RunSettings": "settings",
+    "OnnxModel": "onnx_graph.model",
+    "load_model": "onnx_graph.model",
+    "collect_statistics": "collectors.onnxruntime_collector",
+    "run": "jobs.run",
+    "qdq_model_from_amax": "qdq.writer",
+    "quantizable_tensors": "qdq.writer",
+    "RunSettings": "settings.run_settings",
 }
 
 __all__ = [

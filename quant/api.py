@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 
 from calib.calibrator import Calibrator, EntropyCalibrator
 from calib.files import Transaction
-from datasets import BatchStream, open_source, sample_indices
-from quant.activations import collect_statistics
-from quant.compared import Model, open_compared
-from quant.console import Console, RecordingConsole
-from quant.data import AnySource, evaluation_data
-from quant.graph import ModelInterface, OnnxModel, load_model
-from quant.model_comparison import compare_models, write_reports
-from quant.qdq import qdq_model_from_amax
-from quant.report.document import Document
-from quant.settings import RunSettings
+from datasets import identify, open_source, sample_indices
+from datasets.identity import ImageIdentity, contents
+from datasets.source import AnySource
+from quant.calibration.run_data import evaluation_data
+from quant.collectors.onnxruntime_collector import collect_statistics
+from quant.errors import SettingsError
+from quant.jobs.compare import compare_models, write_reports
+from quant.jobs.compare_sides import Model, open_compared
+from quant.onnx_graph.model import ModelInterface, OnnxModel, load_model
+from quant.progress import Console, RecordingConsole
+from quant.qdq.writer import qdq_model_from_amax
+from quant.report.contents.document import Document
+from quant.settings.run_settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,15 @@ class Int8Model:
         model: The INT8 model in explicit (Q/DQ) form.
         amax: Largest magnitude kept of each activation, activation units.
         source: The images.
-        calibrated: int64, indices of the calibration images in `source`.
+        calibrated: int64, indices in `source` of the images that calibrated: those that could be read.
+        images: The same images by their contents, so that they are known again in any other source.
     """
 
     model: OnnxModel
     amax: dict[str, float]
     source: AnySource
     calibrated: NDArray[np.int64]
+    images: tuple[ImageIdentity, ...]
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -51,7 +56,7 @@ class Int8Model:
         """Write the ONNX file, whole or not at all; returns its path.
 
         Raises:
-            CalibrationError: The file cannot be written.
+            OutputError: The file cannot be written.
         """
         target = Path(path)
         with Transaction(target.parent) as files:
@@ -76,7 +81,8 @@ def build(
     Args:
         model: FP32 model.
         images: Folder, HDF5 pack, or a source that is open already.
-        calibrator: How amax is computed; entropy by default. Where it names a cache, the cache is written.
+        calibrator: How amax is computed; entropy by default. Its statistics are those of this call afterwards, whatever
+            it held before. Where it names a cache, the cache is written.
         preprocess: Preset, or path of a TOML file.
         num_images: Calibration images.
         sampling: random (seeded, by class where labels are known) or first.
@@ -85,33 +91,34 @@ def build(
         max_bad: Largest accepted share of unreadable images, 0..1.
 
     Raises:
-        ModelError, BuildError, QuantError: The model cannot be used.
+        ModelError, BuildError: The model cannot be used.
+        SettingsError: A setting is out of range, or the calibrator has batches of its own.
         DatasetError: The images cannot be used.
         CalibrationError: An activation is not finite, or the cache cannot be written.
     """
     settings = RunSettings(preprocess=preprocess, num_images=num_images, batch_size=batch_size, max_bad=max_bad)
+    calibrator = calibrator if calibrator is not None else EntropyCalibrator()
+    if calibrator.batches is not None:
+        raise SettingsError(
+            "calibrator: expected one without batches, as build reads `images`, found one with a stream of its own; "
+            "leave out `batches`, or use quant.collect_statistics with it"
+        )
     loaded = model if isinstance(model, OnnxModel) else load_model(model)
     source = _opened(images, loaded)
     selection = sample_indices(source, settings.num_images, sampling=sampling, seed=seed)
-    data = evaluation_data(source, settings, loaded)
-    calibrator = calibrator if calibrator is not None else EntropyCalibrator()
-    if calibrator.batches is None:
-        calibrator.batches = BatchStream(
-            source,
-            selection,
-            preprocessing=data.preprocessing,
-            batch_size=batch_size,
-            input_name=data.input_name,
-            max_bad=max_bad,
-        )
-    collect_statistics(loaded, calibrator)
+    stream = replace(evaluation_data(source, settings, loaded), selection=selection).calibration_stream(settings)
+    fresh = Calibrator(calibrator.algorithm, stream)
+    collect_statistics(loaded, fresh)
+    calibrator.statistics = fresh.statistics
     amax = calibrator.compute_amax()
     proto = qdq_model_from_amax(loaded.proto, amax)
     if calibrator.cache is not None:
         calibrator.write_cache()
-    path = loaded.path.with_suffix(".int8.onnx")
+    left_out = {item.file for item in stream.quarantined}
+    read = np.array([index for index in selection if source.names[index] not in left_out], np.int64)
     digest = hashlib.sha256(proto.SerializeToString()).hexdigest()
-    return Int8Model(OnnxModel(path, proto, digest), amax, source, selection)
+    quantized = OnnxModel(loaded.path.with_suffix(".int8.onnx"), proto, digest)
+    return Int8Model(quantized, amax, source, read, identify(source, read).entries)
 
 
 def compare(
@@ -127,14 +134,17 @@ def compare(
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> Document:
-    """Compare two models on the same images; the images that an `Int8Model` was calibrated on are left out.
+    """Compare two models on the same images; those that an `Int8Model` was calibrated on are left out.
+
+    They are known by their contents, wherever they lie and whatever they are called. Where all images calibrated, all
+    are compared, and a warning in the report says so.
 
     Args:
         baseline: FP32 model, or an engine.
         candidate: What is held against it.
         images: Folder, HDF5 pack, or a source that is open already.
         preprocess: Preset, or path of a TOML file.
-        metric: `file.py:callable`, see `quant.metric`.
+        metric: `file.py:callable`, see `quant.evaluation.metric`.
         max_drop: Largest accepted drop: percentage points of top-1, or per cent of the baseline's score of `metric`.
         batch_size: Images in a batch.
         seed: Of the metric's bootstrap.
@@ -147,8 +157,10 @@ def compare(
     Raises:
         ModelError, BuildError, QuantError: The models cannot be used, or not on the same data.
         DatasetError: The images cannot be used.
+        OutputError: The reports cannot be written.
     """
     settings = RunSettings(preprocess=preprocess, metric=metric, max_drop=max_drop, batch_size=batch_size, seed=seed)
+    listener = RecordingConsole(console)
     with contextlib.ExitStack() as stack:  # engines given as paths are freed, those given as objects stay usable
 
         def model_of(given: str | Path | Model) -> Model:
@@ -159,17 +171,24 @@ def compare(
         selection = None
         if isinstance(candidate, Int8Model):
             second: Model = candidate.model
-            if candidate.source.path == source.path:
-                left = np.setdiff1d(np.arange(len(source)), candidate.calibrated)
-                selection = left if len(left) else None
+            selection = _uncalibrated(candidate, source, listener)
         else:
             second = model_of(candidate)
         if out is not None:
             settings = replace(settings, out=Path(out))
-        document = compare_models(first, second, source, settings, RecordingConsole(console), selection)
+        document = compare_models(first, second, source, settings, listener, selection)
     if out is not None:
         write_reports(document, settings.out, source)
     return document
+
+
+def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> NDArray[np.int64] | None:
+    """Indices of the images that the model was not calibrated on; None for all."""
+    calibrated = {image.sha256 for image in candidate.images}
+    kept = [i for i, digest in enumerate(contents(source, candidate.images)) if digest not in calibrated]
+    if not kept:
+        console.warn(f"{source.path}: all {len(source)} images calibrated, so the drop is flattered; give others")
+    return np.array(kept, np.int64) if kept else None
 
 
 def _opened(images: str | Path | AnySource, model: ModelInterface) -> AnySource:

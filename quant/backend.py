@@ -1,26 +1,54 @@
-"""The seam between the main job and what runs models: one protocol, one class for each back end."""
+"""The seam between the main job and what builds and runs models: one protocol, one class for each back end."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-import onnx
 from numpy.typing import NDArray
 
-from calib.cache import CalibrationCache
+from calib.caches.cache import CalibrationCache
 from calib.calibrator import Calibrator
-from quant.errors import BuildError
-from quant.evaluate import Runnable
-from quant.graph import OnnxModel
-from quant.half import half_model
-from quant.qdq import qdq_model_from_amax
+from quant.onnx_graph.model import OnnxModel
 
-PRECISIONS = ("fp32", "fp16", "int8")
+Array = NDArray[Any]
 Contents = bytes  # of a file; `Build` has a field called bytes
+
+
+class Runnable(Protocol):
+    """A build that can be run: a session or an engine."""
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]: ...  # noqa: D102 - see the class
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one run.
+
+    Attributes:
+        milliseconds: Median of a batch.
+        batch: Images in it.
+        runs: How many were timed, after warm-up.
+        p99: 99th percentile of a batch, milliseconds; None where runs are too few for one.
+    """
+
+    milliseconds: float
+    batch: int
+    runs: int
+    p99: float | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput at that batch size."""
+        return 1000 * self.batch / self.milliseconds
+
+
+@runtime_checkable
+class TimesItself(Protocol):
+    """A build with a better clock than the host's: an engine, by the GPU's events."""
+
+    def latency(self, inputs: Mapping[str, Array]) -> Latency: ...  # noqa: D102 - see the class
 
 
 @dataclass(frozen=True)
@@ -35,6 +63,8 @@ class Build:
         bytes: Size of the built file.
         files: Contents of further files beside it, by what is added to its name.
         details: For the report: layers and their precisions, device memory.
+        is_engine: Is it an engine, built for this very device? The next run uses it again, so its file is kept in any
+            case; and its latency is that of a deployment, so it counts in the choice of the build.
     """
 
     precision: str
@@ -44,10 +74,11 @@ class Build:
     bytes: int
     files: Mapping[str, Contents] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    is_engine: bool = False
 
 
 class Backend(Protocol):
-    """What calibrates, builds and runs models.
+    """What builds and runs models, and may calibrate them by itself.
 
     Attributes:
         name: onnxruntime or tensorrt.
@@ -58,9 +89,6 @@ class Backend(Protocol):
     name: str
     version: str
     device: str
-
-    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
-        """Stream the calibrator's batches through the model and give it the activations."""
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
         """Let the back end compute the scales by itself, from the calibrator's batches.
@@ -89,85 +117,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what builds hold; they cannot be run any more. Again does nothing."""
-
-
-class OnnxRuntimeBackend:
-    """ONNX Runtime on the CPU."""
-
-    name = "onnxruntime"
-
-    def __init__(self, memory_limit: int | None = None) -> None:
-        """Find ONNX Runtime.
-
-        Args:
-            memory_limit: Bytes of activations that calibration may hold at a time; None for the default.
-        """
-        import onnxruntime
-
-        self._memory_limit = memory_limit
-        self.version: str = onnxruntime.__version__
-        self.device = processor_name()
-
-    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> None:
-        """Stream the calibrator's batches through the model and give it the activations."""
-        from quant.activations import MEMORY_LIMIT, collect_statistics
-
-        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit or MEMORY_LIMIT)
-
-    def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
-        """ONNX Runtime computes no scales by itself.
-
-        Raises:
-            BuildError: Always; says what to use instead.
-        """
-        raise BuildError("ONNX Runtime has no calibration of its own; use --calibrator toolkit")
-
-    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
-        """FP32 as it is, FP16 by typing the model, INT8 as explicit Q/DQ.
-
-        Raises:
-            BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
-        """
-        from quant.onnxruntime_backend import OnnxRuntimeSession
-
-        proto = _rewritten(model.proto, precision, cache)
-        session = OnnxRuntimeSession(proto, name=f"{model.path} ({precision})")
-        payload = None if precision == "fp32" else proto.SerializeToString()
-        return Build(precision, session, payload, ".onnx", len(payload) if payload else proto.ByteSize())
-
-    def load(self, model: OnnxModel, precision: str) -> Build:
-        """Run a model as it is.
-
-        Raises:
-            BuildError: ONNX Runtime cannot load it.
-        """
-        from quant.onnxruntime_backend import OnnxRuntimeSession
-
-        payload = model.proto.SerializeToString()
-        return Build(precision, OnnxRuntimeSession(model.proto, name=str(model.path)), payload, ".onnx", len(payload))
-
-    def close(self) -> None:
-        """Nothing to free: sessions go when nobody refers to them."""
-
-
-def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None) -> onnx.ModelProto:
-    if precision == "int8":
-        if cache is None:
-            raise BuildError("int8: expected scales, found none; calibrate first")
-        return qdq_model_from_amax(proto, cache.amax)
-    return half_model(proto) if precision == "fp16" else proto
-
-
-def processor_name() -> str:
-    """The processor's name, for people."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def rows_of(inputs: Mapping[str, NDArray[Any]]) -> int:
-    """Batch size of a set of inputs."""
-    return len(next(iter(inputs.values())))

@@ -1,11 +1,20 @@
-"""Errors of models, builds and comparison: one line that says where, what was expected, what was found, what to do."""
+"""Errors of models, settings, builds and comparisons, which continue the tree of `calib.errors`.
+
+Every message is one line that says where, what was expected, what was found, what to do.
+"""
+
+from calib.errors import CalibrationError
 
 
-class QuantError(ValueError):
-    """Base of all errors that this package raises on bad input."""
+class QuantError(CalibrationError):
+    """Base of all errors that this package raises on purpose."""
 
 
-class ModelError(QuantError):
+class SettingsError(QuantError, ValueError):
+    """What was asked for makes no sense: an unknown key, a value out of range, settings that exclude each other."""
+
+
+class ModelError(QuantError, ValueError):
     """The ONNX model cannot be read, or cannot be run."""
 
 

@@ -12,7 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-from quant.benchmark_rounds import measure_rounds, table
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark.rounds import measure_rounds, table
 
 
 def main():

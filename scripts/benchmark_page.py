@@ -6,7 +6,7 @@ python scripts/benchmark_page.py docs/benchmarks.jsonl [--out docs]
 import argparse
 from pathlib import Path
 
-from quant.benchmark_page import write_page
+from benchmark.page import write_page
 
 
 def main():

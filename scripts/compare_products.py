@@ -17,10 +17,10 @@ import onnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from calib import Entropy, EntropyCalibrator
-from calib.calibrator import amax_from_statistics
+from calib.algorithms import amax_from_statistics
 from datasets import BatchStream, ImageFolder, Preprocessing
 from quant import collect_statistics, compare, load_model
-from quant.qdq import qdq_model_from_amax
+from quant.qdq.writer import qdq_model_from_amax
 
 
 def main():

@@ -14,9 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from gpu_sections.bench import ALGORITHMS, MODELS, Bench, Results  # noqa: E402 - the checkout need not be installed
+from gpu_sections.page import SECTIONS, measure, page  # noqa: E402
+
 from quant.errors import QuantError  # noqa: E402
-from quant.gpu_report.bench import ALGORITHMS, MODELS, Bench, Results  # noqa: E402 - the checkout need not be installed
-from quant.gpu_report.page import SECTIONS, measure, page  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from calib import Entropy, EntropyCalibrator, read_cache  # noqa: E402 - the checkout need not be installed
-from calib.cache import text_from_cache  # noqa: E402
+from calib.caches.cache import text_from_cache  # noqa: E402
 from calib.entropy import SEARCH_BINS  # noqa: E402
-from calib.first_batch import FirstBatchHistogram, largest_magnitude  # noqa: E402
+from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude  # noqa: E402
 from datasets.batches import Batch  # noqa: E402
 
 
@@ -33,17 +33,24 @@ def histogram_of(batches):
     return histogram
 
 
+def stream_of(tensors):
+    """The batches of `batches_of` as a calibrator takes them: one input [batch, tensor, 1, value]."""
+    images = np.stack(list(tensors.values()), 2)[:, :, :, None]  # [batch, image, tensor, 1, value]
+    indices = np.arange(images.shape[0] * images.shape[1]).reshape(images.shape[:2])
+    return [
+        Batch({"input": batch}, rows, tuple(map(str, rows)), None) for batch, rows in zip(images, indices, strict=True)
+    ]
+
+
 def build(folder):
     """Let TensorRT calibrate; writes its caches."""
-    from quant.tensorrt_builder import native_cache_from_onnx
-    from quant.tensorrt_options import BuilderOptions
+    from quant.tensorrt.building.native_calibration import native_cache_from_onnx
+    from quant.tensorrt.building.options import BuilderOptions
 
     for file, made in PROBES.items():
         tensors = batches_of(made())
-        images = np.stack(list(tensors.values()), 2)[:, :, :, None]  # [batch, image, tensor, 1, value]
-        names = [str(i) for i in range(BATCH)]
-        stream = [Batch({"input": batch}, names, None) for batch in images]
-        cache, _ = native_cache_from_onnx(model_of(list(tensors)), EntropyCalibrator(stream), BATCH, BuilderOptions())
+        calibrator = EntropyCalibrator(stream_of(tensors))
+        cache, _ = native_cache_from_onnx(model_of(list(tensors)), calibrator, BATCH, BuilderOptions())
         (folder / file).write_text(text_from_cache(cache), encoding="utf-8", newline="\n")
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from calib.sample_project import write_sample_project  # noqa: E402
 from quant import run  # noqa: E402
-from quant.settings import settings_from_options  # noqa: E402
+from quant.settings.calib_toml import settings_from_options  # noqa: E402
 from tests.chromium import chromium_page  # noqa: E402
 
 PICTURE = ROOT / "docs" / "report-head.png"

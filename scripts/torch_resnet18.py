@@ -40,7 +40,7 @@ def eager_ms(model, batch, dtype):
 
 def exported(path, photographs):
     sys.path.insert(0, str(ROOT))  # the checkout need not be installed beside PyTorch
-    from quant.export import ExportSettings, export
+    from quant.jobs.export import ExportSettings, export
 
     result = export(ExportSettings(f"{__file__}:network", path, photographs, dynamic_batch=True))
     return {"images": result.images, "difference": result.difference, "largest": result.largest}

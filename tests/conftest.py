@@ -49,14 +49,14 @@ def small_disk(tmp_path):
 def short_latencies():
     """No test looks at how long a build takes; seconds of measuring it in each of hundreds of runs would be minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quant.comparison._LATENCY_SECONDS", 0.1)
+        patch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 0.1)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_spinning():
     """Workers share the processors: threads that wait in a loop would take them from each other's work."""
-    from quant.onnxruntime_backend import OnnxRuntimeSession
+    from quant.onnxruntime.session import OnnxRuntimeSession
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OnnxRuntimeSession.__init__.__kwdefaults__, "spin", False)

@@ -4,6 +4,8 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,14 @@ PACKAGES = ("calib", "quant", "datasets")
 HEAVY = ("numpy", "numba", "h5py", "PIL", "onnx", "onnxruntime", "torch", "tensorrt", "cuda", "matplotlib", "jinja2")
 
 
+@cache
 def modules():
     """Every source file of the packages: dotted name -> path."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
 
 
+@cache
 def imported(path):
     """What a file imports anywhere in it: dotted names, with each name that a `from` takes."""
     names = set()
@@ -31,28 +35,133 @@ def imported(path):
     return names
 
 
-def forbidden(module):
-    """What of ours a module may not import."""
-    if module.startswith("calib.cli"):
-        return ()
-    own = module.split(".")[0]
-    return {"datasets": ("calib", "quant"), "calib": ("datasets", "quant", "calib.cli"), "quant": ("calib.cli",)}[own]
+# The rooms, lowest first. A file imports from its own row and from those above it in this list, never from one below.
+# The longest entry that a module begins with is its row. Nothing of ours may be imported across `apart`.
+ROOMS = (
+    # datasets: images in, batches out
+    "datasets.errors",
+    "datasets.text_file datasets.field_checks datasets.geometry datasets.decoding datasets.source",
+    "datasets.identity datasets.sampling datasets.labels datasets.preprocessing",
+    "datasets.image_folder datasets.batches",
+    "datasets.packs",
+    "datasets.opening",
+    "datasets",
+    # calib: activations -> statistics -> amax -> cache
+    "calib.errors calib.processors calib.names",
+    "calib.files calib.entropy",
+    "calib.histograms",
+    "calib.algorithms",
+    "calib.caches",
+    "calib.calibrator calib.sample_project",
+    "calib",
+    # quant: models, builds, comparison, report
+    "quant.errors quant.interrupts quant.progress",
+    "quant.settings",
+    "quant.onnx_graph",
+    "quant.backend",
+    "quant.qdq",
+    "quant.cuda",
+    "quant.onnxruntime",
+    "quant.tensorrt.bindings quant.tensorrt.log",
+    "quant.tensorrt.rewrites",
+    "quant.tensorrt.engines",
+    "quant.tensorrt.building",
+    "quant.tensorrt",
+    "quant.collectors",
+    "quant.evaluation",
+    "quant.search",
+    "quant.calibration",
+    "quant.report.result",
+    "quant.report.contents",
+    "quant.report.views",
+    "quant.report",
+    "quant.jobs",
+    "quant.api",
+    "quant",
+    "calib.cli",
+)
+FLOORS = {prefix: floor for floor, row in enumerate(ROOMS) for prefix in row.split()}
+APART = {"datasets": ("calib", "quant"), "calib": ("datasets", "quant"), "quant": (), "calib.cli": ()}
+
+
+def room(module):
+    """The longest entry of the table that a module begins with; a package's own name serves its `__init__` alone."""
+    parts = module.split(".")
+    names = [".".join(parts[:size]) for size in range(len(parts), 0, -1)]
+    return next((name for name in names if name in FLOORS), None)
+
+
+def of_ours(module):
+    """The modules of ours that a module imports, wherever in it; a package is imported for its `__init__`."""
+    found = set()
+    for name in imported(modules()[module]):
+        names = [name, name.rpartition(".")[0]]
+        target = next((n for n in names if n in modules() or f"{n}.__init__" in modules()), None)
+        if target is not None:
+            found.add(target if target in modules() else f"{target}.__init__")
+    return found - {module}
+
+
+@cache
+def arrows():
+    return {(module, target) for module in modules() for target in of_ours(module)}
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_imports_follow_the_arrows(module):
-    wrong = [
-        name
-        for name in imported(modules()[module])
-        for package in forbidden(module)
-        if name == package or name.startswith(f"{package}.")
-    ]
-    assert wrong == []
+def test_every_file_stands_in_a_room(module):
+    assert room(module) is not None
+    if room(module) in PACKAGES:  # nothing but the public names stands on its own in a package
+        assert module == f"{room(module)}.__init__"
+
+
+def test_no_import_runs_up():
+    up = [(a, b) for a, b in arrows() if FLOORS[room(b)] > FLOORS[room(a)] and not faces(a)]
+    assert up == []
+
+
+def faces(module):
+    """Is it a package's face, which only hands on names, and those for type checkers alone?"""
+    return module.removesuffix(".__init__") in PACKAGES
+
+
+def test_datasets_and_the_library_part_of_calib_import_nothing_else_of_ours():
+    for a, b in arrows():
+        package = "calib.cli" if a.startswith("calib.cli") else a.split(".")[0]
+        others = [*APART[package], *(["calib.cli"] if package != "calib.cli" else [])]
+        assert not any(b == other or b.startswith(f"{other}.") for other in others), (a, b)
+
+
+def test_there_is_no_circle():
+    """Each file, after all that it imports is taken away again and again, must go in turn."""
+    left = {module: {b for a, b in arrows() if a == module and not faces(a)} for module in modules()}
+    while free := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in free:
+            del left[module]
+    assert left == {}
 
 
 def test_the_arrows_are_looked_at_in_every_package():
-    assert {name.split(".")[0] for name in modules()} == set(PACKAGES)
-    assert "calib.provenance" in imported(ROOT / "quant" / "calibrate.py")  # found where it is known to stand
+    found = arrows()
+    assert {a.split(".")[0] for a, _ in found} == set(PACKAGES)
+    assert ("quant.calibration.stored", "calib.caches.provenance") in found  # known to stand there
+    assert ("quant.report.views.charts", "quant.report.views.svg") in found
+    assert len(found) > 300
+
+
+def test_folders_and_files_keep_to_one_subject():
+    files = modules().values()
+    lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    assert lengths[-1] <= 400
+    assert lengths[len(lengths) // 2] <= 150
+    folders = Counter(path.parent for path in files)
+    assert max(folders.values()) <= 15, folders.most_common(1)
+
+
+def test_every_room_says_what_it_is_for():
+    for module, path in modules().items():
+        if module.endswith("__init__"):
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert said and len(said.splitlines()[0]) > 20, module
 
 
 def loaded_after(program):
@@ -91,7 +200,7 @@ def test_a_look_at_a_cache_loads_numpy_alone(tmp_path):
     cache.write_text("TRT-8600-EntropyCalibration2\nrelu: 3c010204\n")
     program = f"""
 from pathlib import Path
-from calib.inspection import text_from_cache_file
+from calib.caches.inspection import text_from_cache_file
 print(text_from_cache_file(Path({str(cache)!r})))
 """
     assert loaded_after(program) == ["numpy"]
@@ -101,7 +210,7 @@ def test_a_run_loads_nothing_that_it_does_not_need(demo):
     program = f"""
 from pathlib import Path
 from quant import run
-from quant.settings import settings_from_options
+from quant.settings.calib_toml import settings_from_options
 options = dict(data={str(demo / "imgs")!r}, num_images=32, backend="onnxruntime", out=Path({str(demo / "out")!r}))
 run(settings_from_options(options, Path({str(demo)!r})))
 """

@@ -10,7 +10,7 @@ import warnings
 
 import click
 
-from calib.shadowing import shadowing_datasets
+from calib.cli.shadowing import shadowing_datasets
 
 _COMMANDS = ("run", "compare", "sweep", "export", "pack", "cache", "demo", "doctor")
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -80,11 +80,10 @@ def _leave_a_running_build() -> None:
 
 def _library_errors() -> tuple[type[Exception], ...]:
     """What the packages raise on bad input; asked for only once something was raised."""
-    from calib.errors import CalibrationError
+    from calib.errors import CalibrationError  # quant's too
     from datasets import DatasetError
-    from quant.errors import QuantError
 
-    return CalibrationError, DatasetError, QuantError
+    return CalibrationError, DatasetError
 
 
 def _fail(message: str) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from calib.names import ALGORITHMS, CALIBRATORS
+
 _FILE = click.Path(path_type=Path)
-# These names stand in calib.conversion and calib.algorithms, which are not imported for --help; a test compares them.
-HEADERS = ("entropy2", "minmax", "entropy1", "legacy")
-ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 
 
 @click.group("cache")
@@ -22,7 +21,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(cache: Path, as_json: bool) -> None:
     """Print the tensors of a cache with scale and amax."""
-    from calib.inspection import json_from_cache_file, text_from_cache_file
+    from calib.caches.inspection import json_from_cache_file, text_from_cache_file
 
     click.echo(json_from_cache_file(cache) if as_json else text_from_cache_file(cache), nl=False)
 
@@ -33,7 +32,7 @@ def show(cache: Path, as_json: bool) -> None:
 def check(cache: Path, model: Path | None) -> None:
     """Check a cache: format, scales, provenance; with --model, what it lacks or has too much."""
     from calib.errors import CacheError
-    from quant.cache_check import check_cache_file
+    from quant.jobs.cache_check import check_cache_file
 
     result = check_cache_file(cache, model)
     for line in result.lines:
@@ -51,8 +50,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 
     A and B are TensorRT caches, JSON, or Q/DQ models (.onnx).
     """
-    from calib.cache_diff import json_from_difference, text_from_difference
-    from quant.cache_files import diff_cache_files
+    from calib.caches.difference import json_from_difference, text_from_difference
+    from quant.jobs.cache_convert import diff_cache_files
 
     found = diff_cache_files(a, b)
     click.echo(json_from_difference(found) if as_json else text_from_difference(found, (str(a), str(b))), nl=False)
@@ -63,13 +62,15 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.argument("target", type=_FILE, metavar="OUT")
 @click.option("--model", type=_FILE, help="FP32 model that the scales are written into, for an OUT ending in .onnx.")
 @click.option("--tensorrt", metavar="VERSION", help="TensorRT that is to read OUT: 8600, 8.6.1, 100300, 10.3.0.")
-@click.option("--header", type=click.Choice(HEADERS), help="Calibrator named in OUT; trtexec reads entropy2.")
+@click.option(
+    "--header", type=click.Choice(tuple(CALIBRATORS)), help="Calibrator named in OUT; trtexec reads entropy2."
+)
 def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None, header: str | None) -> None:
     """Write the scales of IN as OUT: .onnx is a Q/DQ model, .json is JSON, anything else TensorRT's text.
 
     IN is a TensorRT cache, JSON, or a Q/DQ model, also one that another tool made. The scales do not change.
     """
-    from quant.cache_files import convert_cache_file
+    from quant.jobs.cache_convert import convert_cache_file
 
     done = convert_cache_file(source, target, model=model, tensorrt=tensorrt, header=header)
     for note in done.notes:
@@ -89,7 +90,7 @@ def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None
 def merge(shards: tuple[Path, ...], out: Path, algo: str, percentile: float) -> None:
     """Merge the statistics of shards of the images, exactly, and compute the cache of all of them."""
     from calib.algorithms import algorithm_from_name
-    from quant.cache_merge import merge_statistics_files
+    from calib.caches.merge import merge_statistics_files
 
     done = merge_statistics_files(shards, out, algorithm_from_name(algo, percentile))
     for line in done.warnings:

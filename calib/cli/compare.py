@@ -31,9 +31,9 @@ def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> 
     those built. All images of --eval, else of --data, are used; without either, those that the reports' runs evaluated.
     With an engine both run on TensorRT. Exit code 3 when B loses more than --max-drop.
     """
-    from calib.cli.console import TerminalConsole
-    from quant.model_comparison import compare_files
-    from quant.report.render import json_from_document, summary_from_document
+    from calib.cli.terminal import TerminalConsole
+    from quant.jobs.compare import compare_files
+    from quant.report.views.render import json_from_document, summary_from_document
 
     document = compare_files(a, b, options, TerminalConsole(quiet=quiet))
     click.echo(

@@ -34,7 +34,7 @@ def command(input_size: str | None, **options: Any) -> None:  # noqa: ANN401 - o
     NAME is a torchvision model such as resnet18; FILE.py:CALLABLE gives a torch.nn.Module. Nothing is downloaded.
     Where the results differ by more than --tolerance, no file is left and the exit code is 1.
     """
-    from quant.export import ExportSettings, export
+    from quant.jobs.export import ExportSettings, export
 
     done = export(ExportSettings(input_size=parsed_size(input_size, "--input-size"), **options))
     shape = " x ".join(str(size or "?") for size in done.inputs)

@@ -23,7 +23,7 @@ def command(
     folder: Path, pack: Path, labels: Path | None, classes: Path | None, size: str | None, max_bad: float, quiet: bool
 ) -> None:
     """Pack an image folder into one HDF5 file, which streams faster and travels better."""
-    from calib.cli.console import TerminalConsole
+    from calib.cli.terminal import TerminalConsole
     from datasets import ImageFolder, write_pack
 
     source = ImageFolder(folder, labels=labels, classes=classes)

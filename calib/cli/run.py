@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from quant.settings.choices import CHOICES
+
 _FILE = click.Path(path_type=Path)
-# The names and choices stand in quant.settings, which is not imported for --help; a test holds them equal.
-ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 
 
 @click.command("run", epilog="Example: calib run --data imgs/ --algo entropy")
@@ -23,7 +23,7 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
     metavar="PRESET|FILE.toml",
     help="imagenet (default), imagenet-tf, unit, yolo, cifar10, or a TOML file.",
 )
-@click.option("--algo", type=click.Choice(ALGORITHMS), help="How amax is computed; default entropy.")
+@click.option("--algo", type=click.Choice(CHOICES["algo"]), help="How amax is computed; default entropy.")
 @click.option("--percentile", type=float, help="Per cent kept by --algo percentile; default 99.99.")
 @click.option(
     "--match-tensorrt",
@@ -34,24 +34,24 @@ ALGORITHMS = ("entropy", "minmax", "percentile", "mse")
 @click.option("--num-images", type=int, help="Calibration images; default 512.")
 @click.option(
     "--sampling",
-    type=click.Choice(["random", "first"]),
+    type=click.Choice(CHOICES["sampling"]),
     help="random: a seeded sample, by class where labels are known (default); first: name order.",
 )
 @click.option("--batch-size", type=int, help="Images in a batch; default 64.")
 @click.option("--seed", type=int, help="Seed of the sample; default 0.")
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime", "tensorrt"]),
+    type=click.Choice(CHOICES["backend"]),
     help="What runs the model; default auto: TensorRT where it and a GPU are found.",
 )
 @click.option(
     "--calibrator",
-    type=click.Choice(["toolkit", "tensorrt"]),
+    type=click.Choice(CHOICES["calibrator"]),
     help="toolkit: own statistics (default); tensorrt: TensorRT calibrates by itself (8.6 and 10).",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["int8", "fp16", "fp32"]),
+    type=click.Choice(CHOICES["precision"]),
     help="int8 (default; FP16 and FP32 are baselines and fallbacks), or fp16 or fp32 alone.",
 )
 @click.option("--cache", type=_FILE, help="Calibration cache; default calibration.cache in --out.")
@@ -89,10 +89,10 @@ def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN4
 
     Settings also come from calib.toml in the working folder; options win.
     """
-    from calib.cli.console import TerminalConsole
-    from quant.pipeline import run
-    from quant.report.render import json_from_document, summary_from_document
-    from quant.settings import settings_from_options
+    from calib.cli.terminal import TerminalConsole
+    from quant.jobs.run import run
+    from quant.report.views.render import json_from_document, summary_from_document
+    from quant.settings.calib_toml import settings_from_options
 
     settings = settings_from_options(options)
     document = run(settings, TerminalConsole(quiet=quiet))

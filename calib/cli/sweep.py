@@ -27,14 +27,15 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     model.int8.onnx, sweep.json and sweep.svg into --out. Runs on ONNX Runtime; with --backend tensorrt an engine is
     built for each. Settings also come from calib.toml; options win.
     """
-    from calib.cli.console import TerminalConsole
-    from quant.settings import settings_from_options
-    from quant.sweep import sweep
-    from quant.sweep_report import json_from_sweep, text_from_sweep
+    from calib.cli.terminal import TerminalConsole
+    from quant.jobs.sweep import sweep
+    from quant.report.views.render import json_from_document
+    from quant.report.views.sweep import text_from_sweep
+    from quant.settings.calib_toml import settings_from_options
 
     settings = settings_from_options(options)
     document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
     if as_json:
-        click.echo(json_from_sweep(document), nl=False)
+        click.echo(json_from_document(document), nl=False)
     else:
         click.echo(text_from_sweep(document, settings.out))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from calib.histogram import Histogram
+from calib.histograms.histogram import Histogram
 
 
 @pytest.fixture(scope="session")

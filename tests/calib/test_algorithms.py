@@ -1,4 +1,5 @@
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from calib.algorithms import MSE, MinMax, Percentile, algorithm_from_name
+from calib.algorithms import MSE, Algorithm, MinMax, Percentile, algorithm_from_name
 from calib.errors import CalibrationError
-from calib.histogram import Histogram
+from calib.histograms.histogram import Histogram
+from calib.names import ALGORITHMS
 
 values_of_any_size = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-100, 100, width=32))
 
@@ -149,3 +151,8 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_a_percentile_outside_its_range_is_refused(percent):
     with pytest.raises(CalibrationError, match="expected a number over 0 and up to 100"):
         Percentile(percent)
+
+
+def test_every_algorithm_is_found_by_its_name():
+    assert [algorithm_from_name(name).name for name in ALGORITHMS] == list(ALGORITHMS)
+    assert {type(algorithm_from_name(name)) for name in ALGORITHMS} == set(get_args(Algorithm))

@@ -13,8 +13,7 @@ from calib import (
     read_cache,
     write_statistics,
 )
-from calib.algorithms import MSE, Entropy, MinMax, Percentile
-from calib.calibrator import amax_from_statistics
+from calib.algorithms import MSE, Entropy, MinMax, Percentile, amax_from_statistics
 from calib.errors import CalibrationError, NonFiniteError
 
 

@@ -2,17 +2,18 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from calib.algorithms import MinMax
-from calib.cache import cache_from_amax
+from calib.caches.cache import cache_from_amax
+from calib.caches.provenance import Calibration, Source, write_calibration
 from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
-from calib.provenance import Calibration, Source, write_calibration
-from calib.statistics import Statistics
+from calib.histograms.statistics import Statistics
 
 HOLDER = """
 import sys
@@ -165,12 +166,69 @@ def test_who_is_refused_leaves_the_holder_s_scratch_alone(tmp_path, holder):
 def test_scratch_of_a_killed_run_is_removed_and_nothing_else(tmp_path):
     (tmp_path / ".calib-left").mkdir()
     (tmp_path / ".calib-left" / "model.onnx").write_text("half")
+    (tmp_path / ".calib-left" / ".owner").touch()
+    (tmp_path / ".calib-just-begun").mkdir()
     (tmp_path / "mine").mkdir()
+    (tmp_path / ".calib-notes").mkdir()
+    (tmp_path / ".calib-notes" / "mine").touch()
     (tmp_path / "calibration.cache").write_text("x")
     with exclusive(tmp_path):
         assert not (tmp_path / ".calib-left").exists()
+        assert not (tmp_path / ".calib-just-begun").exists()
+    assert (tmp_path / ".calib-notes" / "mine").exists()
     assert (tmp_path / "mine").is_dir()
     assert (tmp_path / "calibration.cache").read_text() == "x"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from calib.files import Transaction
+with Transaction(Path(sys.argv[1])) as files:
+    files.stage("model.onnx").write_text("new")
+    print("staged", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """Another process that has staged a file and waits."""
+    command = [sys.executable, "-c", WRITER, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "staged\n"
+        yield process
+        process.kill()
+
+
+def test_what_another_writer_has_staged_is_left_alone_while_it_lives(tmp_path, writer):
+    """Writers of single files do not hold the folder; a run that does must not take their work away."""
+    with exclusive(tmp_path):
+        pass
+    writer.communicate(timeout=10)
+    assert writer.returncode == 0
+    assert contents(tmp_path) == {"model.onnx": "new"}
+
+
+def test_what_a_killed_writer_has_staged_is_removed_by_the_next_run(tmp_path, writer):
+    writer.kill()
+    writer.wait(10)
+    assert len(list(tmp_path.glob(".calib-*"))) == 1
+    with exclusive(tmp_path):
+        assert list(tmp_path.glob(".calib-*")) == []
+
+
+def test_a_transaction_within_a_held_folder_and_beside_one_of_another_thread(tmp_path):
+    with exclusive(tmp_path), Transaction(tmp_path) as outer:
+        outer.stage("a").write_text("1")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write_one, tmp_path).result()
+    assert contents(tmp_path) == {"a": "1", "b": "2"}
+
+
+def write_one(folder):
+    with Transaction(folder) as files:
+        files.stage("b").write_text("2")
 
 
 def test_an_exception_gives_the_folder_back(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from calib.errors import CalibrationError
 from calib.sample_project import write_sample_project
 from datasets import ImageFolder, Preprocessing
-from quant.settings import settings_from_options
+from quant.settings.calib_toml import settings_from_options
 
 
 def test_the_project_holds_images_model_and_settings_that_fit(tmp_path):

@@ -158,7 +158,7 @@ def colours(colours_master, tmp_path):
 def finished_master(colours_master, tmp_path_factory):
     """The colour project after a run."""
     from quant import run
-    from quant.settings import settings_from_options
+    from quant.settings.calib_toml import settings_from_options
 
     project = shutil.copytree(colours_master, tmp_path_factory.mktemp("finished") / "project")
     with pytest.MonkeyPatch.context() as patch:

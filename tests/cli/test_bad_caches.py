@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from calib.cache import CalibrationCache, read_cache, text_from_cache
+from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
 
 
 def spoilers(scales):

@@ -8,18 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from calib.cache import read_cache
-from calib.provenance import read_calibration
+from calib.caches.cache import read_cache
+from calib.caches.provenance import read_calibration
 
 OURS = "calib-out/calibration.cache"
-
-
-def test_the_choices_are_the_library_s():
-    from calib import algorithms, conversion
-    from calib.cli import cache as module
-
-    assert tuple(conversion.CALIBRATORS) == module.HEADERS
-    assert module.ALGORITHMS == algorithms.NAMES
 
 
 def test_diff_prints_the_median_ratio_and_the_worst_first(calib, finished, scales):
@@ -118,7 +110,7 @@ def test_convert_fails_with_one_line_and_writes_nothing(calib, finished, snapsho
 def shards_master(colours_master, tmp_path_factory):
     """The colour project in shards, calibrated; tests take `shards`, a copy."""
     from quant import run
-    from quant.settings import settings_from_options
+    from quant.settings.calib_toml import settings_from_options
 
     project = shutil.copytree(colours_master, tmp_path_factory.mktemp("shards") / "project")
     names = sorted(path.relative_to(project / "imgs") for path in (project / "imgs").rglob("*.png"))

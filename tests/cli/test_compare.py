@@ -33,7 +33,7 @@ def test_int8_against_fp32_on_all_images(compared, finished):
     assert document["builds"][1]["drop_top1"] == 0
     assert document["builds"][1]["file"] == INT8
     assert [entry["found"] for entry in document["compared"]] == ["fp32", "int8"]
-    assert (document["verdict"], document["chosen"], document["calibration"]) == ("pass", "int8", None)
+    assert (document["verdict"], document["chosen"], document["calibration"]) == ("pass", "candidate", None)
     assert "pass: INT8 loses 0.00 points" in result.out
     assert {path.name for path in (finished / "calib-compare").iterdir()} >= {"report.md", "report.html"}
 
@@ -51,11 +51,15 @@ def test_a_report_stands_for_the_model_that_its_run_built(compared):
     assert document["compared"][1]["path"] == INT8
 
 
-def test_two_int8_models_and_the_warning_about_the_baseline(compared, calib, finished):
+def test_two_int8_models_go_by_their_files(compared, calib, finished):
     assert calib("run", "--algo", "mse", "--out", "other", cwd=finished).code == 0
-    _, document = compared("calib-out/report.json", "other/report.json")
+    result, document = compared("calib-out/report.json", "other/report.json")
     assert [entry["path"] for entry in document["compared"]] == [INT8, "other/model.int8.onnx"]
-    assert document["warnings"] == [f"{INT8} is int8, not fp32: 'fp32' in this report stands for it"]
+    assert [build["precision"] for build in document["builds"]] == ["int8", "int8"]
+    assert document["warnings"] == []
+    assert "other/model.int8.onnx loses 0.00 points of top-1 (95 % CI -" in result.out
+    assert f"against {INT8} on" in result.out
+    assert "fp32" not in result.out.lower()
 
 
 @pytest.fixture
@@ -73,8 +77,8 @@ def worse(finished):
 
 def test_a_worse_model_is_told_apart_whatever_its_tensors_are_called(compared, worse):
     _, document = compared("model.onnx", "worse.onnx", code=3)
-    assert [build["precision"] for build in document["builds"]] == ["fp32", "candidate"]
-    assert (document["verdict"], document["chosen"]) == ("fail", "fp32")
+    assert [build["precision"] for build in document["builds"]] == ["fp32", "fp32"]
+    assert (document["verdict"], document["chosen"]) == ("fail", "baseline")
     assert document["builds"][1]["top1"] == pytest.approx(100 / 3, abs=0.01)  # green, in the middle, stays right
     _, document = compared("model.onnx", "worse.onnx", "--max-drop", 70)
     assert document["verdict"] == "pass"
@@ -99,7 +103,7 @@ def test_a_metric_decides_in_place_of_top_1(compared, finished):
     onnx.save(model, finished / "dim.onnx")
     assert compared("model.onnx", "dim.onnx")[1]["verdict"] == "pass"
     result, document = compared("model.onnx", "dim.onnx", "--metric", "m.py:red", "--max-drop", 49, code=3)
-    assert (document["verdict"], document["chosen"], document["decided_by"]) == ("fail", "fp32", "metric")
+    assert (document["verdict"], document["chosen"], document["decided_by"]) == ("fail", "baseline", "metric")
     full, half = document["metric"]["builds"]
     assert half["drop"] == pytest.approx(full["score"] / 2, rel=1e-5)
     assert document["metric"]["allowed_drop"] == pytest.approx(0.49 * full["score"])
@@ -127,8 +131,16 @@ def test_what_report_json_holds(compared, finished):
     assert set(document) == {*run, "compared"}
     assert set(document["builds"][1]) == set(run["builds"][-1])
     assert document["compared"] == [
-        {"precision": "fp32", "path": "model.onnx", "sha256": run["model"]["sha256"], "found": "fp32", "report": None},
         {
+            "role": "baseline",
+            "precision": "fp32",
+            "path": "model.onnx",
+            "sha256": run["model"]["sha256"],
+            "found": "fp32",
+            "report": None,
+        },
+        {
+            "role": "candidate",
             "precision": "int8",
             "path": INT8,
             "sha256": document["compared"][1]["sha256"],
@@ -170,7 +182,40 @@ def test_two_reports_are_compared_on_what_neither_calibrated_on(compared, calib,
     _, document = compared("calib-out/report.json", "other")
     assert [row["found"] for row in document["compared"]] == ["int8", "int8"]
     assert 0 < document["data"]["evaluation"]["images"] < 12  # two samples of 24 leave fewer than one
-    assert compared("calib-out", "other", "--data", "imgs")[1]["data"]["evaluation"]["images"] == 36
+    _, document = compared("calib-out", "other", "--data", "imgs")
+    assert document["data"]["evaluation"]["images"] == 36
+    assert re.search(r"imgs: \d\d of 36 images calibrated, so the drop is flattered", document["warnings"][0])
+
+
+@pytest.mark.parametrize("change", ["gone", "renamed", "moved"])
+def test_what_calibrated_is_left_out_by_its_contents(compared, bare, change):
+    """Indices and spellings change when a file goes, when files are renamed, and when the whole project is moved."""
+    calibrated = json.loads((bare / "calib-out" / "calibration.json").read_text())["source"]["images"]
+    folder, expected = bare / "imgs", 12
+    if change == "gone":
+        (folder / calibrated[0][0]).unlink()  # the first in name order: all others move up
+    elif change == "renamed":
+        for number, path in enumerate(sorted(folder.rglob("*.png"), reverse=True)):
+            path.rename(path.with_name(f"{number:03}.png"))
+    else:
+        (bare / "sub").mkdir()
+        for name in ("imgs", "model.onnx", "calib-out"):
+            (bare / name).rename(bare / "sub" / name)
+    out = "sub/calib-out" if change == "moved" else "calib-out"
+    _, document = compared(out, out)
+    assert document["data"]["evaluation"]["images"] == expected
+    assert not any("its run evaluated" in line for line in document["warnings"])
+
+
+def test_a_calibration_that_is_another_by_now_is_said(calib, bare):
+    options = ("--model", "model.onnx", "--data", "imgs", "--preprocess", "unit", "--num-images", 20, "--seed", 5)
+    shutil.copytree(bare / "calib-out", bare / "older")
+    cache = ("--cache", "calib-out/calibration.cache", "--algo", "minmax", "--batch-size", 8)
+    assert calib("run", *options, *cache, "--out", "newer", cwd=bare).code == 0
+    found = calib("compare", "model.onnx", "calib-out", "--quiet", cwd=bare)
+    assert found.code == 1
+    assert "which images calibrated is not known any more" in found.error
+    assert "was made from other images since; run again, or give images" in found.error
 
 
 def test_a_report_of_all_images_beside_one_that_left_some_out_is_not_said_to_lack_any(compared, calib, bare):
@@ -195,7 +240,13 @@ def test_reports_of_other_images_or_another_preprocessing_need_to_be_told(calib,
 
 
 def test_images_that_came_or_went_since_a_report_are_warned_of(compared, bare):
-    next((bare / "imgs" / "red").iterdir()).unlink()
+    calibrated = {
+        row[0] for row in json.loads((bare / "calib-out" / "calibration.json").read_text())["source"]["images"]
+    }
+    evaluated = [
+        path for path in (bare / "imgs").rglob("*.png") if str(path.relative_to(bare / "imgs")) not in calibrated
+    ]
+    evaluated[0].unlink()
     _, document = compared("calib-out", "calib-out/report.json")
     assert any("report.json: its run evaluated 12 images, 11 are there now" in line for line in document["warnings"])
 

@@ -73,7 +73,7 @@ def test_another_algorithm_on_the_demo_runs_no_model_and_reads_no_image(calib, d
     def collect(*arguments, **options):
         raise AssertionError("activations are collected")
 
-    monkeypatch.setattr("quant.activations.collect_statistics", collect)
+    monkeypatch.setattr("quant.collectors.onnxruntime_collector.collect_statistics", collect)
     assert calib("run", "--batch-size", 16, "--algo", "percentile", cwd=demo).code == 0
     assert report(demo)["calibration"]["how"] == "recomputed"
     assert not set(opened) & set(calibration)

@@ -9,10 +9,10 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from calib.cache import read_cache
-from quant.graph import load_model
-from quant.qdq_reader import cache_from_qdq_model
-from quant.sweep_report import text_from_sweep
+from calib.caches.cache import read_cache
+from quant.onnx_graph.model import load_model
+from quant.qdq.reader import cache_from_qdq_model
+from quant.report.views.sweep import text_from_sweep
 
 NAMES = {"entropy", "minmax", "mse", "percentile 99.9", "percentile 99.99", "percentile 99.999"}
 

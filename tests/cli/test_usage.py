@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from calib.cli.run import ALGORITHMS
 from calib.cli.run import command as run_command
-from quant.settings import _CHOICES, RunSettings
+from quant.settings.choices import CHOICES
+from quant.settings.run_settings import RunSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"numpy", "onnx", "onnxruntime", "numba", "h5py", "PIL", "rich", "jinja2", "torch", "tensorrt", "matplotlib"}
@@ -103,8 +103,7 @@ def test_without_data_the_line_says_what_to_give(calib, tmp_path):
 def test_every_setting_is_an_option_and_the_choices_agree():
     options = {option.name: option for option in run_command.params}
     assert set(RunSettings.__dataclass_fields__) <= set(options)
-    assert tuple(ALGORITHMS) == tuple(_CHOICES["algo"])
-    for name, choices in _CHOICES.items():
+    for name, choices in CHOICES.items():
         assert tuple(options[name].type.choices) == tuple(choices)
 
 
@@ -142,7 +141,7 @@ def test_a_failure_that_no_package_foresaw_is_still_one_line(calib, colours, mon
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/file")
 
-    monkeypatch.setattr("quant.pipeline.load_model", full)
+    monkeypatch.setattr("quant.jobs.run.load_model", full)
     result = calib("run", cwd=colours)
     assert result.code == 1
     assert result.error == "calib: error: /somewhere/file: No space left on device"

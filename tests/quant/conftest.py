@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quant.activation_types import activation_names
-from quant.graph import load_model
+from quant.onnx_graph.model import load_model
+from quant.onnx_graph.tensor_types import activation_names
 
 ROOT = Path(__file__).resolve().parents[2]
 

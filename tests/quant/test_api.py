@@ -1,14 +1,20 @@
-"""`quant.compare`: engines that it loads are freed, those that it is given stay usable."""
+"""`quant.build` and `quant.compare`: records are true whatever was given, engines are freed by whom they belong to."""
 
+import shutil
+
+import numpy as np
 import pytest
 
 import quant
-from datasets import DatasetError
-from quant import QuantError, compared, model_comparison
-from quant.backend import OnnxRuntimeBackend
-from quant.engine_model import EngineModel
-from quant.onnxruntime_backend import OnnxRuntimeSession
-from quant.tensorrt_engine import EngineTensor
+from calib import CalibrationError, EntropyCalibrator, MinMaxCalibrator
+from datasets import BatchStream, DatasetError, ImageFolder
+from quant import QuantError
+from quant.jobs import compare as model_comparison
+from quant.jobs import compare_sides as compared
+from quant.onnxruntime.backend import OnnxRuntimeBackend
+from quant.onnxruntime.session import OnnxRuntimeSession
+from quant.tensorrt.engines.engine import EngineTensor
+from quant.tensorrt.engines.engine_model import EngineModel
 
 
 class Engine:
@@ -86,3 +92,90 @@ def test_engines_are_freed_where_they_cannot_be_compared(loaded, engine_of, demo
         quant.compare("a.engine", given, demo / "imgs", preprocess=preprocess)
     assert [model.engine.closed for model in loaded] == [True]
     assert not given.engine.closed
+
+
+@pytest.fixture
+def few(demo, tmp_path):
+    """Eight images of each class in a folder of their own."""
+    for folder in sorted((demo / "imgs").iterdir()):
+        (tmp_path / "few" / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:8]:
+            shutil.copy(path, tmp_path / "few" / folder.name)
+    return tmp_path / "few"
+
+
+@pytest.fixture
+def built(demo, preprocess):
+    """Builds from 40 images of the sample."""
+    return lambda images=demo / "imgs", calibrator=None, **options: quant.build(
+        demo / "model.onnx", images, calibrator, preprocess=preprocess, **{"num_images": 40, **options}
+    )
+
+
+def evaluated(document):
+    return document["data"]["evaluation"]["images"]
+
+
+def test_a_calibrator_starts_anew_with_each_build(built, demo):
+    """What it held before, of these images or of others, counts no more; a second build is as good as a first one."""
+    calibrator = MinMaxCalibrator()
+    calibrator.collect({"another": np.ones(3)}, 7)
+    first = built(calibrator=calibrator)
+    assert calibrator.statistics.images == 40
+    assert "another" not in calibrator.statistics.histograms
+    again = built(calibrator=calibrator, seed=1)
+    assert calibrator.statistics.images == 40
+    assert again.amax == built(seed=1, calibrator=MinMaxCalibrator()).amax != first.amax
+
+
+def test_the_second_folder_is_read_and_recorded(built, demo, few, preprocess):
+    calibrator = EntropyCalibrator()
+    built(calibrator=calibrator)
+    second = built(few, calibrator)
+    assert second.source.path == few
+    assert [second.source.names[i] for i in second.calibrated] == [image.name for image in second.images]
+    assert len(second.calibrated) == calibrator.statistics.images == 40
+    assert evaluated(quant.compare(demo / "model.onnx", second, few, preprocess=preprocess)) == 80 - 40
+
+
+def test_a_calibrator_with_batches_of_its_own_is_refused(built, demo):
+    calibrator = MinMaxCalibrator(BatchStream(ImageFolder(demo / "imgs"), input_name="input"))
+    with pytest.raises(QuantError, match=r"calibrator: expected one without batches.*leave out `batches`") as caught:
+        built(calibrator=calibrator)
+    assert isinstance(caught.value, CalibrationError)
+    assert calibrator.statistics.images == 0
+
+
+def test_images_that_cannot_be_read_are_not_among_the_calibrated(built, demo):
+    names = sorted((demo / "imgs" / "0").iterdir())
+    names[0].write_bytes(b"no image")
+    model = built(sampling="first", max_bad=0.1)
+    assert names[0].name not in {image.name.split("/")[-1] for image in model.images}
+    assert len(model.calibrated) == len(model.images) == 39
+
+
+@pytest.mark.parametrize("spelled", ["absolute", "relative", "other name", "one image gone", "renamed images"])
+def test_calibrated_images_are_left_out_however_the_folder_is_spelled(built, demo, preprocess, spelled, monkeypatch):
+    monkeypatch.chdir(demo)
+    model, images, gone = built("imgs"), "imgs", 0
+    if spelled == "absolute":
+        images = demo / "imgs"
+    elif spelled == "other name":
+        images = shutil.copytree("imgs", "copy")
+    elif spelled == "one image gone":
+        kept = next(i for i in range(len(model.source)) if i not in set(model.calibrated.tolist()))
+        (demo / "imgs" / model.source.names[kept]).unlink()
+        gone = 1
+    elif spelled == "renamed images":
+        for number, path in enumerate(sorted((demo / "imgs").rglob("*.png"), reverse=True)):
+            path.rename(path.with_name(f"{number:05}.png"))
+    document = quant.compare("model.onnx", model, images, preprocess=preprocess)
+    assert evaluated(document) == len(model.source) - 40 - gone
+    assert document["warnings"] == []
+
+
+def test_where_all_images_calibrated_all_are_compared_and_the_report_says_so(built, demo, few, preprocess):
+    model = built(few, num_images=512)
+    document = quant.compare(demo / "model.onnx", model, few, preprocess=preprocess)
+    assert evaluated(document) == 80
+    assert document["warnings"] == [f"{few}: all 80 images calibrated, so the drop is flattered; give others"]

@@ -25,7 +25,7 @@ def load_data():
 def prepared(demo_master, tmp_path_factory):
     """A calibrated demo project, with the files that the guides speak of."""
     from quant import run
-    from quant.settings import settings_from_options
+    from quant.settings.calib_toml import settings_from_options
 
     project = shutil.copytree(demo_master, tmp_path_factory.mktemp("docs") / "digits")
     with (project / "calib.toml").open("a") as file:

@@ -12,10 +12,10 @@ import pytest
 
 from calib import EntropyCalibrator, MinMax, Percentile, cache_from_text, write_statistics
 from calib.algorithms import MSE, Entropy
-from calib.cache import header_from_algorithm
-from calib.conversion import json_from_cache, with_header
-from calib.provenance import read_calibration
-from quant.cache_files import convert_cache_file
+from calib.caches.cache import header_from_algorithm
+from calib.caches.conversion import json_from_cache, with_header
+from calib.caches.provenance import read_calibration
+from quant.jobs.cache_convert import convert_cache_file
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cache-format.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

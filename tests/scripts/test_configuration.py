@@ -8,7 +8,8 @@ import click
 import pytest
 
 from calib.cli import command_line
-from quant.settings import RunSettings, settings_from_options
+from quant.settings.calib_toml import settings_from_options
+from quant.settings.run_settings import RunSettings
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in re.findall(r"^\| `\w+` \|.*$", TEXT, re.M)]
@@ -49,7 +50,7 @@ def test_the_example_is_read(tmp_path, monkeypatch):
 def test_the_metric_of_the_example_works(tmp_path):
     import numpy as np
 
-    from quant.user_code import load_callable
+    from quant.settings.user_code import load_callable
 
     (example,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
     (tmp_path / "metrics.py").write_text(example)

@@ -8,7 +8,7 @@ import click
 import onnx
 import pytest
 
-from calib.cache import read_cache
+from calib.caches.cache import read_cache
 from calib.cli import command_line
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_a_command_of_the_readme_is_accepted_by_the_parser(line):
 
 def test_the_toml_examples_are_read(demo, monkeypatch):
     from datasets import Preprocessing
-    from quant.settings import settings_from_options
+    from quant.settings.calib_toml import settings_from_options
 
     settings, preprocessing = blocks("toml")
     (demo / "calib.toml").write_text(settings, encoding="utf-8")

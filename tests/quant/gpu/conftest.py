@@ -8,7 +8,7 @@ from calib.calibrator import MinMaxCalibrator
 from datasets import BatchStream, Preprocessing, open_source
 from quant import collect_statistics, load_model
 from quant.errors import QuantError
-from quant.tensorrt_options import BuilderOptions
+from quant.tensorrt.building.options import BuilderOptions
 
 FAST = BuilderOptions(level=0)
 
@@ -16,8 +16,8 @@ FAST = BuilderOptions(level=0)
 @pytest.fixture(scope="session", autouse=True)
 def gpu():
     """The GPU, warmed up by one build; every test here skips without one."""
-    from quant.device import find_device
-    from quant.tensorrt_version import load_tensorrt
+    from quant.cuda.device import find_device
+    from quant.tensorrt.bindings import load_tensorrt
 
     try:
         load_tensorrt()
@@ -80,7 +80,7 @@ def digit_cache(digit_statistics):
 @pytest.fixture
 def backend(fast):
     """Makes back ends and frees them; `notes` gathers what they say."""
-    from quant.tensorrt_backend import TensorRTBackend
+    from quant.tensorrt.backend import TensorRTBackend
 
     made, notes = [], []
 
@@ -98,9 +98,9 @@ def backend(fast):
 @pytest.fixture(scope="session")
 def warm(digits, fast):
     """CUDA and TensorRT load what stays for the life of a process: do that before memory is looked at."""
-    from quant.tensorrt_builder import engine_from_onnx
-    from quant.tensorrt_engine import Engine
-    from quant.tensorrt_network import BatchRange
+    from quant.settings.batch_range import BatchRange
+    from quant.tensorrt.building.builder import engine_from_onnx
+    from quant.tensorrt.engines.engine import Engine
 
     for precision in ("fp32", "fp16"):
         Engine(engine_from_onnx(digits.proto, precision, BatchRange(8, 8, 8), fast).data).close()
@@ -109,7 +109,7 @@ def warm(digits, fast):
 @pytest.fixture
 def memory_returns(warm):
     """At the end of the test the GPU's memory is where it was, but for 8 MiB that kernels may load on first use."""
-    from quant.device import memory_info, synchronize
+    from quant.cuda.device import memory_info, synchronize
 
     before = memory_info()[0]
     yield

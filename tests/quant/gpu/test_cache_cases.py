@@ -2,14 +2,14 @@
 
 import pytest
 
-from calib.cache import CalibrationCache, cache_from_text, read_cache, text_from_cache
+from calib.caches.cache import CalibrationCache, cache_from_text, read_cache, text_from_cache
+from calib.caches.plausibility import implausible_scales
 from calib.errors import CacheError
-from quant.cache_plausibility import implausible_scales
 from quant.errors import BuildError
-from quant.tensorrt_builder import engine_from_onnx
-from quant.tensorrt_calibrator import cache_calibrator
-from quant.tensorrt_network import BatchRange
-from quant.tensorrt_version import load_tensorrt
+from quant.settings.batch_range import BatchRange
+from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.building.builder import engine_from_onnx
+from quant.tensorrt.building.calibrator import cache_calibrator
 
 pytestmark = pytest.mark.gpu
 BATCH = BatchRange(32, 32, 32)
@@ -58,7 +58,7 @@ def test_cache_of_another_algorithm_is_read_by_that_algorithms_class(built, digi
 @pytest.mark.parametrize("algorithm", ["percentile", "mse"])
 def test_scales_that_tensorrt_has_no_reader_for_are_handed_over_as_entropys(built, digit_statistics, algorithm):
     from calib.algorithms import algorithm_from_name
-    from calib.cache import cache_from_amax
+    from calib.caches.cache import cache_from_amax
 
     engine, notes = built(cache_from_amax(digit_statistics.compute_amax(), algorithm_from_name(algorithm)))
     assert "EntropyCalibration2" in notes[0]
@@ -91,7 +91,7 @@ def test_garbage_does_not_reach_tensorrt(text):
 
 
 def test_refusal_by_tensorrt_is_an_error_and_never_a_silent_recalibration(built, digit_cache, monkeypatch):
-    import quant.tensorrt_builder as builder
+    from quant.tensorrt.building import builder
 
     def unchanged(tensorrt, cache):
         return cache_calibrator(tensorrt, with_header(cache, "TRT-100300-MinMaxCalibration"))

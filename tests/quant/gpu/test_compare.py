@@ -5,11 +5,11 @@ import json
 import onnx
 import pytest
 
-from quant.engine_file import sidecar_path
-from quant.model_comparison import compare_files
-from quant.qdq import qdq_model_from_amax
-from quant.settings import RunSettings
-from quant.sweep import sweep
+from quant.jobs.compare import compare_files
+from quant.jobs.sweep import sweep
+from quant.qdq.writer import qdq_model_from_amax
+from quant.settings.run_settings import RunSettings
+from quant.tensorrt.engines.engine_file import sidecar_path
 
 pytestmark = pytest.mark.gpu
 QUICK = {"batch_size": 32, "builder_level": 0}

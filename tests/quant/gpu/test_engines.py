@@ -8,13 +8,13 @@ from onnx import helper
 
 from calib.calibrator import EntropyCalibrator
 from quant import collect_statistics
-from quant.device import DeviceBuffer, OutOfDeviceMemoryError, PinnedBuffer, Stream, memory_info
-from quant.engine_file import sidecar_path
+from quant.cuda.device import DeviceBuffer, OutOfDeviceMemoryError, PinnedBuffer, Stream, memory_info
 from quant.errors import BuildError, ModelError
-from quant.qdq import qdq_model_from_amax
-from quant.tensorrt_builder import engine_from_onnx
-from quant.tensorrt_engine import Engine
-from quant.tensorrt_network import BatchRange
+from quant.qdq.writer import qdq_model_from_amax
+from quant.settings.batch_range import BatchRange
+from quant.tensorrt.building.builder import engine_from_onnx
+from quant.tensorrt.engines.engine import Engine
+from quant.tensorrt.engines.engine_file import sidecar_path
 
 pytestmark = pytest.mark.gpu
 
@@ -203,9 +203,3 @@ def test_full_gpu_halves_the_batch_and_says_so_then_stops(graph_of, random, back
     large = saved(graph_of(nodes, *shapes, {"w": random(16, 16, 3, 3)}))
     with DeviceBuffer(memory_info()[0] - (96 << 20)), pytest.raises(BuildError, match="out of GPU memory at batch 1:"):
         backend(2).build(large, "fp32")
-
-
-def test_toolkit_statistics_come_through_the_back_end(digits, digit_stream, digit_cache, backend):
-    calibrator = EntropyCalibrator(digit_stream())
-    backend().collect(digits, calibrator, lambda images: None)
-    assert list(calibrator.compute_cache().scales) == list(digit_cache.scales)

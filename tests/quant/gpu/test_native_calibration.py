@@ -4,19 +4,19 @@ import threading
 
 import numpy as np
 import pytest
+from gpu_sections.accuracy import by_kind
 
 from calib.algorithms import algorithm_from_name
-from calib.cache import read_cache
+from calib.caches.cache import read_cache
 from calib.calibrator import EntropyCalibrator, MinMaxCalibrator, calibrator_from_name
 from calib.errors import NonFiniteError
 from datasets import BatchStream, Preprocessing, open_source
 from quant import load_model
-from quant.calibration_feed import CalibrationFeed, FeedInput
-from quant.device import memory_info
+from quant.cuda.batch_feed import CalibrationFeed, FeedInput
+from quant.cuda.device import memory_info
 from quant.errors import BuildError
-from quant.gpu_report.accuracy import by_kind
-from quant.tensorrt_builder import native_cache_from_onnx
-from quant.tensorrt_version import load_tensorrt
+from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 
 pytestmark = [pytest.mark.gpu]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from quant.tensorrt_version import load_tensorrt
+from quant.tensorrt.bindings import load_tensorrt
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[3]

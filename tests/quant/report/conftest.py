@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from quant import run
-from quant.evaluate import Evaluation
-from quant.settings import settings_from_options
+from quant.evaluation.accuracy import Evaluation
+from quant.settings.calib_toml import settings_from_options
 from tests.chromium import chromium_page
 
 CLASSES = (

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from quant.report.charts import charts_from_document
+from quant.report.views.charts import charts_from_document
 from tests.chromium import chromium_path
 
 pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Chromium (Debian's package chromium)")

@@ -5,9 +5,9 @@ import numpy as np
 from PIL import Image
 
 from datasets import ImageFolder
-from quant.report.flips import KINDS
-from quant.report.images import thumbnail, thumbnails_from_source
-from quant.report.sections import SHOWN_FLIPS
+from quant.report.contents.flips import KINDS
+from quant.report.views.sections import SHOWN_FLIPS
+from quant.report.views.thumbnails import thumbnail, thumbnails_from_source
 
 
 def decoded(uri):

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from quant.report import tables
+from quant.report.views import tables
 from tests.chromium import chromium_path
 
 pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Chromium (Debian's package chromium)")

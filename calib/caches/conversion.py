@@ -1,0 +1,122 @@
+"""A calibration cache in other clothes: another TensorRT version, another calibrator's header, JSON.
+
+The scales never change. TensorRT takes a cache only when version and calibrator in its first line are its own, and
+otherwise silently calibrates anew; so the line is rewritten for the TensorRT that is to read it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+
+from calib.caches.cache import (
+    DEFAULT_VERSION,
+    CalibrationCache,
+    checked_header,
+    header_from_algorithm,
+    number_from_version,
+)
+from calib.errors import CacheError
+from calib.names import CALIBRATORS
+
+_FIRST_WITHOUT_CACHES = 11
+_DOTTED = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)?")
+
+
+def version_from_text(text: str) -> int:
+    """TensorRT's version as a cache holds it: 8600 or 8.6.0 gives 8600; 100300 or 10.3.0 gives 100300.
+
+    Raises:
+        CacheError: No version, or one whose TensorRT reads no cache (11 and later).
+    """
+    dotted = _DOTTED.fullmatch(text)
+    if dotted:
+        major = int(dotted[1])
+        version = number_from_version(text)
+    elif text.isdigit() and 4 <= len(text) <= 6:
+        version = int(text)
+        major = version // 10000 if len(text) > 4 else version // 1000
+    else:
+        raise CacheError(f"TensorRT version: expected such as 8600, 8.6.0, 100300 or 10.3.0, found '{text}'")
+    if major >= _FIRST_WITHOUT_CACHES:
+        raise CacheError(
+            f"TensorRT version: {text} reads no calibration cache; convert to a Q/DQ model instead "
+            "(an output ending in .onnx, with --model)"
+        )
+    return version
+
+
+def with_header(cache: CalibrationCache, calibrator: str | None = None, version: int | None = None) -> CalibrationCache:
+    """The same scales under another first line.
+
+    Args:
+        cache: What to convert.
+        calibrator: One of `calib.names.CALIBRATORS`; None keeps the cache's.
+        version: TensorRT's version; None keeps the cache's (8600 where it has none).
+    """
+    number = version or cache.version or DEFAULT_VERSION
+    if calibrator is None:
+        name = None if cache.version is None else cache.header.split("-", 2)[2]
+    else:
+        name = CALIBRATORS[calibrator]
+    if name is not None:
+        return CalibrationCache(f"TRT-{number}-{name}", cache.scales)
+    if cache.version is None:
+        return cache
+    from calib.algorithms import Percentile
+
+    return CalibrationCache(header_from_algorithm(Percentile()), cache.scales)
+
+
+def json_from_cache(cache: CalibrationCache) -> str:
+    """A cache as JSON: header, what it says, scales, amax. `header` and `scales` hold all that the text holds."""
+    document = {
+        "header": cache.header,
+        "algo": cache.algo,
+        "percentile": cache.percentile,
+        "version": cache.version,
+        "scales": dict(cache.scales),
+        "amax": cache.amax,
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
+    """Read what `json_from_cache` wrote; only `header` and `scales` count.
+
+    Raises:
+        CacheError: Not such a document, or a scale is not finite and positive.
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=_without_repetition)
+    except ValueError as error:
+        raise CacheError(f"{source}: not valid JSON: {error}") from error
+    scales = document.get("scales") if isinstance(document, dict) else None
+    if not (isinstance(scales, dict) and scales and isinstance(document.get("header"), str)):
+        raise CacheError(f"{source}: expected an object with 'header' and 'scales' of tensors, found something else")
+    header = checked_header(document["header"], f"{source}: header")
+    return CalibrationCache(header, {name: _checked_scale(value, name, source) for name, value in scales.items()})
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"'{repeated}' stands there twice")
+    return result
+
+
+def _checked_scale(value: object, name: str, source: str) -> float:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    try:
+        with np.errstate(over="ignore"):
+            scale = float(np.float32(number))
+    except OverflowError:  # a whole number beyond what a float can hold
+        scale = math.inf
+    if not (math.isfinite(scale) and scale > 0):
+        raise CacheError(f"{source}: expected a finite scale over zero for '{name}', found {value!r:.40}")
+    return scale

@@ -1,0 +1,103 @@
+"""Two caches side by side: the ratio of amax, worst first."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from calib.caches.cache import CalibrationCache
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """A tensor that both caches hold.
+
+    Attributes:
+        tensor: Its name.
+        first: amax in the first cache, activation units.
+        second: amax in the second.
+        ratio: second / first.
+    """
+
+    tensor: str
+    first: float
+    second: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class CacheDifference:
+    """How two caches differ.
+
+    Attributes:
+        tensors: Those in both, the one furthest from ratio 1 first, up or down alike.
+        only_first: Those that the second lacks.
+        only_second: Those that the first lacks.
+    """
+
+    tensors: tuple[TensorDifference, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+    @property
+    def median_ratio(self) -> float | None:
+        """Median of the ratios; None when no tensor is in both."""
+        return statistics.median(t.ratio for t in self.tensors) if self.tensors else None
+
+    def share_within(self, tolerance: float) -> float:
+        """Share of the tensors in both whose ratio is within 1 - tolerance .. 1 + tolerance, 0..1."""
+        near = sum(abs(t.ratio - 1) <= tolerance for t in self.tensors)
+        return near / len(self.tensors) if self.tensors else 0.0
+
+
+def difference(first: CalibrationCache, second: CalibrationCache) -> CacheDifference:
+    """Compare two caches tensor by tensor."""
+    a, b = first.amax, second.amax
+    both = [TensorDifference(name, a[name], b[name], b[name] / a[name]) for name in a if name in b]
+    return CacheDifference(
+        tuple(sorted(both, key=lambda t: -abs(math.log(t.ratio)))),
+        tuple(name for name in a if name not in b),
+        tuple(name for name in b if name not in a),
+    )
+
+
+def json_from_difference(found: CacheDifference) -> str:
+    """All of it as JSON."""
+    document = {
+        "median_ratio": found.median_ratio,
+        "tensors": [asdict(tensor) for tensor in found.tensors],
+        "only_first": found.only_first,
+        "only_second": found.only_second,
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def text_from_difference(found: CacheDifference, names: tuple[str, str]) -> str:
+    """A table for people: the median ratio, tensors worst first, and what only one of the two holds.
+
+    Args:
+        found: What to show.
+        names: What to call the two caches.
+    """
+    if not found.tensors:
+        lines = ["no tensor is in both"]
+    else:
+        shares = (f"{found.share_within(part):.0%} within {part:.0%}" for part in (0.01, 0.05))
+        lines = [
+            f"{len(found.tensors)} tensors in both; amax of {names[1]} over {names[0]}: "
+            f"median ratio {found.median_ratio:.4f}, {', '.join(shares)}",
+            *_table(found.tensors),
+        ]
+    for name, only in zip(names, (found.only_first, found.only_second), strict=True):
+        if only:
+            lines += [f"only in {name}, {len(only)}:", *(f"  {tensor}" for tensor in only)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(tensors: Sequence[TensorDifference]) -> list[str]:
+    widest = max(len("tensor"), *(len(t.tensor) for t in tensors))
+    rows = (f"{t.tensor:<{widest}}  {t.first:>12.6g}  {t.second:>12.6g}  {t.ratio:>8.4f}" for t in tensors)
+    return [f"{'tensor':<{widest}}  {'amax A':>12}  {'amax B':>12}  {'ratio':>8}", *rows]

@@ -1,0 +1,248 @@
+"""What a calibration cache was made from: the sidecar `calibration.json`, and the statistics `calibration.h5`.
+
+A cache is only used again for the same model, images and preprocessing. The sidecar holds their hashes, and those of
+the two files beside it, so that a file that was edited, swapped or half replaced is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calib.algorithms import Algorithm
+from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
+from calib.errors import CacheError, CalibrationError
+from calib.files import Transaction, sha256_of_files
+from calib.histograms.statistics import Statistics, hdf5_from_statistics, read_statistics
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One calibration image.
+
+    Attributes:
+        name: Path relative to the data's folder.
+        fingerprint: Changes when the file is written to; compared before its contents are read.
+        sha256: Hash of its contents.
+    """
+
+    name: str
+    fingerprint: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What determines the statistics.
+
+    Attributes:
+        model: SHA-256 of the ONNX file.
+        data: SHA-256 over the ordered hashes of the image contents.
+        preprocessing: The preprocessing's fields.
+        images: The images in order.
+        paths: Where model and data lay, for people.
+        quarantined: Images that could not be read, with the reason; they are among `images`.
+    """
+
+    model: str
+    data: str
+    preprocessing: Mapping[str, Any]
+    images: tuple[ImageRecord, ...]
+    paths: Mapping[str, str] = field(default_factory=dict)
+    quarantined: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A cache with all that is known of it.
+
+    Attributes:
+        cache: The scales.
+        algorithm: Name of the algorithm.
+        parameters: The algorithm's parameters, and what else the scales depend on.
+        source: What the statistics were made from.
+        statistics: Histograms of all tensors; none when TensorRT calibrated by itself.
+        versions: Versions of the tool and of the back end that ran the model.
+    """
+
+    cache: CalibrationCache
+    algorithm: str
+    parameters: Mapping[str, Any]
+    source: Source
+    statistics: Statistics
+    versions: Mapping[str, str]
+
+    def matches(self, algorithm: Algorithm) -> bool:
+        """Were the scales computed by this algorithm with these parameters?"""
+        return not self.algorithm_difference(algorithm)
+
+    def algorithm_difference(self, algorithm: Algorithm) -> str:
+        """What of the algorithm and its parameters differs from those of the scales; empty when all is equal."""
+        if self.algorithm != algorithm.name:
+            return f"another algorithm ({self.algorithm}, now {algorithm.name})"
+        own = {key: value for key, value in self.parameters.items() if key not in ("calibrator", "batch_size")}
+        wanted = asdict(algorithm)
+        changed = sorted(key for key in {*own, *wanted} if own.get(key) != wanted.get(key))
+        return ", ".join(f"another {key} ({own.get(key)}, now {wanted.get(key)})" for key in changed)
+
+    @property
+    def zero_tensors(self) -> tuple[str, ...]:
+        """Tensors that were zero throughout."""
+        return zero_tensors(self.cache, self.statistics)
+
+
+def zero_tensors(cache: CalibrationCache, statistics: Statistics | None) -> tuple[str, ...]:
+    """Tensors that were zero for all images: by their statistics, or as the cache itself marks them."""
+    histograms = statistics.histograms if statistics is not None else {}
+    return (*(name for name, h in histograms.items() if not h.abs_max), *cache.zero_tensors)
+
+
+def sidecar_paths(cache: Path) -> tuple[Path, Path]:
+    """Provenance (.json) and statistics (.h5) that belong to a cache file."""
+    return cache.with_suffix(".json"), cache.with_suffix(".h5")
+
+
+def differences(found: Source, expected: Source) -> list[str]:
+    """What of a calibration's source is not as this run needs it, a line each; empty when all is equal."""
+    lines = []
+    if found.model != expected.model:
+        lines.append(f"another model (SHA-256 {found.model[:12]}, now {expected.model[:12]})")
+    if dict(found.preprocessing) != dict(expected.preprocessing):
+        keys = sorted(
+            key
+            for key in {*found.preprocessing, *expected.preprocessing}
+            if found.preprocessing.get(key) != expected.preprocessing.get(key)
+        )
+        changes = (f"{key} {found.preprocessing.get(key)}, now {expected.preprocessing.get(key)}" for key in keys)
+        lines.append(f"another preprocessing ({'; '.join(changes)})")
+    if found.data != expected.data:
+        lines.append(f"other images ({_image_difference(found.images, expected.images)})")
+    return lines
+
+
+def _image_difference(found: Sequence[ImageRecord], expected: Sequence[ImageRecord]) -> str:
+    before = {image.name: image.sha256 for image in found}
+    now = {image.name: image.sha256 for image in expected}
+    groups = {
+        "changed": [name for name in now if name in before and before[name] != now[name]],
+        "new": [name for name in now if name not in before],
+        "gone": [name for name in before if name not in now],
+    }
+    parts = [
+        f"{len(names)} {what}: {names[0]}" + ("..." if len(names) > 1 else "")
+        for what, names in groups.items()
+        if names
+    ]
+    return f"{len(found)} then, {len(expected)} now; " + (", ".join(parts) or "another order")
+
+
+def write_calibration(calibration: Calibration, cache: Path) -> None:
+    """Write cache, provenance and statistics together, whole or not at all.
+
+    Raises:
+        CalibrationError: They cannot be written; older files are untouched.
+    """
+    provenance_name, statistics_name = (path.name for path in sidecar_paths(cache))
+    text = text_from_cache(calibration.cache)
+    with Transaction(cache.parent) as files:
+        files.stage(cache.name).write_text(text, encoding="utf-8", newline="\n")
+        statistics = hdf5_from_statistics(calibration.statistics)
+        files.stage(statistics_name).write_bytes(statistics)
+        digests = {
+            cache.name: hashlib.sha256(text.encode()).hexdigest(),
+            statistics_name: hashlib.sha256(statistics).hexdigest(),
+        }
+        document = _document_from_calibration(calibration, digests)
+        files.stage(provenance_name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def foreign_file(cache: Path) -> Path | None:
+    """The first file in the places of a cache and its two companions that was not written as one of the three.
+
+    None when writing a calibration there replaces nothing else's file: all are absent, or the provenance names them.
+    """
+    provenance, statistics = sidecar_paths(cache)
+    try:
+        owned = {cache.name, statistics.name} <= set(json.loads(provenance.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        owned = False
+    return None if owned else next((path for path in (cache, provenance, statistics) if path.exists()), None)
+
+
+def read_calibration(cache: Path) -> Calibration:
+    """Read a cache with its sidecar files, checking that the three belong together.
+
+    Raises:
+        CacheError: A file is missing, malformed, or not the one that the provenance names.
+    """
+    provenance_path, statistics_path = sidecar_paths(cache)
+    contents = read_cache(cache)
+    try:
+        document = json.loads(provenance_path.read_text(encoding="utf-8"))
+        digests, source = _mapping(document, "files"), _mapping(document, "source")
+        images = tuple(ImageRecord(*image) for image in source["images"])
+        quarantined = tuple((item[0], item[1]) for item in source["quarantined"])
+        paths, preprocessing = _mapping(source, "paths"), _mapping(source, "preprocessing")
+        parsed = Source(source["model"], source["data"], preprocessing, images, paths, quarantined)
+        algorithm, schema = document["algorithm"], document["schema"]
+        parameters, versions = _mapping(document, "parameters"), _mapping(document, "versions")
+    except OSError as error:
+        raise CacheError(
+            f"{provenance_path}: the cache's provenance cannot be read ({error.strerror}); "
+            "recalibrate, or use the bare cache with --trust-cache"
+        ) from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise CacheError(f"{provenance_path}: malformed provenance ({error}); delete it to recalibrate") from error
+    if schema != SCHEMA:
+        raise CacheError(f"{provenance_path}: expected schema {SCHEMA}, found {schema}; recalibrate")
+    for path in (cache, statistics_path):
+        if not path.is_file() or sha256_of_files(path) != digests.get(path.name):
+            raise CacheError(
+                f"{path}: is not the file that {provenance_path.name} was written with (edited, swapped or missing); "
+                "recalibrate"
+            )
+    try:
+        statistics = read_statistics(statistics_path)
+    except CalibrationError as error:
+        raise CacheError(str(error)) from error
+    return Calibration(contents, algorithm, parameters, parsed, statistics, versions)
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A part of the provenance that must hold names and values."""
+    if not isinstance(document[key], dict):
+        raise TypeError(f"'{key}': expected an object, found {document[key]!r:.40}")
+    part: dict[str, Any] = document[key]
+    return part
+
+
+def _document_from_calibration(calibration: Calibration, digests: Mapping[str, str]) -> dict[str, Any]:
+    amax = calibration.cache.amax
+    source = calibration.source
+    return {
+        "schema": SCHEMA,
+        "versions": dict(calibration.versions),
+        "algorithm": calibration.algorithm,
+        "parameters": dict(calibration.parameters),
+        "tensors": {
+            name: {"amax": amax[name], "min": h.min, "max": h.max, "zeros": h.zeros, "count": h.count}
+            for name, h in calibration.statistics.histograms.items()
+        }
+        or {name: {"amax": value} for name, value in amax.items()},
+        "zero_tensors": list(calibration.zero_tensors),
+        "source": {
+            "model": source.model,
+            "data": source.data,
+            "preprocessing": dict(source.preprocessing),
+            "paths": dict(source.paths),
+            "quarantined": [list(item) for item in source.quarantined],
+            "images": [[image.name, image.fingerprint, image.sha256] for image in source.images],
+        },
+        "files": dict(digests),
+    }

@@ -1,0 +1,139 @@
+"""Counting the tensors of some images into the histograms of all, from several threads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from numpy.typing import NDArray
+
+from calib.errors import NonFiniteError
+from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
+from calib.histograms.histogram import SplitHistogram
+
+Array = NDArray[Any]
+
+
+class Counts:
+    """Histograms of the tensors that are counted; two threads never count the same one at a time.
+
+    Attributes:
+        histograms: By tensor.
+        first: The same tensors on TensorRT's grid, which depends on the first batch; None when that is not wanted.
+    """
+
+    def __init__(
+        self, limits: Mapping[str, float], *, first_batch: bool, holders: Mapping[str, str] | None = None
+    ) -> None:
+        """Start empty.
+
+        Args:
+            limits: Tensors, and the limit that each is counted with.
+            first_batch: Count on TensorRT's grid too.
+            holders: The tensor that messages name for each; itself by default.
+        """
+        self._holders = holders or {}
+        self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
+        self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
+        self._early: dict[str, list[Array]] = {name: [] for name in limits}  # of this batch; their range is not known
+        self._locks = {name: threading.Lock() for name in limits}
+
+    def count(self, activations: Mapping[str, Array], names: Sequence[str], helpers: Executor, threads: int) -> None:
+        """Count tensors of some images.
+
+        Args:
+            activations: By tensor, in the order of the graph.
+            names: Of the images.
+            helpers: Where more threads come from.
+            threads: How many count, this one included.
+
+        Raises:
+            NonFiniteError: A value is NaN or infinite; names the first such tensor in the graph, and the image.
+        """
+        errors: dict[str, NonFiniteError] = {}
+
+        def add(name: str, array: Array) -> None:
+            try:
+                self._add(name, array)
+            except NonFiniteError as error:
+                errors[name] = error
+
+        self._for_each(activations, add, helpers, threads)
+        for tensor, array in activations.items():
+            if tensor in errors:
+                raise _named(errors[tensor], self._holders.get(tensor, tensor), array, names)
+
+    def _add(self, name: str, array: Array) -> None:
+        self.histograms[name].add(array)
+        if self.first is None:
+            return
+        largest = largest_magnitude(array)
+        if self.first[name].limit:
+            self.first[name].add(array, largest)
+        elif largest:  # zero in all batches before: the range is this whole batch's, not that of the part that is first
+            self._early[name].append(array.copy())
+
+    def end_batch(self) -> None:
+        """Say that a batch is counted: tensors that were zero in all batches before it get their range from it."""
+        for name, arrays in self._early.items():
+            if self.first is not None and arrays:
+                self.first[name].open(max(map(largest_magnitude, arrays)))
+                for array in arrays:
+                    self.first[name].add(array, largest_magnitude(array))
+                arrays.clear()
+
+    def start_batch(self) -> None:
+        """Say that the images of another batch follow."""
+        self.end_batch()
+        for histogram in (self.first or {}).values():
+            histogram.start_batch()
+
+    def open(self, largest: Mapping[str, float]) -> None:
+        """Set the ranges of TensorRT's grids: the largest magnitudes of the first batch. Counting finds NaN there."""
+        for name, histogram in (self.first or {}).items():
+            if math.isfinite(largest[name]):
+                histogram.open(largest[name])
+
+    def _for_each(
+        self, activations: Mapping[str, Array], use: Callable[[str, Array], None], helpers: Executor, threads: int
+    ) -> None:
+        """Call something for each tensor, the largest first so that threads end together."""
+        left = deque(sorted(activations, key=lambda name: -activations[name].size))
+        put_off: set[str] = set()
+
+        def work() -> None:
+            while True:
+                try:
+                    name = left.popleft()
+                except IndexError:
+                    return
+                lock = self._locks[name]
+                if not lock.acquire(blocking=name in put_off):  # a thread is at it with other images: later
+                    put_off.add(name)
+                    left.append(name)
+                    continue
+                try:
+                    use(name, activations[name])
+                finally:
+                    lock.release()
+
+        jobs = [helpers.submit(work) for _ in range(min(threads, len(activations)) - 1)]
+        work()
+        for job in jobs:
+            job.result()
+
+
+def _named(error: NonFiniteError, tensor: str, array: Array, names: Sequence[str]) -> NonFiniteError:
+    where = ""
+    if array.ndim and len(array) == len(names):
+        where = f", image '{names[error.index // (array.size // len(names))]}'"
+    return NonFiniteError(
+        f"tensor '{tensor}'{where}: expected finite activations, found {array.reshape(-1)[error.index]}; check the "
+        "image and the preprocessing, and that the model itself gives no NaN or infinity there",
+        tensor=tensor,
+        index=error.index,
+    )

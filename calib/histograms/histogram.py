@@ -1,0 +1,288 @@
+"""Mergeable histogram of an activation.
+
+Bins have width 2^k and start at zero. When a value falls outside, the width is doubled by adding neighbouring bins;
+edges nest, so this is exact, and the smallest width that holds the largest magnitude is the one that remains. The
+result therefore depends on the set of values alone: any batch size, order, shard or merge gives the same counts, and
+memory does not grow with the number of images. Negative and other values are counted apart, each with a width of its
+own, so that the histogram of a Relu's or a Clip's output follows exactly from that of its input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calib.errors import CalibrationError, NonFiniteError
+from calib.histograms import kernels
+
+BINS = 8192  # for each sign; a power of two: the largest magnitude lies in the upper half of them
+_SIGNS = (kernels.NEGATIVE, kernels.POSITIVE)
+
+
+def _empty_state() -> NDArray[np.int64]:
+    state = np.zeros(kernels.STATE_SLOTS, np.int64)
+    state[: kernels.ZEROS] = kernels.UNSET
+    return state
+
+
+def _value_from_key(key: int) -> float:
+    """The float32 whose order key this is (see `calib.histograms.kernels`); -0.0 gives 0.0."""
+    bits = key if key >= 0 else (key ^ 0x7FFFFFFF)
+    return float(struct.unpack("<f", struct.pack("<I", bits & 0xFFFFFFFF))[0]) + 0.0
+
+
+def _key_from_value(value: float) -> int:
+    bits = int(struct.unpack("<i", struct.pack("<f", value))[0])
+    return bits if bits >= 0 else bits ^ 0x7FFFFFFF
+
+
+class _Counter:
+    """Counts values into a histogram's arrays; `flush` has to be called before these are read."""
+
+    def __init__(self, counts: NDArray[np.int64], state: NDArray[np.int64], limit: float = math.inf) -> None:
+        self._counts, self._state, self._limit = counts, state, limit
+        self._tables = np.zeros((kernels.TABLES, counts.size), np.uint32)
+        self._held = 0
+
+    def add(self, values: ArrayLike) -> None:
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        for start in range(0, flat.size, kernels.MOST):
+            part = flat[start : start + kernels.MOST]
+            if self._held + part.size > kernels.MOST:
+                self.flush()
+            self._held += part.size
+            index = kernels.accumulate(part, part.view(np.int32), self._limit, self._tables, self._counts, self._state)
+            if index >= 0:
+                index += start
+                raise NonFiniteError(f"value {index} is {flat[index]}, expected a finite number", index=index)
+
+    def flush(self) -> None:
+        if self._held:
+            kernels.carry_over(self._tables, self._counts)
+            self._held = 0
+
+
+@dataclass
+class Histogram:
+    """Counts of one tensor's values, by sign and magnitude, with the exact extremes beside them.
+
+    Attributes:
+        signed_counts: int64 [2, BINS]; row 0 negative values, row 1 zero and positive ones. Bin i of a row holds
+            magnitudes in [i * width, (i + 1) * width) of that row's width, see `widths`.
+    """
+
+    signed_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
+    _state: NDArray[np.int64] = field(default_factory=_empty_state)
+
+    def add(self, values: ArrayLike) -> None:
+        """Count values of any shape; other floating types are read as float32.
+
+        Raises:
+            NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
+        """
+        counter = _Counter(self.signed_counts, self._state)
+        counter.add(values)
+        counter.flush()
+
+    def merged(self, other: Histogram) -> Histogram:
+        """The histogram of both sets of values together; neither operand is changed."""
+        counts, state = np.empty_like(self.signed_counts), self._state.copy()
+        for sign in _SIGNS:
+            counts[sign], state[sign] = _joined_rows(self, other, sign)
+        state[kernels.ZEROS] += other._state[kernels.ZEROS]
+        if self._state[kernels.STARTED] and other._state[kernels.STARTED]:
+            state[kernels.MIN_KEY] = min(state[kernels.MIN_KEY], other._state[kernels.MIN_KEY])
+            state[kernels.MAX_KEY] = max(state[kernels.MAX_KEY], other._state[kernels.MAX_KEY])
+        elif other._state[kernels.STARTED]:
+            state[kernels.MIN_KEY :] = other._state[kernels.MIN_KEY :]
+        return Histogram(counts, state)
+
+    def rectified(self) -> Histogram:
+        """The histogram of max(x, 0), as counting those values would give it."""
+        negative = int(self.signed_counts[kernels.NEGATIVE].sum())
+        counts, state = self.signed_counts.copy(), self._state.copy()
+        counts[kernels.NEGATIVE] = 0
+        counts[kernels.POSITIVE, 0] += negative
+        state[kernels.NEGATIVE] = kernels.UNSET
+        state[kernels.ZEROS] += negative
+        for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
+            state[slot] = _key_from_value(max(value, 0.0))
+        return Histogram(counts, state)
+
+    def halved(self, times: int) -> Histogram:
+        """The histogram of x / 2^times, as counting those values would give it where none of them is subnormal."""
+        counts, state = self.signed_counts.copy(), self._state.copy()
+        for sign in _SIGNS:
+            if state[sign] != kernels.UNSET:
+                exponent = max(int(state[sign]) - times, kernels.MIN_EXPONENT)
+                counts[sign] = _folded(counts[sign], exponent, int(state[sign]) - times)
+                state[sign] = exponent
+        for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
+            state[slot] = _key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
+        return Histogram(counts, state)
+
+    def digest(self) -> bytes:
+        """Equal for histograms that hold the same, and for no others."""
+        return hashlib.sha256(self.signed_counts.tobytes() + self._state.tobytes()).digest()
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Widths of the bins of negative and of other values, activation units; powers of two."""
+        negative, positive = (2.0 ** max(int(self._state[sign]), kernels.MIN_EXPONENT) for sign in _SIGNS)
+        return negative, positive
+
+    @property
+    def width(self) -> float:
+        """Width of the bins of `counts`, activation units: the larger of `widths`."""
+        return max(self.widths)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64 [BINS]: how many values have a magnitude in each bin of `width`; zeros are in bin 0."""
+        exponent = int(self._state[list(_SIGNS)].max())
+        total = np.zeros(BINS, np.int64)
+        for sign in _SIGNS:
+            total += _folded(self.signed_counts[sign], exponent, int(self._state[sign]))
+        return total
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return int(self.signed_counts.sum())
+
+    @property
+    def zeros(self) -> int:
+        """How many values were exactly zero."""
+        return int(self._state[kernels.ZEROS])
+
+    @property
+    def min(self) -> float:
+        """Smallest value, exact; 0 when nothing was counted."""
+        return _value_from_key(int(self._state[kernels.MIN_KEY])) if self._state[kernels.STARTED] else 0.0
+
+    @property
+    def max(self) -> float:
+        """Largest value, exact; 0 when nothing was counted."""
+        return _value_from_key(int(self._state[kernels.MAX_KEY])) if self._state[kernels.STARTED] else 0.0
+
+    @property
+    def abs_max(self) -> float:
+        """Largest magnitude, exact."""
+        return max(abs(self.min), abs(self.max))
+
+    @classmethod
+    def from_parts(
+        cls,
+        signed_counts: NDArray[np.int64],
+        *,
+        widths: tuple[float, float],
+        zeros: int,
+        minimum: float,
+        maximum: float,
+    ) -> Histogram:
+        """Rebuild a histogram from what `signed_counts`, `widths`, `zeros`, `min` and `max` gave.
+
+        Raises:
+            CalibrationError: The parts contradict each other.
+        """
+        exponents = [round(math.log2(width)) if 0 < width < math.inf else 0 for width in widths]
+        if signed_counts.shape != (2, BINS) or (signed_counts < 0).any() or [2.0**e for e in exponents] != list(widths):
+            raise CalibrationError(
+                f"expected counts of shape (2, {BINS}), none negative, and bin widths that are powers of two; "
+                f"found shape {signed_counts.shape}, widths {widths}"
+            )
+        ranges = [BINS * width for width in widths]
+        if not (minimum <= maximum and -ranges[0] < minimum and maximum < ranges[1]):
+            raise CalibrationError(
+                f"expected min <= max, both within {BINS} bins of {widths}; found min {minimum}, max {maximum}"
+            )
+        first_bin, others = int(signed_counts[kernels.POSITIVE, 0]), int(signed_counts.sum()) - zeros
+        if not 0 <= zeros <= first_bin or (others > 0) != bool(minimum or maximum):
+            raise CalibrationError(
+                f"expected counts of {zeros} zeros and of values from {minimum} to {maximum}, found {first_bin} values "
+                f"in the bin of zero and {others} others"
+            )
+        state = _empty_state()
+        for sign, seen in ((kernels.NEGATIVE, minimum < 0), (kernels.POSITIVE, maximum > 0)):
+            state[sign] = exponents[sign] if seen else kernels.UNSET
+        state[kernels.ZEROS] = zeros
+        if signed_counts.any():
+            state[kernels.MIN_KEY :] = _key_from_value(minimum), _key_from_value(maximum), 1
+        return cls(np.ascontiguousarray(signed_counts, np.int64), state)
+
+
+class SplitHistogram:
+    """Counts values up to a limit and those above it apart, in one pass.
+
+    A tensor and its Clip(0, limit) then both have the histogram that counting each of them would give, bit for bit.
+
+    Attributes:
+        limit: Upper bound of the Clip, over zero; infinity for none.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = float(np.float32(limit))
+        self._counts = np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64)
+        self._state = _empty_state()
+        self._counter = _Counter(self._counts, self._state, self.limit)
+
+    def add(self, values: ArrayLike) -> None:
+        """Count values of any shape.
+
+        Raises:
+            NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
+        """
+        self._counter.add(values)
+
+    def whole(self) -> Histogram:
+        """The histogram of the values."""
+        self._counter.flush()
+        counts, state = self._counts[:2].copy(), self._state.copy()
+        if len(self._counts) > 2:
+            above, below = int(state[kernels.ABOVE]), int(state[kernels.POSITIVE])
+            widest = max(above, below)
+            counts[kernels.POSITIVE] = _folded(counts[kernels.POSITIVE], widest, below)
+            counts[kernels.POSITIVE] += _folded(self._counts[kernels.ABOVE], widest, above)
+            state[kernels.POSITIVE] = widest
+        state[kernels.ABOVE] = kernels.UNSET
+        return Histogram(counts, state)
+
+    def clipped(self) -> Histogram:
+        """The histogram of the values clipped to [0, limit]."""
+        self._counter.flush()
+        counts, state = self._counts[:2].copy(), self._state.copy()
+        state[kernels.ABOVE] = kernels.UNSET
+        for slot in (kernels.MIN_KEY, kernels.MAX_KEY):
+            state[slot] = min(int(state[slot]), _key_from_value(self.limit))
+        kept = Histogram(counts, state).rectified()
+        at_limit = int(self._counts[kernels.ABOVE].sum()) if len(self._counts) > 2 else 0
+        if at_limit:  # then the positive row is as wide as the limit needs
+            kept.signed_counts[kernels.POSITIVE, int(self.limit / kept.widths[1])] += at_limit
+        return kept
+
+
+def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArray[np.int64], int]:
+    """Counts of one sign of two histograms together, and their exponent."""
+    exponents = int(first._state[sign]), int(second._state[sign])
+    widest = max(exponents)
+    rows = (_folded(h.signed_counts[sign], widest, e) for h, e in zip((first, second), exponents, strict=True))
+    return np.asarray(sum(rows), np.int64), widest
+
+
+def _folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
+    """A row with bins of width 2^exponent, at least its own width; a row of zeros alone fits any."""
+    times = 0 if own == kernels.UNSET else exponent - own
+    if times == 0:
+        return row
+    folded = np.zeros_like(row)
+    if times >= int(np.log2(BINS)):
+        folded[0] = row.sum()
+        return folded
+    kept = BINS >> times
+    folded[:kept] = row.reshape(kept, 1 << times).sum(axis=1)
+    return folded

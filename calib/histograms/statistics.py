@@ -1,0 +1,164 @@
+"""Statistics of all activations of a model: one histogram a tensor, mergeable, kept as HDF5."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from calib.entropy import SEARCH_BINS
+from calib.errors import CalibrationError, NonFiniteError
+from calib.files import Transaction
+from calib.histograms.first_batch import FirstBatchHistogram
+from calib.histograms.histogram import BINS, Histogram
+
+FORMAT = "calib-statistics-2"
+
+
+@dataclass
+class Statistics:
+    """Histograms by tensor name, and how many images they come from.
+
+    Attributes:
+        histograms: Independent of batches and order.
+        images: How many images.
+        first_batch: Histograms on TensorRT's grid, which depend on the first batch; None when they were not collected.
+        first_batch_size: Images in that first batch.
+        products: Tensors that enter products of matrices (MatMul), where plain entropy clips less.
+    """
+
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    images: int = 0
+    first_batch: dict[str, FirstBatchHistogram] | None = None
+    first_batch_size: int = 0
+    products: frozenset[str] = frozenset()
+
+    def add(self, tensor: str, values: ArrayLike) -> None:
+        """Count the values of one tensor.
+
+        Raises:
+            NonFiniteError: A value is NaN or infinite; names the tensor.
+        """
+        try:
+            self.histograms.setdefault(tensor, Histogram()).add(values)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"tensor '{tensor}': {error}", tensor=tensor, index=error.index) from None
+
+    def merged(self, other: Statistics) -> Statistics:
+        """Statistics of both sets of images together, exactly as one pass over all of them would give.
+
+        Histograms that depend on the first batch cannot be merged and are left out.
+
+        Raises:
+            CalibrationError: The two do not hold the same tensors.
+        """
+        if not (self.histograms and other.histograms):
+            return self if self.histograms else other
+        different = sorted(set(self.histograms) ^ set(other.histograms))
+        if different:
+            raise CalibrationError(
+                f"cannot merge statistics of different models: {len(different)} tensors are in one of them only, "
+                f"'{different[0]}' first; collect both with the same model"
+            )
+        histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
+        return Statistics(histograms, self.images + other.images, products=self.products | other.products)
+
+
+def write_statistics(statistics: Statistics, path: Path) -> None:
+    """Write statistics as HDF5, compressed: about 10 kB a tensor. The file appears whole or not at all.
+
+    Raises:
+        CalibrationError: It cannot be written; an older file is untouched.
+    """
+    contents = hdf5_from_statistics(statistics)
+    with Transaction(path.parent) as files:
+        files.stage(path.name).write_bytes(contents)
+
+
+def hdf5_from_statistics(statistics: Statistics) -> bytes:
+    """The statistics file's contents. HDF5 writes into memory: when a disk fills up under it, it ends the process."""
+    import h5py
+
+    buffer = io.BytesIO()
+    histograms = list(statistics.histograms.values())
+    with h5py.File(buffer, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["images"] = statistics.images
+        file.create_dataset("tensor", data=list(statistics.histograms), dtype=h5py.string_dtype())
+        file.create_dataset(
+            "product", data=np.array([name in statistics.products for name in statistics.histograms], bool)
+        )
+        file.create_dataset("width", data=np.array([h.widths for h in histograms], np.float64).reshape(-1, 2))
+        file.create_dataset("zeros", data=np.array([h.zeros for h in histograms], np.int64))
+        file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
+        file.create_dataset("max", data=np.array([h.max for h in histograms], np.float64))
+        shape, packed = (len(histograms), 2, BINS), {}
+        if histograms:  # an empty data set cannot be chunked
+            packed = {"chunks": (1, 2, BINS), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        counts = file.create_dataset("signed_counts", shape, np.int64, **packed)
+        for i, histogram in enumerate(histograms):
+            counts[i] = histogram.signed_counts
+        if statistics.first_batch is not None:
+            first = [statistics.first_batch[name] for name in statistics.histograms]
+            file.attrs["first_batch_size"] = statistics.first_batch_size
+            file.create_dataset("first_batch_limit", data=np.array([h.limit for h in first], np.float64))
+            file.create_dataset(
+                "first_batch_counts",
+                data=np.array([h.counts for h in first], np.int64).reshape(-1, SEARCH_BINS),
+                compression="gzip",
+                compression_opts=1,
+                shuffle=True,
+            )
+    return buffer.getvalue()
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read what `write_statistics` wrote.
+
+    Raises:
+        CalibrationError: The file is no HDF5 file, is truncated, or holds something else.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("format")
+            if found == FORMAT:
+                return _statistics_from_hdf5(file)
+    except (OSError, KeyError, ValueError, CalibrationError) as error:
+        raise CalibrationError(f"{path}: cannot be read as statistics ({error}); recalibrate") from error
+    raise CalibrationError(f"{path}: expected '{FORMAT}', found '{found}'; recalibrate")
+
+
+def _statistics_from_hdf5(file: Any) -> Statistics:  # noqa: ANN401 - h5py has no types
+    names = [name.decode() for name in file["tensor"][:]]
+    parts = zip(names, file["width"], file["zeros"], file["min"], file["max"], strict=True)
+    counts = file["signed_counts"]
+    histograms = {
+        name: Histogram.from_parts(
+            counts[i],
+            widths=(float(width[0]), float(width[1])),
+            zeros=int(zeros),
+            minimum=float(low),
+            maximum=float(high),
+        )
+        for i, (name, width, zeros, low, high) in enumerate(parts)
+    }
+    first, size = _read_first_batch(file, names)
+    products = frozenset(name for name, product in zip(names, file["product"], strict=True) if product)
+    return Statistics(histograms, int(file.attrs["images"]), first, size, products)
+
+
+def _read_first_batch(
+    file: Any,  # noqa: ANN401 - h5py has no types
+    names: list[str],
+) -> tuple[dict[str, FirstBatchHistogram] | None, int]:
+    if "first_batch_counts" not in file:
+        return None, 0
+    parts = zip(names, file["first_batch_counts"], file["first_batch_limit"], strict=True)
+    histograms = {name: FirstBatchHistogram.from_parts(counts, float(limit)) for name, counts, limit in parts}
+    return histograms, int(file.attrs["first_batch_size"])

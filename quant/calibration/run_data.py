@@ -1,0 +1,145 @@
+"""A run's data: which images calibrate, which are evaluated, and how they become the model's inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open_source, sample_indices
+from datasets.source import AnySource
+from quant.errors import ModelError, QuantError, SettingsError
+from quant.onnx_graph.model import ModelInterface
+from quant.progress import Console
+from quant.settings.run_settings import RunSettings
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Data of one run.
+
+    Attributes:
+        source: What calibration reads.
+        selection: int64, indices of the calibration images in `source`, in order.
+        eval_source: What evaluation reads.
+        eval_selection: int64, indices in `eval_source`.
+        preprocessing: Bound to the model's input; None when the data holds the inputs themselves.
+        input_name: The input that images are for.
+    """
+
+    source: AnySource
+    selection: NDArray[np.int64]
+    eval_source: AnySource
+    eval_selection: NDArray[np.int64]
+    preprocessing: Preprocessing | None
+    input_name: str
+
+    def calibration_stream(self, settings: RunSettings) -> BatchStream:
+        """Batches for calibration."""
+        return self._stream(self.source, self.selection, settings)
+
+    def evaluation_stream(self, settings: RunSettings) -> BatchStream:
+        """Batches for evaluation."""
+        return self._stream(self.eval_source, self.eval_selection, settings)
+
+    def _stream(self, source: AnySource, selection: NDArray[np.int64], settings: RunSettings) -> BatchStream:
+        return BatchStream(
+            source,
+            selection,
+            preprocessing=self.preprocessing,
+            batch_size=settings.batch_size,
+            input_name=self.input_name,
+            max_bad=settings.max_bad,
+        )
+
+
+def open_data(settings: RunSettings, model: ModelInterface, console: Console) -> RunData:
+    """Open the data of a run and fit it to the model.
+
+    Raises:
+        DatasetError: The data cannot be used.
+        ModelError: The model takes inputs that the data does not give.
+        QuantError: Labels do not fit the model.
+    """
+    names = [info.name for info in model.inputs]
+    if settings.data is None:
+        raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
+    own_labels = settings.labels if settings.eval is None else None
+    source = open_source(settings.data, labels=own_labels, classes=settings.classes, inputs=names)
+    selection = sample_indices(source, settings.num_images, sampling=settings.sampling, seed=settings.seed)
+    if len(source) < settings.num_images:
+        console.warn(
+            f"{settings.data}: {settings.num_images} calibration images were asked for, {len(source)} are there"
+        )
+    if settings.eval is not None:
+        eval_source = open_source(settings.eval, labels=settings.labels, classes=settings.classes, inputs=names)
+        eval_selection = np.arange(len(eval_source))
+    else:
+        eval_source = source
+        eval_selection = np.setdiff1d(np.arange(len(source)), selection)
+        if not len(eval_selection):
+            eval_selection = np.arange(len(source))
+            if settings.precision == "int8":
+                console.warn(
+                    f"{settings.data}: calibration takes all {len(source)} images, so the same ones are evaluated and "
+                    "the drop is flattered; give other images with --eval, or calibrate on fewer with --num-images"
+                )
+    if settings.precision != "int8" and settings.eval is None:
+        eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated
+    _check_classes(eval_source, model)
+    return RunData(
+        source, selection, eval_source, eval_selection, _bound_preprocessing(source, settings, model), names[0]
+    )
+
+
+def evaluation_data(
+    source: AnySource, settings: RunSettings, model: ModelInterface, selection: NDArray[np.int64] | None = None
+) -> RunData:
+    """Data of a comparison without calibration: these samples of a source that is open already; by default all.
+
+    Raises:
+        ModelError: The model takes inputs that the data does not give.
+        QuantError: Labels do not fit the model.
+    """
+    indices = np.arange(len(source)) if selection is None else selection
+    _check_classes(source, model)
+    preprocessing = _bound_preprocessing(source, settings, model)
+    return RunData(source, indices[:0], source, indices, preprocessing, model.inputs[0].name)
+
+
+def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelInterface) -> Preprocessing | None:
+    if not isinstance(source, ImageSource):
+        return None
+    if len(model.inputs) > 1:
+        raise ModelError(
+            f"{model.path}: has {len(model.inputs)} inputs ({', '.join(info.name for info in model.inputs)}), and "
+            "images give one; pack the data as HDF5 with one data set an input, named like it, and give it with --data"
+        )
+    info, preprocessing = model.inputs[0], Preprocessing.from_spec(settings.preprocess)
+    try:
+        return preprocessing.bound_to(info.shape, info.dtype)
+    except DatasetError as error:
+        raise ModelError(
+            f"{model.path}: input '{info.name}' and --preprocess {settings.preprocess} do not fit: {error}"
+        ) from error
+
+
+def _check_classes(source: AnySource, model: ModelInterface) -> None:
+    """Labels must mean the model's classes: as many names as the model has outputs."""
+    shape = model.outputs[0].shape
+    classes = shape[1] if len(model.outputs) == 1 and len(shape) >= 2 else None
+    if source.labels is None or not isinstance(classes, int) or any(size != 1 for size in shape[2:]):
+        return
+    if source.class_names is not None and len(source.class_names) != classes:
+        raise QuantError(
+            f"{source.path}: expected labels of the {classes} classes that the model has, found "
+            f"{len(source.class_names)} ({', '.join(source.class_names[:3])}, ...); give all class names in the "
+            "model's order with --classes"
+        )
+    wrong = source.labels[(source.labels < 0) | (source.labels >= classes)]
+    if len(wrong):
+        raise QuantError(
+            f"{source.path}: expected labels 0..{classes - 1} as the model has {classes} classes, found "
+            f"{int(wrong[0])}; give labels of this model"
+        )

@@ -1,0 +1,1 @@
+"""Collectors run a model on images and count its activations into histograms."""

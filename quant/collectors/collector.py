@@ -1,0 +1,38 @@
+"""The seam between calibration and what runs the model for it.
+
+A collector streams a calibrator's batches through a model and gives the calibrator the statistics of all activations.
+What is fetched and counted is the same for all collectors (`quant.collectors.plan`); what runs the model differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from calib.calibrator import Calibrator
+from quant.onnx_graph.model import OnnxModel
+
+Advance = Callable[[int], None]  # called with the number of images that were just done
+
+MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, unless told otherwise
+
+
+def ignore(images: int) -> None:
+    """Progress that nobody watches."""
+
+
+class Collector(Protocol):
+    """What collects the statistics of a model's activations."""
+
+    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
+        """Run a calibrator's batches through a model and give it their statistics.
+
+        Args:
+            model: FP32 model.
+            calibrator: Where batches come from and statistics go.
+            advance: Called with the number of images that were just done.
+
+        Raises:
+            NonFiniteError: An activation holds NaN or infinity; names the tensor and the image.
+            ModelError: The model cannot be run.
+        """

@@ -1,0 +1,168 @@
+"""Statistics of all activations of a model, from one pass over the images on ONNX Runtime.
+
+Only tensors whose histogram does not follow from others' are fetched. A batch is run in parts, so that the activations
+held at a time stay within a budget; where one image alone exceeds it, the tensors are fetched in groups, each by a
+session of its own. Two parts are at work at a time, each run and then counted by a thread of its own: that keeps two
+processors busy without one waiting for the other, as the threads of one run do. Buffers are used again. Memory does
+not grow with the number of images, and the statistics do not depend on how they are split, but for tensors that hold no
+images, such as a factor computed from shapes: these are counted once a part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from operator import length_hint
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.calibrator import CalibrationBatch, Calibrator
+from calib.histograms.first_batch import largest_magnitude
+from calib.histograms.histogram import SplitHistogram
+from calib.histograms.statistics import Statistics
+from calib.processors import usable_processors
+from quant.collectors.collector import MEMORY_LIMIT, Advance, ignore
+from quant.collectors.part_runner import Activations, Group, PartRunner
+from quant.collectors.plan import CollectionPlan, collection_plan
+from quant.onnx_graph.model import OnnxModel
+
+Array = NDArray[Any]
+Use = Callable[[Mapping[str, Array], Sequence[str]], None]  # of a part's activations and the names of its images
+
+_PROCESSORS = usable_processors()
+_AT_WORK = min(2, _PROCESSORS)  # parts at a time
+_WAITING = 2  # parts that are cut before their turn, so that no thread waits for the oldest part
+_RUN_THREADS = max(1, _PROCESSORS - 1)  # of ONNX Runtime: the thread that calls it works too, for each part
+_COUNT_THREADS = max(1, _PROCESSORS // 2)  # for each part
+
+
+class OnnxRuntimeCollector:
+    """Collects on ONNX Runtime, on the CPU."""
+
+    def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
+        """Choose how much memory is used.
+
+        Args:
+            memory_limit: Bytes of activations that may be held at a time, see `collect_statistics`.
+        """
+        self._memory_limit = memory_limit
+
+    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
+        """As `collect_statistics`."""
+        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit)
+
+
+def collect_statistics(
+    model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore, *, memory_limit: int = MEMORY_LIMIT
+) -> None:
+    """Run a calibrator's batches through a model and give it their statistics.
+
+    Args:
+        model: FP32 model.
+        calibrator: Where batches come from and statistics go.
+        advance: Called with the number of images that were just done.
+        memory_limit: Bytes of activations that may be held at a time. The model itself and its own workspace are not
+            counted; a single tensor of a single image is held in any case.
+
+    Raises:
+        NonFiniteError: An activation holds NaN or infinity; names the tensor and the image.
+        ModelError: The model cannot be run.
+    """
+    with ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers, ThreadPoolExecutor(_AT_WORK, "calib-part") as parts:
+        parts.submit(_load_loops)
+        runner = PartRunner(model, threads=_RUN_THREADS, at_work=_AT_WORK)
+        try:
+            plan = collection_plan(model, calibrator.algorithm, runner.types)
+            runner.open(plan.fetched)
+            statistics = _Pass(plan, runner, parts, helpers).run(calibrator, advance, memory_limit)
+        except BaseException:  # Ctrl-C too: only parts that are being run are waited for
+            parts.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            runner.close()
+    calibrator.merge(statistics)
+
+
+def _load_loops() -> None:
+    """Let numba load its compiled loops while ONNX Runtime loads the model: that takes a third of a second."""
+    SplitHistogram().add(np.zeros(1, np.float32))
+
+
+class _Pass:
+    """One pass over the images: which part is run when, and counted."""
+
+    def __init__(
+        self, plan: CollectionPlan, runner: PartRunner, threads: ThreadPoolExecutor, helpers: ThreadPoolExecutor
+    ) -> None:
+        self._plan, self._runner = plan, runner
+        self._counts = plan.counts()
+        self._threads, self._helpers = threads, helpers
+
+    def run(self, calibrator: Calibrator, advance: Advance, memory_limit: int) -> Statistics:
+        images = 0
+        batch_size = 0
+        waiting: deque[tuple[Future[None], int]] = deque()
+        for batch in calibrator:
+            if not images:
+                expected = length_hint(calibrator.batches) * len(batch.names)
+                self._runner.divide(self._plan, batch, expected, memory_limit)
+            if self._plan.first_batch:  # TensorRT's grids depend on which images share a batch
+                _finish(waiting, advance, 0)
+                self._start_batch(batch, first=not images)
+            batch_size = max(batch_size, len(batch.names))
+            for future, done in self._started(batch, self._count):
+                waiting.append((future, done))
+                _finish(waiting, advance, _AT_WORK + _WAITING)
+            images += len(batch.names)
+        _finish(waiting, advance, 0)
+        return self._plan.statistics(self._counts, images, batch_size)
+
+    def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
+        """Run a batch in parts, in threads; with each, how many images are done when it is."""
+        part, groups = self._runner.part, self._runner.groups
+        for start in range(0, len(batch.names), part):
+            stop = min(start + part, len(batch.names))
+            inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
+            names = batch.names[start:stop]
+            ready = self._runner.take_first()
+            for group in groups:
+                future = self._threads.submit(self._work, group, inputs, names, use, ready)
+                yield future, stop - start if group is groups[-1] else 0
+
+    def _work(
+        self, group: Group, inputs: Mapping[str, Array], names: Sequence[str], use: Use, ready: Activations | None
+    ) -> None:
+        """Run a part, unless its activations are ready, and do something with them."""
+        with self._runner.activations(group, inputs, len(names), ready) as found:
+            own = {name: inputs[name] for name in self._plan.inputs} if group is self._runner.groups[0] else {}
+            use(own | found, names)
+
+    def _count(self, activations: Mapping[str, Array], names: Sequence[str]) -> None:
+        self._counts.count(activations, names, self._helpers, _COUNT_THREADS)
+
+    def _start_batch(self, batch: CalibrationBatch, *, first: bool) -> None:
+        """Tell TensorRT's histograms that a batch begins; the first one is run twice, once for its range."""
+        self._counts.start_batch()
+        if not first:
+            return
+        found: dict[str, list[float]] = {name: [] for name in self._counts.histograms}
+
+        def measure(activations: Mapping[str, Array], names: Sequence[str]) -> None:
+            for name, array in activations.items():
+                found[name].append(largest_magnitude(array))
+
+        for future in [future for future, _ in self._started(batch, measure)]:
+            future.result()
+        self._counts.open({name: float(np.max(values)) for name, values in found.items()})
+
+
+def _finish(waiting: deque[tuple[Future[None], int]], advance: Advance, most: int) -> None:
+    """Wait until at most so many parts are under way; the oldest part's error is the one that is raised."""
+    while len(waiting) > most:
+        future, images = waiting.popleft()
+        future.result()
+        if images:
+            advance(images)

@@ -1,0 +1,161 @@
+"""Running parts of batches on ONNX Runtime: a session for each group of tensors, and buffers that are used again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from numpy.typing import NDArray
+
+from calib.calibrator import CalibrationBatch
+from quant.collectors.blocked_layout import blocked_session, is_worth_blocking
+from quant.collectors.plan import CollectionPlan, division
+from quant.errors import BuildError, ModelError
+from quant.onnx_graph.model import OnnxModel, with_free_batch
+from quant.onnxruntime.session import OnnxRuntimeSession
+
+Array = NDArray[Any]
+Activations = dict[str, Array]
+
+
+@dataclass(eq=False)
+class Group:
+    """Tensors that one session fetches."""
+
+    session: OnnxRuntimeSession
+    tensors: Sequence[str]
+    open_ragged: Callable[[], OnnxRuntimeSession]
+
+    def run(self, inputs: Mapping[str, Array], buffers: Activations, *, full: bool) -> Activations:
+        """Activations of a part; where it is a full one they lie in the buffers, and stay there until the next."""
+        if not self.tensors:  # all follow from the input
+            return {}
+        if full and buffers:
+            self.session.run_into(inputs, buffers)
+            return buffers
+        if not full and self.session.fixed_batch is not None:
+            return self._run_ragged(inputs)
+        results = dict(zip(self.tensors, self.session.run(inputs, self.tensors), strict=True))
+        if full and self.session.fixed_shapes:
+            buffers.update(results)
+        return results
+
+    def _run_ragged(self, inputs: Mapping[str, Array]) -> Activations:
+        """Fewer images than the model's fixed batch: with the batch freed, or filled up where the graph relies on it.
+
+        Filling up repeats images, and what is theirs cannot be cut from a tensor whose first axis is not the batch.
+        """
+        try:
+            results = self.open_ragged().run(inputs, self.tensors)
+        except (BuildError, ModelError):
+            results = self.session.run(inputs, self.tensors)
+        return dict(zip(self.tensors, results, strict=True))
+
+
+class PartRunner:
+    """Runs parts of batches.
+
+    Attributes:
+        groups: The tensors to fetch, each group by a session of its own.
+        part: Images that are run at a time; there after `divide`.
+    """
+
+    def __init__(self, model: OnnxModel, *, threads: int, at_work: int) -> None:
+        """Open nothing yet.
+
+        Args:
+            model: FP32 model.
+            threads: Of ONNX Runtime, for one run.
+            at_work: Parts that are run at a time: each has buffers of its own.
+        """
+        self._model, self._threads, self._at_work = model, threads, at_work
+        self.groups: list[Group] = []
+        self.part = 0
+        self._buffers: SimpleQueue[Activations] = SimpleQueue()  # a set for each part at work
+        for _ in range(at_work):
+            self._buffers.put({})
+        self._first: Activations | None = None  # activations of the first image, where they are a part already
+
+    def types(self, tensors: Sequence[str]) -> Mapping[str, str]:
+        """ONNX Runtime's types of tensors."""
+        return self._session(tensors).types
+
+    def open(self, tensors: Sequence[str]) -> None:
+        """Open the session that fetches these tensors."""
+        self.groups = [self._group(tensors)]
+
+    def _group(self, tensors: Sequence[str]) -> Group:
+        return Group(self._session(tensors), tensors, lambda: self._session(tensors, free_batch=True))
+
+    def _session(self, tensors: Sequence[str], *, free_batch: bool = False) -> OnnxRuntimeSession:
+        """The model with these tensors as outputs."""
+        proto = with_free_batch(self._model.proto) if free_batch else self._model.proto
+        try:
+            return OnnxRuntimeSession(
+                proto, name=str(self._model.path), threads=self._threads, spin=False, also=tensors
+            )
+        except BuildError as error:
+            raise ModelError(str(error)) from error
+
+    def divide(self, plan: CollectionPlan, batch: CalibrationBatch, images: int, memory_limit: int) -> None:
+        """Decide, with the first image, how many images are run at a time and whether tensors go in groups.
+
+        Args:
+            plan: What is fetched.
+            batch: The first batch.
+            images: About how many are to come.
+            memory_limit: Bytes of activations that may be held at a time.
+        """
+        fixed = self.groups[0].session.fixed_batch
+        image = {name: array[:1] for name, array in batch.inputs.items()}
+        names = list(plan.fetched)
+        one = dict(zip(names, self.groups[0].session.run(image, names), strict=True)) if names else {}
+        sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}
+        divided = division(sizes, memory_limit // self._at_work, len(batch.names), fixed)
+        self.part = divided.images
+        if not names:
+            return
+        if len(divided.groups) > 1:
+            self.groups = [self._group(tensors) for tensors in divided.groups]
+        elif self.part == 1 and not plan.first_batch:
+            self._first = one
+            self._buffers.get()  # these take their place, once they are counted
+        if fixed is None and is_worth_blocking(self._model.proto, one, images):
+            self._block(image, one)
+
+    def _block(self, image: Mapping[str, Array], one: Activations) -> None:
+        """Take sessions that give activations as convolutions write them, where there are such with the same values."""
+        for group in self.groups:
+            expected = {name: one[name] for name in group.tensors}
+            faster = blocked_session(self._model.proto, str(self._model.path), image, expected, threads=self._threads)
+            group.session = faster or group.session
+
+    def take_first(self) -> Activations | None:
+        """The activations of the first image, once, where they were a whole part."""
+        first, self._first = self._first, None
+        return first
+
+    def close(self) -> None:
+        """Let go of the sessions; they would otherwise wait for Python's collector of circles, and so would buffers."""
+        self.groups = []
+
+    @contextlib.contextmanager
+    def activations(
+        self, group: Group, inputs: Mapping[str, Array], images: int, ready: Activations | None = None
+    ) -> Iterator[Activations]:
+        """The activations of a part, for as long as the block lasts: their memory is used again.
+
+        Args:
+            group: Which tensors.
+            inputs: Of the part's images.
+            images: How many these are.
+            ready: The activations, where they are known already.
+        """
+        buffers = self._buffers.get() if ready is None else ready
+        try:
+            yield ready or group.run(inputs, buffers, full=images == self.part)
+        finally:
+            self._buffers.put({} if len(self.groups) > 1 else buffers)

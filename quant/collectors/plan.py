@@ -1,0 +1,139 @@
+"""What a pass over the images fetches and counts, decided before the first of them, and how a batch is divided.
+
+Both are frozen: whatever runs the model reads the same plan, and gives what it ran to the same counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from calib.algorithms import Algorithm, Entropy
+from calib.histograms.counting import Counts
+from calib.histograms.statistics import Statistics
+from quant.collectors.derivation import Parts, derived_histogram, first_holders, origins, split_limits
+from quant.onnx_graph.model import OnnxModel
+from quant.onnx_graph.tensor_types import activation_types
+from quant.qdq.placement import product_inputs
+
+_PART_BYTES = 40 << 20  # a part of a batch holds so much
+_PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
+_FLOAT_KINDS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
+
+TypesOf = Callable[[Sequence[str]], Mapping[str, str]]  # ONNX Runtime's types of tensors, such as `tensor(float)`
+
+
+@dataclass(frozen=True)
+class CollectionPlan:
+    """What is fetched and counted.
+
+    Attributes:
+        origins: Where the values of each tensor come from, by tensor, in the order of the graph.
+        inputs: Float inputs of the model that are counted.
+        fetched: Activations that are counted, and so have to be fetched.
+        first_batch: Count on TensorRT's grid too, which depends on the first batch.
+        products: Tensors that enter products of matrices.
+    """
+
+    origins: Mapping[str, Parts]
+    inputs: tuple[str, ...]
+    fetched: tuple[str, ...]
+    first_batch: bool
+    products: frozenset[str]
+
+    def counts(self) -> Counts:
+        """A counter for one pass, with nothing in it."""
+        return Counts(split_limits(self.origins), first_batch=self.first_batch, holders=first_holders(self.origins))
+
+    def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
+        """What a counter holds after the pass, for all tensors.
+
+        Args:
+            counts: The counter.
+            images: How many were counted.
+            batch_size: Images in the largest batch.
+        """
+        counted = counts.histograms
+        histograms = {name: derived_histogram(parts, counted) for name, parts in self.origins.items()}
+        if counts.first is None:
+            return Statistics(histograms, images, products=self.products)
+        counts.end_batch()
+        first = {name: counts.first[part.root] for name, (part,) in self.origins.items()}
+        return Statistics(histograms, images, first, batch_size, self.products)
+
+
+def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -> CollectionPlan:
+    """The plan of a pass.
+
+    Args:
+        model: FP32 model.
+        algorithm: Which amax is wanted: TensorRT's own entropy needs more than the others.
+        types_of: Asked for the types of tensors where type inference cannot tell.
+    """
+    match = isinstance(algorithm, Entropy) and algorithm.match_tensorrt
+    types = activation_types(model.proto)
+    inputs = [info.name for info in model.inputs if info.dtype.startswith("float")]
+    unknown = [name for name, kind in types.items() if kind == onnx.TensorProto.UNDEFINED and name not in inputs]
+    kinds = types_of(unknown) if unknown else {}
+    floats = {*inputs, *(name for name in types if name not in unknown or kinds[name] in _FLOAT_KINDS)}
+    found = origins(model.proto, [name for name in types if name in floats], moved_only=match)
+    roots = split_limits(found)
+    return CollectionPlan(
+        found,
+        tuple(name for name in inputs if name in roots),
+        tuple(name for name in roots if name not in inputs),
+        match,
+        frozenset(product_inputs(model.proto) & found.keys()),
+    )
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a batch is run, so that what is held at a time stays within a budget.
+
+    Attributes:
+        images: So many at a time.
+        groups: The fetched tensors, in groups that are fetched one after the other; one where all fit.
+    """
+
+    images: int
+    groups: tuple[tuple[str, ...], ...]
+
+
+def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None) -> Division:
+    """Divide a batch.
+
+    Args:
+        sizes: Bytes of each fetched tensor, of one image, or of a whole batch where the model fixes its size.
+        budget: Bytes that may be held at a time.
+        batch: Images in a batch.
+        fixed: The batch size that the model demands; None when any will do.
+    """
+    if not sizes:
+        return Division(fixed or batch, ((),))
+    if sum(sizes.values()) > budget:
+        return Division(fixed or 1, _grouped(sizes, budget))
+    return Division(fixed or images_in_part(sum(sizes.values()), budget, batch), (tuple(sizes),))
+
+
+def images_in_part(size: int, budget: int, batch: int) -> int:
+    """How many images of a batch are run at a time, `size` bytes of activations each; an even share where it can be."""
+    size = max(1, size)
+    images = max(_PART_BYTES // size, min(_PART_IMAGES, 2 * _PART_BYTES // size))
+    images = max(1, min(images, budget // size))
+    return next((part for part in range(images, images // 2, -1) if batch % part == 0), images)
+
+
+def _grouped(sizes: Mapping[str, int], budget: int) -> tuple[tuple[str, ...], ...]:
+    """Tensors in the order of the graph, in groups that fit the budget; one that exceeds it alone is alone."""
+    groups: list[list[str]] = [[]]
+    used = 0
+    for name, size in sizes.items():
+        if groups[-1] and used + size > budget:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return tuple(map(tuple, groups))

@@ -1,0 +1,130 @@
+"""A metric of the user's own, for any task: detection, segmentation, regression, retrieval.
+
+`file.py:callable` is called with a batch's outputs by name and its labels, and gives one score an image, higher is
+better. A third parameter called `names` is given the images' names, for annotations that lie in files of their own.
+The scores are averaged; a build's drop is FP32's average minus its own, on the same images, with a paired bootstrap
+interval (B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap", percentile method, chapter 13).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.errors import QuantError
+from quant.evaluation.accuracy import EvaluationBatch
+from quant.evaluation.drop import RESAMPLES, MetricDrop, Scores, metric_drop
+from quant.evaluation.sample_size import images_from_width, tells
+from quant.onnx_graph.model import ModelInterface
+from quant.settings.run_settings import RunSettings
+from quant.settings.user_code import described, load_callable
+
+
+class MetricRecorder:
+    """Calls the metric on every batch of every build and keeps the scores: 8 bytes an image and build.
+
+    Attributes:
+        name: The callable's name.
+        spec: `file.py:callable`.
+    """
+
+    def __init__(self, spec: str, outputs: Sequence[str]) -> None:
+        """Load the callable.
+
+        Args:
+            spec: `file.py:callable`.
+            outputs: Names of the model's outputs, in order.
+
+        Raises:
+            QuantError: There is no such callable, or the file cannot be imported.
+        """
+        self.spec, self.name = spec, spec.rpartition(":")[2]
+        self._path = Path(spec.rpartition(":")[0])
+        self._outputs = list(outputs)
+        self._metric = load_callable(spec, "metric")
+        self._wants_names = _takes_names(self._metric)
+        self._scores: dict[str, list[Scores]] = {}
+
+    def observe(self, build: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+        """Score a batch; what `quant.evaluation.accuracy.evaluate` calls.
+
+        Raises:
+            QuantError: The metric fails, or does not give one finite number an image.
+        """
+        named = dict(zip(self._outputs, outputs, strict=True))
+        extra = {"names": list(batch.names)} if self._wants_names else {}
+        where = f"metric {self.spec}: {build}, images '{batch.names[0]}' to '{batch.names[-1]}'"
+        try:
+            given = np.asarray(self._metric(named, batch.labels, **extra), np.float64)
+        except Exception as error:  # whatever the user's code raises
+            raise QuantError(f"{where}: {described(error, self._path)}") from error
+        if given.shape != (len(batch.names),):
+            raise QuantError(f"{where}: expected {len(batch.names)} scores, one an image, found shape {given.shape}")
+        wrong = np.flatnonzero(~np.isfinite(given))
+        if len(wrong):
+            raise QuantError(f"{where}: expected finite scores, found {given[wrong[0]]} for '{batch.names[wrong[0]]}'")
+        self._scores.setdefault(build, []).append(given)
+
+    def scores(self) -> dict[str, Scores]:
+        """Scores of all images by build, float64 [N]."""
+        return {name: np.concatenate(parts) for name, parts in self._scores.items()}
+
+
+def _takes_names(metric: Callable[..., Any]) -> bool:
+    try:
+        return "names" in inspect.signature(metric).parameters
+    except (TypeError, ValueError):  # a callable that does not tell
+        return False
+
+
+def recorder_from_settings(settings: RunSettings, model: ModelInterface) -> MetricRecorder | None:
+    """What scores the builds of a model; None where no metric is asked for.
+
+    Raises:
+        QuantError: As `MetricRecorder`.
+    """
+    return MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
+
+
+def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:
+    """What a report's JSON holds of the metric, FP32 first.
+
+    Args:
+        recorder: After the evaluation.
+        baseline: Name of the FP32 build.
+        seed: Of the bootstrap.
+        max_drop: Largest accepted drop, per cent of the magnitude of FP32's score.
+    """
+    scores = recorder.scores()
+    score, images = float(scores[baseline].mean()), len(scores[baseline])
+    allowed = max_drop / 100 * abs(score)
+    rows: list[dict[str, Any]] = [{"precision": baseline, "score": score}]
+    for name, values in scores.items():
+        if name != baseline:
+            found = metric_drop(scores[baseline], values, seed=seed)
+            rows.append({"precision": name, **_row(found, images, allowed)})
+    return {
+        "name": recorder.name,
+        "spec": recorder.spec,
+        "allowed_drop": allowed,
+        "images": images,
+        "resamples": RESAMPLES,
+        "seed": seed,
+        "builds": rows,
+    }
+
+
+def _row(found: MetricDrop, images: int, allowed: float) -> dict[str, Any]:
+    enough = tells(found, allowed)
+    return {
+        "score": found.score,
+        "drop": found.drop,
+        "drop_ci95": [found.low, found.high],
+        "enough_images": enough,
+        "images_needed": None if enough else images_from_width(found.high - found.low, found.drop - allowed, images),
+    }

@@ -1,0 +1,89 @@
+"""Which back end and which collector a run uses; TensorRT is looked for only when it may be used."""
+
+from __future__ import annotations
+
+from quant.backend import Backend
+from quant.collectors.collector import Collector
+from quant.collectors.onnxruntime_collector import OnnxRuntimeCollector
+from quant.errors import QuantError
+from quant.onnxruntime.backend import OnnxRuntimeBackend
+from quant.progress import Console
+from quant.settings.output_names import TIMING_CACHE
+from quant.settings.run_settings import RunSettings
+
+
+def backend_from_settings(settings: RunSettings, console: Console) -> Backend:
+    """The back end that a run asks for; says which one it is.
+
+    Args:
+        settings: `auto` takes TensorRT where it and a GPU are found.
+        console: Where notes go.
+
+    Raises:
+        QuantError: TensorRT was asked for and cannot be used; says what to install.
+    """
+    reason = ""
+    if settings.backend != "onnxruntime":
+        try:
+            return _tensorrt(settings, console)
+        except QuantError as error:
+            if settings.backend == "tensorrt" or settings.calibrator == "tensorrt":
+                raise
+            reason = f"; not TensorRT: {error}"
+    return _onnxruntime(settings, console, reason)
+
+
+def collector_from_settings(settings: RunSettings) -> Collector:
+    """What collects the statistics of the activations: ONNX Runtime on the CPU, whatever builds the engines.
+
+    TensorRT gives activations only as outputs of a network, which changes its fusions and so its values; the toolkit's
+    statistics are those of the ONNX model, the same on every machine.
+    """
+    return OnnxRuntimeCollector(settings.memory_limit << 20)
+
+
+def backend_by_name(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
+    """TensorRT where it is asked for by name, else ONNX Runtime: for comparisons, which need no GPU.
+
+    Args:
+        settings: `auto` takes ONNX Runtime.
+        console: Where notes go.
+        reuse: May engines of an earlier run in `out` be used again?
+
+    Raises:
+        QuantError: TensorRT was asked for and cannot be used; says what to install.
+    """
+    return (
+        _tensorrt(settings, console, reuse=reuse) if settings.backend == "tensorrt" else _onnxruntime(settings, console)
+    )
+
+
+def _onnxruntime(settings: RunSettings, console: Console, reason: str = "") -> Backend:
+    backend = OnnxRuntimeBackend()
+    console.note(f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device}){reason}")
+    return backend
+
+
+def _tensorrt(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
+    from quant.settings.batch_range import batch_range_from_text
+    from quant.tensorrt.backend import TensorRTBackend
+    from quant.tensorrt.building.options import BuilderOptions
+
+    sources = tuple(name.strip() for name in settings.tactic_sources.split(",")) if settings.tactic_sources else None
+    backend = TensorRTBackend(
+        batch_range_from_text(settings.dynamic) if settings.dynamic else settings.batch_size,
+        BuilderOptions(
+            strict_int8=settings.strict_int8,
+            explicit=settings.explicit,
+            workspace=settings.workspace << 20 if settings.workspace else None,
+            level=settings.builder_level,
+            tactic_sources=sources,
+            dla_core=settings.dla,
+            timing_cache=settings.out / TIMING_CACHE,
+        ),
+        calibration_batch=settings.batch_size,
+        engines=settings.out if reuse else None,
+        note=console.note,
+    )
+    console.note(f"back end: TensorRT {backend.version} on {backend.device}")
+    return backend

@@ -1,0 +1,64 @@
+"""Checking a cache file: its format, its provenance, and whether it fits a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calib.caches.cache import coverage, read_cache
+from calib.caches.provenance import read_calibration, sidecar_paths
+from calib.errors import CacheError
+from quant.onnx_graph.model import load_model
+from quant.onnx_graph.tensor_types import activation_names
+from quant.qdq.writer import quantizable_tensors
+
+
+@dataclass(frozen=True)
+class CacheCheck:
+    """What was found.
+
+    Attributes:
+        lines: What is right, and the tensors that the cache lacks or has too much for the model, a line each.
+        failure: Why the cache does not serve; None when it does.
+    """
+
+    lines: tuple[str, ...]
+    failure: str | None = None
+
+
+def check_cache_file(path: Path, model_path: Path | None = None) -> CacheCheck:
+    """Check a cache: format, provenance, and whether it fits a model.
+
+    Raises:
+        CacheError: The cache is malformed, or does not belong to the files beside it or to the model.
+        ModelError: The model cannot be read.
+    """
+    cache = read_cache(path)
+    lines = [f"{path}: {cache.algo}, {len(cache.scales)} tensors, every scale finite and positive"]
+    calibration = None
+    if sidecar_paths(path)[0].exists():
+        calibration = read_calibration(path)
+        lines.append(
+            f"provenance: {calibration.algorithm} of {calibration.statistics.images} images; files belong together"
+        )
+    else:
+        lines.append("provenance: none; what the scales were made from is not known")
+    if model_path is None:
+        return CacheCheck(tuple(lines))
+    model = load_model(model_path)
+    if calibration is not None and calibration.source.model != model.sha256:
+        raise CacheError(f"{path}: was made from another model than {model_path}; recalibrate")
+    needed = quantizable_tensors(model.proto)
+    fit = coverage(cache, needed, activation_names(model.proto))
+    if not (fit.missing or fit.foreign):
+        lines.append(f"model: covers all {len(needed)} tensors that {model_path} needs, and holds no others'")
+        return CacheCheck(tuple(lines))
+    lines += [f"missing: {name}" for name in fit.missing]
+    lines += [f"not the model's: {name}" for name in fit.foreign]
+    missing = f"{len(fit.missing)} of {len(needed)} needed tensors are missing" + _first(fit.missing)
+    foreign = f"{len(fit.foreign)} are not the model's" + _first(fit.foreign)
+    return CacheCheck(tuple(lines), f"{path}: does not fit {model_path}: {missing}; {foreign}; recalibrate")
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return f" ('{names[0]}' first)" if names else ""

@@ -1,0 +1,117 @@
+"""Calibration caches in files of three kinds: TensorRT's text, JSON, and Q/DQ models; reading, writing, converting."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from calib.caches.cache import CalibrationCache, cache_from_text, coverage, text_from_cache
+from calib.caches.conversion import cache_from_json, json_from_cache, version_from_text, with_header
+from calib.caches.difference import CacheDifference, difference
+from calib.errors import CacheError
+from calib.files import Transaction
+from quant.onnx_graph.model import load_model
+from quant.onnx_graph.tensor_types import activation_names
+from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
+from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert_cache_file` did.
+
+    Attributes:
+        cache: What was written.
+        notes: What a user should know, a line each.
+    """
+
+    cache: CalibrationCache
+    notes: tuple[str, ...]
+
+
+def read_cache_file(path: Path) -> ReadScales:
+    """A cache out of a Q/DQ model (name ending in .onnx), JSON, or TensorRT's text, which are told by their contents.
+
+    Raises:
+        CacheError: The file holds no cache.
+        ModelError: The model cannot be read.
+    """
+    if path.suffix.lower() == ".onnx":
+        return cache_from_qdq_model(load_model(path).proto, str(path))
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise CacheError(f"{path}: expected a cache as text or JSON, or a name ending in .onnx, found binary") from None
+    parse = cache_from_json if text.lstrip().startswith("{") else cache_from_text
+    return ReadScales(parse(text, str(path)), ())
+
+
+def diff_cache_files(first: Path, second: Path) -> CacheDifference:
+    """Two caches, each in a file of any kind, side by side."""
+    return difference(read_cache_file(first).cache, read_cache_file(second).cache)
+
+
+def convert_cache_file(
+    source: Path, target: Path, *, model: Path | None = None, tensorrt: str | None = None, header: str | None = None
+) -> Conversion:
+    """Write a cache as another kind of file, or for another TensorRT; the target's ending tells the kind.
+
+    Args:
+        source: Cache as text, JSON or Q/DQ model.
+        target: .onnx for a Q/DQ model, .json for JSON, else TensorRT's text.
+        model: FP32 model that scales are written into; only for a Q/DQ model.
+        tensorrt: Version for the first line, such as 8600 or 10.3.0.
+        header: Calibrator for the first line, one of `calib.caches.conversion.CALIBRATORS`.
+
+    Raises:
+        CacheError: The source holds no cache, the scales do not fit the model, or the target is a cache's provenance.
+        BuildError: The model cannot be quantized.
+    """
+    version = version_from_text(tensorrt) if tensorrt else None
+    found = read_cache_file(source)
+    cache = with_header(found.cache, header, version)
+    notes = list(found.notes)
+    kind = target.suffix.lower()
+    if kind == ".onnx":
+        if model is None:
+            raise CacheError(f"{target}: expected the FP32 model that the scales go into, found none; give it: --model")
+        contents = _qdq_model(cache, model, source).SerializeToString()
+    elif kind == ".json":
+        _refuse_provenance(target)
+        contents = json_from_cache(cache).encode()
+    else:
+        contents = text_from_cache(cache).encode()
+    with Transaction(target.parent) as files:
+        files.stage(target.name).write_bytes(contents)
+    if kind not in (".onnx", ".json") and cache.algo == "mse":
+        notes.append("TensorRT has no calibrator called MSECalibration; for TensorRT, write --header entropy2")
+    return Conversion(cache, tuple(notes))
+
+
+def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> onnx.ModelProto:
+    model = load_model(path)
+    needed = quantizable_tensors(model.proto)
+    fit = coverage(cache, needed, activation_names(model.proto))
+    if fit.missing:
+        raise CacheError(
+            f"{source}: expected scales of all {len(needed)} tensors that {path} needs, {len(fit.missing)} are "
+            f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {path}"
+        )
+    proto = qdq_model_from_amax(model.proto, cache.amax)
+    hold_cache(proto, cache)
+    return proto
+
+
+def _refuse_provenance(target: Path) -> None:
+    """calibration.json beside calibration.cache says what the cache was made from; a conversion would wipe it out."""
+    try:
+        is_provenance = {"source", "files"} <= set(json.loads(target.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return
+    if is_provenance:
+        raise CacheError(f"{target}: holds what the cache beside it was made from; give another name")

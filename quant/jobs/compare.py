@@ -1,0 +1,258 @@
+"""Two models or engines on the same data: what the second costs and buys against the first, in the report of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from calib.files import Transaction, exclusive
+from datasets import open_source
+from datasets.source import AnySource
+from quant.backend import Backend, Build, Latency, Runnable, TimesItself
+from quant.calibration.run_data import evaluation_data
+from quant.errors import QuantError, SettingsError
+from quant.evaluation.drop import Drop
+from quant.evaluation.metric import recorder_from_settings
+from quant.evaluation.verdict import EXIT_DONE, EXIT_DROP, Verdict, losses_from_figures, unknown_loss
+from quant.jobs.backend_choice import backend_by_name
+from quant.jobs.compare_sides import (
+    Model,
+    compared_from_path,
+    comparison_settings,
+    open_compared,
+    uncalibrated_images,
+)
+from quant.jobs.measurement import measured
+from quant.jobs.output_files import report_texts, stage_texts
+from quant.onnx_graph.model import TensorInfo
+from quant.progress import Console, RecordingConsole
+from quant.report.contents.document import Document, document_from_run
+from quant.report.result import ComparedModel, RunResult
+from quant.settings.command_line import compare_command
+from quant.settings.run_settings import RunSettings
+from quant.tensorrt.engines.engine_model import EngineModel
+
+BASELINE, CANDIDATE = "baseline", "candidate"
+
+
+def compare_files(first: Path, second: Path, options: Mapping[str, Any], console: Console | None = None) -> Document:
+    """Compare two models and write the report into the folder `out`.
+
+    Args:
+        first: The baseline: an ONNX model, an engine, or a report.json or its folder, for what that run built.
+        second: The candidate, which is held against it.
+        options: Settings of `RunSettings` by name; what is missing comes from the reports, then from `calib.toml`.
+            Without data of their own, reports are compared on the images that their runs evaluated.
+        console: Where progress goes; nowhere by default.
+
+    Raises:
+        ModelError, BuildError, QuantError, DatasetError, CalibrationError: As `quant.run`.
+    """
+    sides = [compared_from_path(path) for path in (first, second)]
+    settings, taken = comparison_settings(sides, options)
+    listener = RecordingConsole(console)
+    with contextlib.ExitStack() as stack:
+        models = [stack.enter_context(open_compared(side.path)) for side in sides]
+        names = [info.name for info in models[0].inputs]
+        path = settings.eval or settings.data
+        if path is None:
+            raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
+        source = open_source(path, labels=settings.labels, classes=settings.classes, inputs=names)
+        selection = uncalibrated_images(sides, source, listener, of_reports="data" in taken)
+        stack.enter_context(exclusive(settings.out))
+        document = compare_models(
+            models[0],
+            models[1],
+            source,
+            settings,
+            listener,
+            selection,
+            reports=(sides[0].report_path, sides[1].report_path),
+            command=compare_command(settings, first, second, taken),
+        )
+        write_reports(document, settings.out, source)
+    return document
+
+
+def write_reports(document: Document, folder: Path, source: AnySource) -> None:
+    """report.json, report.md and report.html, whole or not at all; `source` gives the pictures of flipped images."""
+    texts = report_texts(document, source)
+    with Transaction(folder) as files:
+        stage_texts(files, texts)
+
+
+def compare_models(
+    baseline: Model,
+    candidate: Model,
+    source: AnySource,
+    settings: RunSettings,
+    listener: RecordingConsole,
+    selection: NDArray[Any] | None = None,
+    *,
+    reports: tuple[Path | None, Path | None] = (None, None),
+    command: str | None = None,
+) -> Document:
+    """The report of two models on the same samples.
+
+    Two ONNX models run on ONNX Runtime, or on TensorRT where `backend` says so; where one is an engine, the other is
+    built by TensorRT too, for the same batches.
+
+    Args:
+        baseline: What the other is held against.
+        candidate: The other.
+        source: Samples that are open already.
+        settings: Preprocessing, batch size, back end, metric, seed, `max_drop`.
+        listener: Progress and warnings.
+        selection: int64, indices in `source`; None for all.
+        reports: The reports that were given in the place of the models.
+        command: The line that repeats it, given in this folder; None where there is none.
+
+    Raises:
+        QuantError: The models do not take the same inputs or give the same outputs, or the back end cannot run them.
+    """
+    _check_inputs(baseline, candidate)
+    settings = replace(settings, precision="fp32", cache_only=False)
+    data = evaluation_data(source, settings, baseline, selection)
+    models = {BASELINE: baseline, CANDIDATE: candidate}
+    with contextlib.closing(_backend(settings, models.values(), listener)) as backend:
+        builds = {name: _build(backend, model) for name, model in models.items()}
+        runnables: dict[str, Runnable] = {
+            BASELINE: builds[BASELINE].runnable,
+            CANDIDATE: _adapted(builds[CANDIDATE].runnable, baseline, candidate),
+        }
+        recorder = recorder_from_settings(settings, baseline)
+        found = measured(runnables, BASELINE, data, settings, listener, recorder)
+        result = RunResult(
+            settings=settings,
+            model=baseline,
+            data=data,
+            backend=backend,
+            builds=builds,
+            baseline=BASELINE,
+            measured=found,
+            verdict=_verdict(settings, found.drops, found.metric),
+            quarantined=found.quarantined,
+            warnings=tuple(listener.warnings),
+            files={name: str(model.path) for name, model in models.items()},
+            compared={
+                name: ComparedModel(
+                    path=str(model.path),
+                    sha256=model.sha256,
+                    precision=precision_of(model),
+                    report=None if report is None else str(report),
+                )
+                for (name, model), report in zip(models.items(), reports, strict=True)
+            },
+            command=command,
+            working_folder=None if command is None else str(Path.cwd()),
+        )
+        return document_from_run(result)
+
+
+def _backend(settings: RunSettings, models: Iterable[Model], listener: RecordingConsole) -> Backend:
+    engine = next((model for model in models if isinstance(model, EngineModel)), None)
+    if engine is not None:
+        if settings.backend == "onnxruntime":
+            raise QuantError(
+                f"{engine.path}: an engine runs on TensorRT alone, found backend onnxruntime; leave it out"
+            )
+        smallest, largest = engine.engine.smallest, engine.engine.largest
+        sizes = "" if smallest == largest else f"{smallest}:{largest}:{largest}"
+        settings = replace(settings, backend="tensorrt", batch_size=largest, dynamic=sizes)
+    return backend_by_name(settings, listener)
+
+
+def _build(backend: Backend, model: Model) -> Build:
+    """The user's own file: nothing of it is written again."""
+    precision = precision_of(model)
+    if isinstance(model, EngineModel):
+        return Build(precision, model.engine, None, model.path.suffix, model.bytes, details=model.details)
+    build = backend.load(model, precision)
+    # The report reads the layers of a Q/DQ model; what float and half models run in is no question.
+    return replace(build, payload=build.payload if precision == "int8" else None)
+
+
+def precision_of(model: Model) -> str:
+    """int8 for a model with quantized tensors, fp16 for one with half-precision weights, else fp32.
+
+    Of an engine, what its description says; `quant.tensorrt.engines.engine_model.UNKNOWN` without one.
+    """
+    if isinstance(model, EngineModel):
+        return model.precision
+    graph = model.proto.graph
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in graph.node):
+        return "int8"
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    return "fp16" if onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds else "fp32"
+
+
+def _check_inputs(baseline: Model, candidate: Model) -> None:
+    pairs = _paired(candidate.inputs, baseline.inputs)
+    if len(baseline.inputs) != len(candidate.inputs) or any(a.dtype != b.dtype for a, b in pairs):
+        shown = [", ".join(f"{info.name} {info.dtype}" for info in model.inputs) for model in (baseline, candidate)]
+        raise QuantError(
+            f"{candidate.path}: expected the inputs of {baseline.path} ({shown[0]}), found {shown[1]}; "
+            "models are compared on the same data"
+        )
+    if len(baseline.outputs) != len(candidate.outputs):
+        raise QuantError(
+            f"{candidate.path}: expected {len(baseline.outputs)} outputs as {baseline.path} has, "
+            f"found {len(candidate.outputs)}"
+        )
+
+
+def _paired(ours: tuple[TensorInfo, ...], theirs: tuple[TensorInfo, ...]) -> list[tuple[TensorInfo, TensorInfo]]:
+    """Which tensor of the other model each is: of the same name where all names are the same, else by their order."""
+    named = {info.name: info for info in theirs}
+    if set(named) == {info.name for info in ours}:
+        return [(info, named[info.name]) for info in ours]
+    return list(zip(ours, theirs, strict=False))
+
+
+class _Adapted:
+    """A model that takes the baseline's inputs, and gives outputs in the baseline's order."""
+
+    def __init__(self, runnable: Runnable, baseline: Model, candidate: Model) -> None:
+        self._runnable = runnable
+        self._names = {theirs.name: ours.name for ours, theirs in _paired(candidate.inputs, baseline.inputs)}
+        places = {info.name: i for i, info in enumerate(candidate.outputs)}
+        self._order = [places[ours.name] for _, ours in _paired(baseline.outputs, candidate.outputs)]
+
+    def _renamed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {self._names[name]: array for name, array in inputs.items()}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs = self._runnable.run(self._renamed(inputs))
+        return [outputs[place] for place in self._order]
+
+
+class _AdaptedEngine(_Adapted):
+    """The same of an engine, which times itself."""
+
+    def __init__(self, engine: TimesItself, runnable: Runnable, baseline: Model, candidate: Model) -> None:
+        super().__init__(runnable, baseline, candidate)
+        self._engine = engine
+
+    def latency(self, inputs: Mapping[str, NDArray[Any]]) -> Latency:
+        return self._engine.latency(self._renamed(inputs))
+
+
+def _adapted(runnable: Runnable, baseline: Model, candidate: Model) -> Runnable:
+    if isinstance(runnable, TimesItself):
+        return _AdaptedEngine(runnable, runnable, baseline, candidate)
+    return _Adapted(runnable, baseline, candidate)
+
+
+def _verdict(settings: RunSettings, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None) -> Verdict:
+    loss = losses_from_figures(settings.max_drop, drops, metric).get(CANDIDATE)
+    if loss is None:
+        return Verdict("unlabelled", CANDIDATE, unknown_loss("the candidate"), EXIT_DONE)
+    if loss.too_much:
+        return Verdict("fail", BASELINE, loss.complaint("the candidate"), EXIT_DROP)
+    return Verdict("pass", CANDIDATE, loss.praise("the candidate"), EXIT_DONE)

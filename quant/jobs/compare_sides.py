@@ -1,0 +1,234 @@
+"""What `calib compare` is given: ONNX models, engines, and reports of runs, which stand for what those built."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.caches.provenance import read_calibration
+from calib.errors import CacheError
+from datasets.identity import ImageIdentity, contents
+from datasets.source import AnySource
+from quant.errors import QuantError
+from quant.onnx_graph.model import OnnxModel, load_model
+from quant.progress import Console
+from quant.settings.calib_toml import settings_from_options
+from quant.settings.command_line import settings_from_values
+from quant.settings.output_names import REPORT_JSON
+from quant.settings.run_settings import RunSettings
+from quant.tensorrt.engines.engine_model import SUFFIXES, EngineModel, load_engine
+
+Model = OnnxModel | EngineModel
+_OF_DATA = ("data", "eval", "labels", "classes")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of a run.
+
+    Attributes:
+        path: The file.
+        document: Its contents.
+        folder: The working folder of the run, where relative paths begin.
+        settings: Of the run, its paths as they are reached from here.
+    """
+
+    path: Path
+    document: Mapping[str, Any]
+    folder: Path
+    settings: RunSettings
+
+    @property
+    def evaluated(self) -> Path:
+        """Where the images that it evaluated lie."""
+        return self.settings.eval or self.settings.data or Path()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One side of a comparison.
+
+    Attributes:
+        path: The model or the engine.
+        report_path: The report that stands for it; None where the file itself was given.
+        report: The same, where it is a run's and says with which settings.
+    """
+
+    path: Path
+    report_path: Path | None = None
+    report: Report | None = None
+
+
+def compared_from_path(path: Path) -> Compared:
+    """An ONNX model or an engine itself; or, of a report.json or its folder, what its run built.
+
+    That is the INT8 build where there is one, else what was chosen.
+
+    Raises:
+        QuantError: There is no such report, or it is none.
+    """
+    if path.is_dir():
+        if not (path / REPORT_JSON).is_file():
+            raise QuantError(f"{path}: expected a model, an engine or the folder of a run, found no report.json in it")
+        path = path / REPORT_JSON
+    if path.suffix.lower() != ".json":
+        return Compared(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        files = {build["precision"]: build.get("file") for build in document["builds"]}
+        built = files.get("int8") or files.get(document["chosen"]) or document["model"]["path"]
+        folder = _working_folder(path, document)
+        report = None
+        if document.get("settings") and not document.get("compared"):  # a comparison calibrates nothing
+            report = Report(path, document, folder, settings_from_values(document["settings"], folder))
+        candidates = [path.parent / built, folder / built]
+    except OSError as error:
+        raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QuantError(f"{path}: expected the report.json of a run, found something else ({error!r})") from error
+    return Compared(next((found for found in candidates if found.exists()), candidates[0]), path, report)
+
+
+def _working_folder(path: Path, document: Mapping[str, Any]) -> Path:
+    """Where the relative paths of a report begin: the folder that `out` lies in, also after it was moved."""
+    folder = Path(document.get("working_folder") or "")
+    out, parts = Path((document.get("settings") or {}).get("out", "/")), path.resolve().parent.parts
+    if not out.is_absolute() and parts[-len(out.parts) :] == out.parts:
+        folder = Path(*parts[: -len(out.parts)])
+    return Path() if folder == Path.cwd() else folder  # so that paths stay as short as they were given
+
+
+@contextlib.contextmanager
+def open_compared(path: Path) -> Iterator[Model]:
+    """The model, or the engine, of a file; an engine is freed at the end of the block.
+
+    Raises:
+        ModelError, BuildError, QuantError: It cannot be used here.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        with contextlib.closing(load_engine(path)) as engine:
+            yield engine
+    else:
+        yield load_model(path)
+
+
+def comparison_settings(sides: Sequence[Compared], options: Mapping[str, Any]) -> tuple[RunSettings, tuple[str, ...]]:
+    """Settings of a comparison: options first, then what the reports were made with, then `calib.toml`.
+
+    Args:
+        sides: What is compared.
+        options: Field values; None stands for "not given".
+
+    Returns:
+        The settings, and the names of those that come from the reports.
+
+    Raises:
+        QuantError: The reports are not of the same images, or not of the same preprocessing, and no option says which;
+            or what `settings_from_options` raises.
+    """
+    given = {name for name, value in options.items() if value is not None}
+    taken: dict[str, Any] = {}
+    reports = [side.report for side in sides if side.report is not None]
+    if reports and not given & {"data", "eval"}:
+        taken |= _data_of(reports)
+    if reports and "preprocess" not in given:
+        taken["preprocess"] = _preprocessing_of(reports)
+    taken = {name: value for name, value in taken.items() if name not in given}
+    settings = settings_from_options({"model": sides[0].path, **taken, **{name: options[name] for name in given}})
+    return settings, tuple(taken)
+
+
+def _data_of(reports: Sequence[Report]) -> dict[str, Any]:
+    paths = [report.evaluated for report in reports]
+    if len({path.resolve() for path in paths}) > 1:
+        raise QuantError(
+            f"{reports[1].path}: expected a run on the images of {reports[0].path} ({paths[0]}), found {paths[1]}; "
+            "models are compared on the same data: give it with --data"
+        )
+    return {name: getattr(reports[0].settings, name) for name in _OF_DATA} | {"eval": paths[0]}
+
+
+def _preprocessing_of(reports: Sequence[Report]) -> str:
+    first, *others = [report.document["preprocessing"] for report in reports]
+    for report, other in zip(reports[1:], others, strict=True):
+        changed = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+        if changed:
+            raise QuantError(
+                f"{report.path}: expected the preprocessing of {reports[0].path}, found another {', '.join(changed)}; "
+                "models are compared on the same data: give it with --preprocess"
+            )
+    return reports[0].settings.preprocess
+
+
+def uncalibrated_images(
+    sides: Sequence[Compared], source: AnySource, console: Console, *, of_reports: bool
+) -> NDArray[np.int64] | None:
+    """Indices in `source` of the images that no report's run calibrated on; None for all of them.
+
+    Images are told by their contents, which the calibrations' provenance holds: a folder may be spelled in another way,
+    moved, or have lost or gained images since.
+
+    Args:
+        sides: What is compared.
+        source: The images.
+        console: Where notes and warnings go.
+        of_reports: Are these the images that the reports' runs evaluated? Of others that a user named himself all are
+            compared, and a warning tells how many calibrated.
+
+    Raises:
+        QuantError: None is left, or a calibration is not the one of the report any more.
+    """
+    reports = [side.report for side in sides if side.report is not None]
+    calibrated = [_calibrated(report, console, needed=of_reports) for report in reports]
+    if not any(calibrated):
+        return None
+    found = contents(source, (image for images in calibrated for image in images))
+    kept = np.ones(len(source), bool)
+    for report, images in zip(reports, calibrated, strict=True):
+        own = {image.sha256 for image in images}
+        mine = np.array([digest not in own for digest in found])
+        kept &= mine
+        told = report.document["data"]["evaluation"]["images"]
+        if of_reports and not told <= mine.sum() <= told + len(report.document["quarantined"]):
+            console.warn(f"{report.path}: its run evaluated {told} images, {mine.sum()} are there now")
+    if kept.all():
+        return None
+    if not of_reports:
+        console.warn(
+            f"{source.path}: {(~kept).sum()} of {len(source)} images calibrated, so the drop is flattered; leave out "
+            "--data to compare on those that neither run calibrated on"
+        )
+        return None
+    if not kept.any():
+        raise QuantError(f"{source.path}: no image was left out of both calibrations; give others with --data")
+    return np.flatnonzero(kept)
+
+
+def _calibrated(report: Report, console: Console, *, needed: bool) -> list[ImageIdentity]:
+    """The images that a run calibrated on; none where that is not known and not needed either."""
+    told = report.document["data"]["calibration"]
+    if told is None:
+        return []
+    if told["sha256"] is None:
+        if needed:
+            console.warn(f"{report.path}: its cache was trusted, so the images that calibrated are not known")
+        return []
+    cache = report.folder / report.document["calibration"]["cache"]
+    try:
+        stored = read_calibration(cache).source
+        problem = "" if stored.data == told["sha256"] else f"{cache} was made from other images since"
+    except CacheError as error:
+        problem = str(error)
+    if not problem:
+        return [ImageIdentity(image.name, image.fingerprint, image.sha256) for image in stored.images]
+    problem = f"{report.path}: which images calibrated is not known any more: {problem}"
+    if needed:
+        raise QuantError(f"{problem}; run again, or give images that did not calibrate with --data")
+    return []

@@ -1,0 +1,106 @@
+"""What this machine can do: driver, CUDA, TensorRT, ONNX Runtime, torch, and which paths of the toolkit are open."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+
+from quant.errors import QuantError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        what: Its name.
+        works: Can it be used?
+        text: Its version, or what is wrong and what to install.
+    """
+
+    what: str
+    works: bool
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything; never raises because something is missing."""
+    gpu, tensorrt = _gpu(), _tensorrt()
+    onnxruntime = _package("onnxruntime", "runs models on the CPU; pip install onnxruntime")
+    findings = [
+        Finding("Python", works=True, text=platform.python_version()),
+        *gpu,
+        tensorrt,
+        onnxruntime,
+        _package("torch", "only needed to export models; pip install 'calib-int8[torch]'"),
+    ]
+    on_gpu = gpu[-1].works and tensorrt.works
+    missing = " and ".join(finding.what for finding in (gpu[-1], tensorrt) if not finding.works)
+    return [
+        *findings,
+        Finding("--backend onnxruntime", onnxruntime.works, "open" if onnxruntime.works else "needs ONNX Runtime"),
+        Finding("--backend tensorrt", on_gpu, "open" if on_gpu else f"needs {missing}"),
+        _native(tensorrt, on_gpu=on_gpu),
+    ]
+
+
+def _gpu() -> list[Finding]:
+    """Driver and GPU; the last one says whether a GPU can be used."""
+    from quant.cuda.device import find_device
+
+    try:
+        device = find_device()
+    except QuantError as error:
+        return [Finding("GPU", works=False, text=str(error))]
+    return [
+        Finding("NVIDIA driver", works=True, text=f"supports CUDA up to {device.driver_cuda}"),
+        Finding("CUDA runtime", works=True, text=device.runtime_cuda),
+        Finding(
+            "GPU",
+            works=True,
+            text=f"{device.name}, compute capability {device.compute_capability}, {device.memory >> 20} MiB",
+        ),
+    ]
+
+
+def _tensorrt() -> Finding:
+    from quant.tensorrt.bindings import load_tensorrt
+    from quant.tensorrt.building.options import default_tactic_sources
+
+    try:
+        tensorrt = load_tensorrt()
+    except QuantError as error:
+        return Finding("TensorRT", works=False, text=str(error))
+    sources = default_tactic_sources(tensorrt)
+    return Finding(
+        "TensorRT",
+        works=True,
+        text=tensorrt.version
+        + (f", without cuBLAS and cuDNN (tactic sources {', '.join(sources)})" if sources else ""),
+    )
+
+
+def _native(tensorrt: Finding, *, on_gpu: bool) -> Finding:
+    from quant.tensorrt.bindings import load_tensorrt
+
+    if not on_gpu:
+        return Finding("--calibrator tensorrt", works=False, text="needs --backend tensorrt")
+    has_calibrators = load_tensorrt().has_calibrators
+    text = "open" if has_calibrators else f"TensorRT {tensorrt.text} has no calibrators; --calibrator toolkit is open"
+    return Finding("--calibrator tensorrt", has_calibrators, text)
+
+
+def _package(name: str, otherwise: str) -> Finding:
+    """Looked up, not imported: torch takes seconds."""
+    try:
+        return Finding(name, works=True, text=importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, works=False, text=f"not installed: {otherwise}")
+
+
+def text_from_findings(findings: list[Finding]) -> str:
+    """One line each."""
+    widest = max(len(finding.what) for finding in findings)
+    lines = (f"{'ok' if f.works else '--'}  {f.what:<{widest}}  {f.text}" for f in findings)
+    return "\n".join(lines) + "\n"

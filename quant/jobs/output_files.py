@@ -1,0 +1,41 @@
+"""What runs, sweeps and comparisons write into their folder: builds, and reports as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from calib.files import Transaction
+from datasets.source import AnySource
+from quant.backend import Build
+from quant.report.contents.document import Document
+from quant.report.views.markdown import markdown_from_document
+from quant.report.views.render import flipped_files, html_from_document, json_from_document
+from quant.report.views.thumbnails import thumbnails_from_source
+from quant.settings.output_names import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
+
+
+def report_texts(document: Document, source: AnySource) -> dict[str, str]:
+    """report.json, report.md and report.html, by file name.
+
+    Args:
+        document: The report.
+        source: The evaluated images; gives the pictures of those whose answer flipped.
+    """
+    return {
+        REPORT_JSON: json_from_document(document),
+        REPORT_MARKDOWN: markdown_from_document(document),
+        REPORT_HTML: html_from_document(document, thumbnails_from_source(source, flipped_files(document))),
+    }
+
+
+def stage_texts(files: Transaction, texts: Mapping[str, str]) -> None:
+    """Write texts by file name. Names of images in them need not be UTF-8: bytes that are not are written escaped."""
+    for name, text in texts.items():
+        files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def stage_build(files: Transaction, name: str, build: Build) -> None:
+    """Write a built file, and what belongs beside it."""
+    files.stage(name).write_bytes(build.payload or b"")
+    for end, contents in build.files.items():
+        files.stage(name + end).write_bytes(contents)

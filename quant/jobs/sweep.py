@@ -1,0 +1,250 @@
+"""Every algorithm on the same statistics and the same images: which one costs this model the least."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import calib
+from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, amax_from_statistics
+from calib.caches.cache import CalibrationCache, cache_from_amax
+from calib.caches.provenance import read_calibration, write_calibration
+from calib.errors import CalibrationError
+from calib.files import Transaction, exclusive
+from calib.histograms.statistics import Statistics
+from quant.backend import Build, Runnable
+from quant.calibration.obtain import obtain_calibration
+from quant.calibration.run_data import RunData, open_data
+from quant.errors import SettingsError
+from quant.evaluation.accuracy import Evaluation, EvaluationBatch
+from quant.evaluation.drop import Drop, agreement, drops_from_evaluations, metric_drop
+from quant.evaluation.metric import MetricRecorder, recorder_from_settings
+from quant.jobs.backend_choice import backend_by_name, collector_from_settings
+from quant.jobs.measurement import Observe, evaluated
+from quant.jobs.output_files import stage_build, stage_texts
+from quant.onnx_graph.model import OnnxModel, load_model
+from quant.progress import Console, RecordingConsole
+from quant.qdq.writer import quantizable_tensors
+from quant.report.contents.sweep import Document, document_from_sweep
+from quant.report.result import SweepResult, SweepRow
+from quant.report.views.render import json_from_document
+from quant.report.views.sweep import svg_from_sweep
+from quant.search.per_tensor import TensorChoice, choose_by_tensor
+from quant.settings.output_names import SWEEP_JSON, SWEEP_PLOT, build_name
+from quant.settings.run_settings import RunSettings
+
+PERCENTILES = (99.9, 99.99, 99.999)
+CHOICE_IMAGES = 256  # of the calibration images at most, for the choice by tensor
+CHOICE_BYTES = 512 << 20  # of inputs that are held for it: large images are fewer
+PER_TENSOR = "per-tensor"
+
+
+def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: bool = False) -> Document:
+    """Try entropy, minmax, mse and three percentiles, keep the best, and write the comparison into `settings.out`.
+
+    INT8 runs on ONNX Runtime, or on TensorRT where `backend` names it: an engine for each algorithm. The images
+    are run once for the statistics of all of them, and read once for the evaluation of all builds; once more for that
+    of the choice by tensor.
+
+    Args:
+        settings: As for `run`; `algo`, `precision` and cache settings do not count.
+        console: Where progress goes; nowhere by default.
+        per_tensor: Also give single tensors another algorithm than the best, see `quant.search.per_tensor`.
+
+    Returns:
+        What `sweep.json` holds.
+
+    Raises:
+        ModelError, BuildError, QuantError, DatasetError, CalibrationError: As `run`.
+    """
+    listener = RecordingConsole(console)
+    if settings.model is None:
+        raise SettingsError("model: expected an ONNX file, found nothing; give --model")
+    model = load_model(settings.model)
+    settings = replace(
+        settings,
+        algo="entropy",
+        match_tensorrt=False,
+        precision="int8",
+        cache=None,
+        cache_only=False,
+        trust_cache=False,
+    )
+    data = open_data(settings, model, listener)
+    if settings.calibrator == "tensorrt":
+        listener.warn(
+            "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
+        )
+        settings = replace(settings, calibrator="toolkit")
+    recorder = recorder_from_settings(settings, model)
+    with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
+        calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
+        if calibration.statistics is None:
+            raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
+        candidates = _candidates(calibration.statistics)
+        amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}
+        builds = {name: backend.build(model, "int8", _cache(values, candidates[name])) for name, values in amax.items()}
+        comparison = _Comparison(settings, data, backend.build(model, "fp32").runnable, recorder, listener)
+        rows = comparison.rows(builds, amax, candidates)
+        choice = None
+        if per_tensor:
+            choice = _choice(settings, model, data, amax, rows[0].name, listener)
+            if choice.changed:
+                builds[PER_TENSOR] = backend.build(model, "int8", _cache(choice.amax, None))
+                rows += comparison.rows({PER_TENSOR: builds[PER_TENSOR]}, {PER_TENSOR: choice.amax}, {})
+            else:  # the same scales, so the same result
+                rows.append(replace(rows[0], name=PER_TENSOR, algorithm=None))
+            rows.sort(key=lambda row: row.rank)  # stable: among equals a single algorithm is kept
+        result = SweepResult(
+            settings=settings,
+            model=model,
+            backend=backend,
+            baseline=comparison.baseline,
+            rows=tuple(rows),
+            kept=build_name("int8", builds[rows[0].name].suffix),
+            choice=choice,
+            metric=(recorder.name, float(recorder.scores()["fp32"].mean())) if recorder else None,
+            warnings=tuple(listener.warnings),
+        )
+        document = document_from_sweep(result)
+        _keep(result, builds[rows[0].name], document)
+    return document
+
+
+def _candidates(statistics: Statistics) -> dict[str, Algorithm]:
+    algorithms: list[Algorithm] = [Entropy(), MinMax(), MSE(), *map(Percentile, PERCENTILES)]
+    return {f"{a.name} {a.percentile:g}" if isinstance(a, Percentile) else a.name: a for a in algorithms}
+
+
+def _choice(
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    amax: Mapping[str, Mapping[str, float]],
+    start: str,
+    console: Console,
+) -> TensorChoice:
+    """Try changes on every fourth of some calibration images, and confirm them on the others.
+
+    They are taken at even distances: the first ones may be of one class or one scene.
+    """
+    (first,) = _inputs(settings, data, data.selection[:1]) or [{}]
+    bytes_each = sum(array.nbytes for array in first.values()) or 1
+    most = min(CHOICE_IMAGES, max(CHOICE_BYTES // bytes_each, 1))
+    images = data.selection[:: -(-len(data.selection) // most)]
+    is_trial = np.arange(len(images)) % 4 == 0
+    trial, confirming = (_inputs(settings, data, part) for part in (images[is_trial], images[~is_trial]))
+    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
+        return choose_by_tensor(model, amax, start, trial, confirming, advance)
+
+
+def _inputs(settings: RunSettings, data: RunData, selection: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
+    if not len(selection):
+        return []
+    tolerant = replace(settings, max_bad=1.0)  # what cannot be read was counted when calibrating
+    return [dict(batch.inputs) for batch in replace(data, selection=selection).calibration_stream(tolerant)]
+
+
+class _Comparison:
+    """FP32 on the images of the evaluation, and what INT8 builds are worth beside it.
+
+    Attributes:
+        baseline: FP32's evaluation; there after the first `rows`.
+    """
+
+    baseline: Evaluation
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        data: RunData,
+        fp32: Runnable,
+        recorder: MetricRecorder | None,
+        listener: RecordingConsole,
+    ) -> None:
+        self._settings = settings
+        self._data = data
+        self._fp32 = fp32
+        self._recorder = recorder
+        self._listener = listener
+
+    def rows(
+        self,
+        builds: Mapping[str, Build],
+        amax: Mapping[str, Mapping[str, float]],
+        candidates: Mapping[str, Algorithm],
+    ) -> list[SweepRow]:
+        """Evaluate builds, reading the images once; best first."""
+        runnables = {"fp32": self._fp32} | {name: build.runnable for name, build in builds.items()}
+        evaluations, _ = evaluated(runnables, "fp32", self._data, self._settings, self._listener, self._observer())
+        drops = drops_from_evaluations(evaluations)
+        self.baseline = evaluations.pop("fp32")
+        rows = [
+            self._row(name, candidates.get(name), amax[name], found, drops.get(name))
+            for name, found in evaluations.items()
+        ]
+        return sorted(rows, key=lambda row: row.rank)
+
+    def _observer(self) -> Observe | None:
+        """Scores the builds that have no scores yet: FP32 once, though it runs beside all."""
+        recorder = self._recorder
+        if recorder is None:
+            return None
+        known = set(recorder.scores())
+
+        def observe(name: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+            if name not in known:
+                recorder.observe(name, outputs, batch)
+
+        return observe
+
+    def _row(
+        self,
+        name: str,
+        algorithm: Algorithm | None,
+        amax: Mapping[str, float],
+        evaluation: Evaluation,
+        drop: Drop | None,
+    ) -> SweepRow:
+        baseline, scores = self.baseline, self._recorder.scores() if self._recorder else {}
+        return SweepRow(
+            name,
+            algorithm,
+            amax,
+            evaluation,
+            drop,
+            metric_drop(scores["fp32"], scores[name], seed=self._settings.seed) if scores else None,
+            None
+            if baseline.predicted is None or evaluation.predicted is None
+            else agreement(baseline.predicted, evaluation.predicted),
+        )
+
+
+def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> CalibrationCache:
+    """The scales as a cache; a mixture goes by TensorRT's usual first line."""
+    return cache_from_amax(amax, algorithm or Entropy())
+
+
+def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
+    """Write the best scales as the cache, with its model; then the comparison."""
+    best, path = result.rows[0], result.settings.cache_path
+    algorithm = best.algorithm
+    parameters: dict[str, Any] = dict(result.choice.algorithms) if result.choice else {}
+    stored = read_calibration(path)
+    kept = replace(
+        stored,
+        cache=_cache(best.amax, algorithm),
+        algorithm=algorithm.name if algorithm else PER_TENSOR,
+        parameters=asdict(algorithm) if algorithm else parameters,
+        versions={**stored.versions, "calib": calib.__version__},
+    )
+    write_calibration(kept, path)
+    texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
+    with Transaction(result.settings.out) as files:
+        stage_build(files, result.kept, build)
+        stage_texts(files, texts)

@@ -1,0 +1,1 @@
+"""The ONNX model: reading, checking, editing, types and sizes, FP16."""

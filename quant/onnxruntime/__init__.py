@@ -1,0 +1,1 @@
+"""Sessions and builds on ONNX Runtime."""

@@ -1,0 +1,86 @@
+"""The ONNX Runtime back end: builds and sessions on the CPU."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from calib.caches.cache import CalibrationCache
+from calib.calibrator import Calibrator
+from quant.backend import Build
+from quant.errors import BuildError
+from quant.onnx_graph.half_precision import half_model
+from quant.onnx_graph.model import OnnxModel
+from quant.qdq.writer import qdq_model_from_amax
+from quant.settings.output_names import MODEL_SUFFIX
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self) -> None:
+        """Find ONNX Runtime."""
+        import onnxruntime
+
+        self.version: str = onnxruntime.__version__
+        self.device = processor_name()
+
+    def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
+        """ONNX Runtime computes no scales by itself.
+
+        Raises:
+            BuildError: Always; says what to use instead.
+        """
+        raise BuildError("ONNX Runtime has no calibration of its own; use --calibrator toolkit")
+
+    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
+        """FP32 as it is, FP16 by typing the model, INT8 as explicit Q/DQ.
+
+        Raises:
+            BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
+        """
+        from quant.onnxruntime.session import OnnxRuntimeSession
+
+        proto = _rewritten(model.proto, precision, cache)
+        session = OnnxRuntimeSession(proto, name=f"{model.path} ({precision})")
+        payload = None if precision == "fp32" else proto.SerializeToString()
+        return Build(precision, session, payload, MODEL_SUFFIX, len(payload) if payload else proto.ByteSize())
+
+    def load(self, model: OnnxModel, precision: str) -> Build:
+        """Run a model as it is.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load it.
+        """
+        from quant.onnxruntime.session import OnnxRuntimeSession
+
+        payload = model.proto.SerializeToString()
+        return Build(
+            precision, OnnxRuntimeSession(model.proto, name=str(model.path)), payload, MODEL_SUFFIX, len(payload)
+        )
+
+    def close(self) -> None:
+        """Nothing to free: sessions go when nobody refers to them."""
+
+
+def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None) -> onnx.ModelProto:
+    if precision == "int8":
+        if cache is None:
+            raise BuildError("int8: expected scales, found none; calibrate first")
+        return qdq_model_from_amax(proto, cache.amax)
+    return half_model(proto) if precision == "fp16" else proto
+
+
+def processor_name() -> str:
+    """The processor's name, for people."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,225 @@
+"""Where Q/DQ pairs go: the placement that TensorRT's explicit quantization fuses best.
+
+Source: NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement recommendations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from quant.onnx_graph.editor import GraphEditor
+
+QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+# Ops whose output holds values of their first input alone (or zeros), so that its scale represents it exactly.
+_MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
+# Sums and normalizations (ReduceMean is the first part of one that is in parts): a pair before them fuses with nothing.
+_READERS_OF_FLOATS = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
+_FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # a kernel takes them in
+_POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where pairs go, beside the inputs of kernels and skip connections.
+
+    Attributes:
+        moves: On reads that only move a quantized tensor's data.
+        pooling: On inputs of averaging.
+        depthwise: On inputs of depthwise convolutions.
+        results: On what a product with constant weights and its bias give, unless a sum or a normalization reads it:
+            the kernel then writes INT8.
+        float_nodes: Names of kernels that stay float.
+    """
+
+    moves: bool = True
+    pooling: bool = False
+    depthwise: bool = True
+    results: bool = False
+    float_nodes: frozenset[str] = frozenset()
+
+
+DEFAULT_PLACEMENT = Placement()
+
+
+@dataclass(frozen=True)
+class QuantizableInput:
+    """An edge that gets a Q/DQ pair.
+
+    Attributes:
+        tensor: Activation that is quantized.
+        node: Index of the node that reads it, among the nodes of the edited graph.
+        position: Which of the node's inputs.
+        scale: Tensor whose scale is used: where the data was moved from, or the same.
+    """
+
+    tensor: str
+    node: int
+    position: int
+    scale: str
+
+
+def product_inputs(proto: onnx.ModelProto) -> set[str]:
+    """Tensors that enter products of matrices (MatMul, as in transformers), and what their data was moved from.
+
+    A Gemm, the classifier at the end of most convolutional nets, is not among them: TensorRT's rule holds there.
+    """
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    found: set[str] = set()
+    for node in proto.graph.node:
+        for tensor in node.input if node.op_type == "MatMul" else ():
+            name = tensor
+            while name not in found:
+                found.add(name)
+                writer = producers.get(name)
+                if writer is not None and writer.op_type in _MOVING_OPS:
+                    name = writer.input[0]
+    return found
+
+
+def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACEMENT) -> list[QuantizableInput]:
+    """The activations that get a Q/DQ pair, edge by edge, in the order of the graph."""
+    edges = _computing_edges(editor, placement)
+    if placement.results:
+        edges = sorted({*edges, *_result_edges(editor, placement)}, key=lambda edge: (edge.node, edge.position))
+    if not placement.moves:
+        return edges
+    producers = editor.producers()
+    quantized = {edge.tensor for edge in edges}
+
+    def origin(tensor: str) -> str:
+        """Where a tensor's data was moved from, when that is quantized as well; else the tensor."""
+        name = tensor
+        while (node := producers.get(name)) is not None and (
+            _only_moves(node, editor) or (placement.results and node.op_type == "Split")
+        ):
+            name = node.input[0]
+            if name in quantized:
+                return origin(name)
+        return tensor
+
+    edges = [replace(edge, scale=origin(edge.tensor)) for edge in edges]
+    taken = {(edge.node, edge.position) for edge in edges}
+    for i, node in enumerate(editor.nodes):
+        moves = _only_moves(node, editor) and node.input[0] in quantized and (i, 0) not in taken
+        if moves and not _from_float_kernel(node.input[0], producers, placement):
+            edges.append(QuantizableInput(node.input[0], i, 0, origin(node.input[0])))
+    return sorted(edges, key=lambda edge: (edge.node, edge.position))
+
+
+def _only_moves(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+    if node.op_type not in _MOVING_OPS or not node.input or node.input[0] in editor.constants:
+        return False
+    if node.op_type == "Pad":  # with zeros, which every scale represents, or with the data's own values
+        value = editor.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
+        return value is not None and not value.any()
+    return True
+
+
+def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], placement: Placement) -> bool:
+    """Does a kernel that stays float write a tensor, itself or through what it fuses with?
+
+    Such a tensor is there in float, and moving that costs less than turning it into INT8 first; by how much says
+    docs/gpu-results.md.
+    """
+    node = producers.get(tensor)
+    while node is not None and node.op_type in _FUSED_OPS:
+        node = producers.get(node.input[0])
+    if node is None:
+        return False
+    writers = [producers[name] for name in node.input if name in producers] if node.op_type == "Add" else [node]
+    kernels = [writer for writer in writers if writer.op_type in QUANTIZED_OPS]
+    return bool(kernels) and all(kernel.name in placement.float_nodes for kernel in kernels)
+
+
+def is_quantized_kernel(node: onnx.NodeProto, editor: GraphEditor, placement: Placement) -> bool:
+    """Does a node compute in INT8?"""
+    if node.op_type not in QUANTIZED_OPS or node.name in placement.float_nodes:
+        return False
+    return placement.depthwise or not _is_depthwise(node, editor)
+
+
+def _is_depthwise(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+    group = next((a.i for a in node.attribute if a.name == "group"), 1)
+    weights = editor.constants.get(node.input[1]) if node.op_type == "Conv" else None
+    return group > 1 and weights is not None and weights.shape[1] == 1
+
+
+def _computing_edges(editor: GraphEditor, placement: Placement) -> list[QuantizableInput]:
+    """Edges into kernels and skip connections."""
+    edges = []
+    producers = editor.producers()
+    consumers = editor.consumers()
+    order = {id(node): i for i, node in enumerate(editor.nodes)}
+    for i, node in enumerate(editor.nodes):
+        if is_quantized_kernel(node, editor, placement):
+            edges += [
+                QuantizableInput(name, i, position, name)
+                for position, name in enumerate(node.input[:2])
+                if name and name not in editor.constants
+            ]
+        elif node.op_type == "Add":
+            skip = _skip_position(node, editor, producers, consumers, order, placement)
+            if skip is not None:
+                edges.append(QuantizableInput(node.input[skip], i, skip, node.input[skip]))
+        elif placement.pooling and node.op_type in _POOLING_OPS and node.input[0] not in editor.constants:
+            edges.append(QuantizableInput(node.input[0], i, 0, node.input[0]))
+    return edges
+
+
+def _result_edges(editor: GraphEditor, placement: Placement) -> Iterator[QuantizableInput]:
+    """Edges out of products with constant weights."""
+    readers: dict[str, list[tuple[int, int]]] = {}
+    for i, node in enumerate(editor.nodes):
+        for position, name in enumerate(node.input):
+            readers.setdefault(name, []).append((i, position))
+    for node in editor.nodes:
+        if node.op_type != "MatMul" or not is_quantized_kernel(node, editor, placement):
+            continue
+        if not any(name in editor.constants for name in node.input):
+            continue
+        result = node.output[0]
+        after = [editor.nodes[i] for i, _ in readers.get(result, [])]
+        if len(after) == 1 and after[0].op_type == "Add" and any(name in editor.constants for name in after[0].input):
+            result = after[0].output[0]
+        found = readers.get(result, [])
+        if result not in editor.outputs and not any(editor.nodes[i].op_type in _READERS_OF_FLOATS for i, _ in found):
+            yield from (QuantizableInput(result, i, position, result) for i, position in found)
+
+
+def _skip_position(
+    node: onnx.NodeProto,
+    editor: GraphEditor,
+    producers: Mapping[str, onnx.NodeProto],
+    consumers: Mapping[str, int],
+    order: Mapping[int, int],
+    placement: Placement,
+) -> int | None:
+    """Which input of an Add is the skip connection; None when the Add is not residual.
+
+    The main path ends in a convolution that only this Add reads; where both inputs do, the later one fuses with the Add
+    and the other is the skip. A matrix product with its bias does not fuse so: on a transformer the pair only turns
+    floats into INT8 and back (docs/gpu-results.md has the figures).
+    """
+    if node.input[0] == node.input[1] or any(name in editor.constants for name in node.input):
+        return None
+
+    def convolution(name: str) -> int | None:
+        producer = producers.get(name)
+        if producer is None or consumers[name] != 1:
+            return None
+        if producer.op_type == "Add":  # a bias of its own, as some exporters write it
+            parts = [part for part in producer.input if part not in editor.constants]
+            producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
+        if producer is None or producer.op_type not in CONVOLUTIONS:
+            return None
+        return order[id(producer)] if is_quantized_kernel(producer, editor, placement) else None
+
+    main = [convolution(name) for name in node.input]
+    if main[0] is None and main[1] is None:
+        return None
+    return 1 if (main[0] if main[0] is not None else -1) > (main[1] if main[1] is not None else -1) else 0

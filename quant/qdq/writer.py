@@ -1,0 +1,157 @@
+"""The explicit INT8 model: QuantizeLinear / DequantizeLinear pairs where TensorRT's explicit quantization wants them.
+
+Placement (NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement recommendations):
+- on the data and weight inputs of Conv, ConvTranspose, Gemm and MatMul;
+- on the skip input of a residual Add whose other input comes from a convolution, so that the two fuse;
+- on every other read of such a tensor that only moves data (Slice, Pad, Reshape, MaxPool, ...), with the same scale to
+  the end of the chain: one reader that wants floats makes the node before it write floats, in a slow layout, and takes
+  the residual sum there out of INT8;
+- nowhere else: never between a convolution and its BatchNormalization or Relu, never on a bias.
+BatchNormalization is folded first. A Gemm becomes MatMul + Add, since TensorRT 8.6 refuses a Gemm whose weight is
+dequantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from calib.caches.cache import scale_from_amax
+from quant.errors import BuildError
+from quant.onnx_graph.editor import GraphEditor
+from quant.qdq.placement import DEFAULT_PLACEMENT, QUANTIZED_OPS, Placement, is_quantized_kernel, quantizable_inputs
+from quant.qdq.preparation import prepared_for_quantization
+from quant.qdq.weights import quantize_weights
+
+
+def quantizable_tensors(proto: onnx.ModelProto) -> list[str]:
+    """Activations that an INT8 model needs scales for, each once, in the order of the graph.
+
+    Raises:
+        BuildError: See `prepared_for_quantization`.
+    """
+    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(proto))))
+
+
+def qdq_model_from_amax(
+    proto: onnx.ModelProto, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT
+) -> onnx.ModelProto:
+    """The INT8 model: symmetric, zero point 0, activations per tensor, weights per output channel, float biases.
+
+    Args:
+        proto: FP32 model; not edited.
+        amax: Largest magnitude kept of each activation, activation units.
+        placement: Where pairs go.
+
+    Raises:
+        BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
+    """
+    editor = prepared_for_quantization(proto)
+    edges = quantizable_inputs(editor, placement)
+    if not edges:
+        raise BuildError(f"the model has no {', '.join(QUANTIZED_OPS)} to quantize; use --precision fp16")
+    missing = list(dict.fromkeys(edge.scale for edge in edges if edge.scale not in amax))
+    if missing:
+        raise BuildError(
+            f"missing scale of {len(missing)} of {len({edge.scale for edge in edges})} tensors, '{missing[0]}' first; "
+            "recalibrate"
+        )
+    _refuse_half_precision(editor)
+    writer = _PairWriter(editor)
+    for edge in edges:
+        node = editor.nodes[edge.node]
+        node.input[edge.position] = writer.activation(edge.tensor, amax[edge.scale])
+    for node in editor.nodes:
+        if is_quantized_kernel(node, editor, placement):
+            _quantize_constant_inputs(node, editor, writer)
+    editor.nodes = writer.placed(editor.nodes)
+    return editor.model()
+
+
+def _refuse_half_precision(editor: GraphEditor) -> None:
+    for node in editor.nodes:
+        for name in node.input[1:2] if node.op_type in QUANTIZED_OPS else ():
+            constant = editor.constants.get(name)
+            if constant is not None and constant.dtype != np.float32:
+                raise BuildError(f"weights '{name}' are {constant.dtype}, expected float32; give the FP32 model")
+
+
+def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer: _PairWriter) -> None:
+    for position in range(2):
+        constant = editor.constants.get(node.input[position])
+        if constant is None:
+            continue
+        if node.op_type == "Conv":
+            axis = 0
+        elif node.op_type == "ConvTranspose":
+            axis = 1
+        elif node.op_type == "Gemm":
+            transposed = any(a.name == "transB" and a.i for a in node.attribute)
+            axis = 0 if transposed else 1
+        else:  # MatMul: columns of the right operand, rows of the left one; a vector has one scale an element's axis
+            axis = constant.ndim - 1 if position == 1 else max(constant.ndim - 2, 0)
+        if constant.ndim == 0:
+            continue
+        node.input[position] = writer.weights(node.input[position], axis)
+
+
+class _PairWriter:
+    """Makes the Q/DQ nodes, one pair for each tensor however many nodes read it."""
+
+    def __init__(self, editor: GraphEditor) -> None:
+        self.editor = editor
+        self.after: dict[str, list[onnx.NodeProto]] = {}
+        self.first: list[onnx.NodeProto] = []
+        self._dequantized: dict[tuple[str, int], str] = {}
+
+    def activation(self, tensor: str, amax: float) -> str:
+        """The dequantized tensor of an activation."""
+        if (tensor, -1) in self._dequantized:
+            return self._dequantized[tensor, -1]
+        names = [
+            self.editor.fresh_name(f"{tensor}_{end}") for end in ("scale", "zero_point", "quantized", "dequantized")
+        ]
+        scale, zero_point, quantized, dequantized = names
+        self.editor.constants[scale] = np.array(scale_from_amax(amax), np.float32)
+        self.editor.constants[zero_point] = np.array(0, np.int8)
+        self.after[tensor] = [
+            helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], name=quantized),
+            helper.make_node("DequantizeLinear", [quantized, scale, zero_point], [dequantized], name=dequantized),
+        ]
+        self._dequantized[tensor, -1] = dequantized
+        return dequantized
+
+    def weights(self, name: str, axis: int) -> str:
+        """The dequantized tensor of constant weights."""
+        if (name, axis) in self._dequantized:
+            return self._dequantized[name, axis]
+        quantized = quantize_weights(self.editor.constants[name], axis)
+        values, scale, zero_point, dequantized = (
+            self.editor.fresh_name(f"{name}_{end}") for end in ("quantized", "scale", "zero_point", "dequantized")
+        )
+        self.editor.constants[values] = quantized.values
+        self.editor.constants[scale] = quantized.scales
+        self.editor.constants[zero_point] = np.zeros(quantized.scales.shape, np.int8)
+        self.first.append(
+            helper.make_node(
+                "DequantizeLinear", [values, scale, zero_point], [dequantized], name=dequantized, axis=quantized.axis
+            )
+        )
+        self._dequantized[name, axis] = dequantized
+        return dequantized
+
+    def placed(self, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+        """All nodes in topological order: pairs directly after what they quantize, weights first."""
+        inputs = {value.name for value in self.editor.proto.graph.input}
+        ordered = [*self.first]
+        for tensor, pair in self.after.items():
+            if tensor in inputs:
+                ordered += pair
+        for node in nodes:
+            ordered.append(node)
+            for name in node.output:
+                ordered += self.after.get(name, [])
+        return ordered

@@ -1,0 +1,171 @@
+"""The report as data: what `report.json` holds, and what the other forms are made from."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import calib
+from quant.calibration.obtain import CalibrationResult
+from quant.evaluation.drop import Drop, agreement
+from quant.evaluation.sample_size import images_needed, tells
+from quant.report.contents.details import details_from_run
+from quant.report.contents.figures import rounded
+from quant.report.result import RunResult
+from quant.settings.command_line import values_from_settings
+
+SCHEMA = 1
+Document = dict[str, Any]
+
+
+def document_from_run(result: RunResult) -> Document:
+    """The report of a run or of a comparison.
+
+    Accuracies and agreement are per cent, drops percentage points, latencies milliseconds of a batch, sizes bytes. A
+    figure that does not exist (accuracy without labels, the SQNR of equal outputs) is null.
+    """
+    settings, data, verdict, backend = result.settings, result.data, result.verdict, result.backend
+    measured, calibration = result.measured, result.calibration
+    evaluation = measured.evaluations[result.baseline]
+    document = {
+        "schema": SCHEMA,
+        "verdict": verdict.verdict,
+        "chosen": verdict.chosen,
+        "reason": verdict.reason,
+        "exit_code": verdict.exit_code,
+        "max_drop": float(settings.max_drop),
+        "decided_by": "metric" if measured.metric else "top1" if measured.drops else None,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"calib": calib.__version__, backend.name: backend.version, "python": platform.python_version()},
+        "model": {"path": str(result.model.path), "sha256": result.model.sha256},
+        "backend": {"name": backend.name, "version": backend.version, "device": backend.device},
+        "data": {
+            "calibration": None
+            if calibration is None
+            else {
+                "path": str(data.source.path),
+                "images": calibration.images,
+                "sha256": calibration.data_sha256,
+                "sampling": settings.sampling,
+                "seed": settings.seed,
+            },
+            "evaluation": {
+                "path": str(data.eval_source.path),
+                "images": evaluation.images,
+                "labelled": evaluation.correct is not None,
+            },
+        },
+        "preprocessing": data.preprocessing.to_dict() if data.preprocessing is not None else {},
+        "quarantined": [{"file": file, "reason": reason} for file, reason in result.quarantined.items()],
+        "warnings": list(result.warnings),
+        "calibration": None if calibration is None else _calibration(result, calibration),
+        "builds": [_build(result, name) for name in _in_order(result)],
+        "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
+        "metric": _metric(result, measured.metric),
+        "peak_rss_mb": _peak_rss_mb(),
+        **details_from_run(result),
+        "settings": values_from_settings(settings),
+    }
+    if result.compared:
+        document["compared"] = [
+            {
+                "role": role,
+                "precision": model.precision,
+                "path": model.path,
+                "sha256": model.sha256,
+                "found": model.precision,
+                "report": model.report,
+            }
+            for role, model in result.compared.items()
+        ]
+    return document
+
+
+def _in_order(result: RunResult) -> list[str]:
+    """The baseline first; of a run then FP16, and INT8 last."""
+    usual = [precision for precision in ("fp32", "fp16", "int8") if precision in result.builds]
+    return [*usual, *(name for name in result.builds if name not in usual)]
+
+
+def _calibration(result: RunResult, calibration: CalibrationResult) -> Document:
+    images, seconds = calibration.images, calibration.seconds
+    ran = calibration.how == "calibrated"
+    return {
+        "algo": result.settings.algo,
+        "parameters": {"percentile": result.settings.percentile} if result.settings.algo == "percentile" else {},
+        "images": images,
+        "tensors": len(calibration.cache.scales),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if ran and images else None,
+        "reused": calibration.how != "calibrated",
+        "how": calibration.how,
+        "cache": str(calibration.path),
+        "zero_tensors": list(calibration.zero_tensors),
+    }
+
+
+def _build(result: RunResult, name: str) -> Document:
+    measured = result.measured
+    build, evaluation, latency = result.builds[name], measured.evaluations[name], measured.latencies[name]
+    row: Document = {
+        "precision": build.precision,
+        "file": result.files.get(name, str(result.model.path) if name == result.baseline else None),
+        "top1": rounded(evaluation.top1, 4),
+        "top5": rounded(evaluation.top5, 4),
+        "latency_ms": rounded(latency.milliseconds, 4),
+        "latency_p99_ms": rounded(latency.p99, 4),
+        "latency_batch": latency.batch,
+        "latency_runs": latency.runs,
+        "images_per_second": rounded(latency.images_per_second, 1),
+        "bytes": build.bytes,
+    }
+    if build.details:
+        row[result.backend.name] = dict(build.details)
+    return row if name == result.baseline else row | _beside_baseline(result, name)
+
+
+def _beside_baseline(result: RunResult, name: str) -> Document:
+    """What a build costs and buys against the baseline."""
+    measured, limit = result.measured, result.settings.max_drop
+    evaluation, baseline = measured.evaluations[name], measured.evaluations[result.baseline]
+    build, drop = result.builds[name], measured.drops.get(name)
+    same = None
+    if baseline.predicted is not None and evaluation.predicted is not None:
+        same = agreement(baseline.predicted, evaluation.predicted)
+    speeds = [measured.latencies[each].images_per_second for each in (name, result.baseline)]
+    return {
+        "drop_top1": None if drop is None else rounded(drop.points, 4),
+        "drop_ci95": None if drop is None else [rounded(drop.low, 4), rounded(drop.high, 4)],
+        "lost": None if drop is None else drop.lost,
+        "won": None if drop is None else drop.won,
+        "enough_images": None if drop is None else tells(drop, limit),
+        "images_needed": None if drop is None else _images_needed(drop, evaluation.images, limit),
+        "agreement": rounded(same, 4),
+        "cosine": rounded(evaluation.cosine, 6),
+        "sqnr_db": rounded(evaluation.sqnr_db, 3),
+        "speedup": rounded(speeds[0] / speeds[1], 3),
+        "size_ratio": rounded(result.builds[result.baseline].bytes / build.bytes, 3) if build.bytes else None,
+    }
+
+
+def _images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
+    """How many images would tell; null where these do."""
+    return None if tells(drop, max_drop) else images_needed(drop, images, max_drop)
+
+
+def _metric(result: RunResult, section: Mapping[str, Any] | None) -> Document | None:
+    """The metric's section, each build with its precision in the place of its name."""
+    if section is None:
+        return None
+    rows = [{**row, "precision": result.builds[row["precision"]].precision} for row in section["builds"]]
+    return {**section, "builds": rows}
+
+
+def _peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3 / 1.024), 1)

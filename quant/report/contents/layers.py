@@ -1,0 +1,56 @@
+"""Which layers run in which precision: from TensorRT's engine inspector, or from where a model dequantizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+
+from quant.settings.output_names import MODEL_SUFFIX
+
+_PAIRS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def layers_from_build(
+    precision: str, details: Mapping[str, Any], payload: bytes | None, suffix: str
+) -> dict[str, Any] | None:
+    """Layers of a build with the precision that each one has; None where that cannot be known.
+
+    Args:
+        precision: Of the build.
+        details: What the back end tells of it; `graph` holds the engine inspector's layers on TensorRT.
+        payload: The built file; an ONNX model on ONNX Runtime.
+        suffix: Ending of the built file's name.
+    """
+    graph = details.get("graph")
+    if graph is not None:
+        layers, source = [dict(layer) for layer in graph["layers"]], "engine inspector"
+        counts = dict(graph["precisions"])
+    elif payload is not None and suffix == MODEL_SUFFIX:
+        layers, source = layers_from_qdq(onnx.load_model_from_string(payload), precision), "Q/DQ nodes"
+        counts = dict(Counter(layer["precision"] for layer in layers).most_common())
+    else:
+        return None
+    return {"build": precision, "source": source, "precisions": counts, "layers": layers}
+
+
+def layers_from_qdq(proto: onnx.ModelProto, precision: str = "int8") -> list[dict[str, str]]:
+    """Nodes of an ONNX model and what they compute in: INT8 where data and weights come dequantized.
+
+    Args:
+        proto: A model as this package writes it: Q/DQ pairs, or typed as FP16.
+        precision: What the model was built for: what is not INT8 in an INT8 model is FP32.
+    """
+    dequantized = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    rest = "fp32" if precision == "int8" else precision
+    rows = []
+    for i, node in enumerate(proto.graph.node):
+        if node.op_type in _PAIRS or node.op_type == "Constant":
+            continue
+        reads = [name for name in node.input[:2] if name]
+        quantized = bool(reads) and all(name in dequantized for name in reads)
+        name = node.name or next((output for output in node.output if output), f"node_{i}")
+        rows.append({"name": name, "type": node.op_type, "precision": "int8" if quantized else rest})
+    return rows

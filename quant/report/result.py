@@ -1,0 +1,162 @@
+"""The results of a run, a comparison or a sweep, before they become a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from calib.algorithms import Algorithm
+from quant.backend import Backend, Build, Latency
+from quant.calibration.obtain import CalibrationResult
+from quant.calibration.run_data import RunData
+from quant.evaluation.accuracy import Evaluation
+from quant.evaluation.drop import Drop, MetricDrop
+from quant.evaluation.verdict import Verdict
+from quant.onnx_graph.model import OnnxModel
+from quant.search.per_tensor import TensorChoice
+from quant.settings.run_settings import RunSettings
+from quant.tensorrt.engines.engine_model import EngineModel
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What builds did on the same images.
+
+    Attributes:
+        evaluations: By build.
+        drops: Against the baseline, by build, where images are labelled.
+        latencies: By build.
+        metric: The user's own metric, as `quant.evaluation.metric.section_from_scores` gives it; None without one.
+        quarantined: Images that could not be read, and why.
+    """
+
+    evaluations: Mapping[str, Evaluation]
+    drops: Mapping[str, Drop]
+    latencies: Mapping[str, Latency]
+    metric: Mapping[str, Any] | None
+    quarantined: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """One of the two models of a comparison.
+
+    Attributes:
+        path: Its file.
+        sha256: Of its contents.
+        precision: What it is.
+        report: The report of the run that built it, where that was given in its place.
+    """
+
+    path: str
+    sha256: str
+    precision: str
+    report: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """All results of a run or of a comparison.
+
+    A run names its builds by their precision, and `fp32` is its baseline; a comparison has two, `baseline` and
+    `candidate`.
+
+    Attributes:
+        settings: What was asked for.
+        model: The baseline: the FP32 model; in a comparison the first model or engine.
+        data: The images.
+        backend: What ran them.
+        calibration: Scales; None when no INT8 was asked for.
+        builds: By name, the baseline first.
+        failed: Why a precision could not be built, by precision.
+        baseline: Name of the build that the others are held against.
+        measured: What the builds did.
+        verdict: What to use, and why.
+        quarantined: Unreadable images of calibration and evaluation and why, each once.
+        warnings: What the user should read.
+        files: Where the builds lie, by name: those that are kept in `settings.out`, or those that were compared.
+        outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
+        compared: The two models of a comparison, by the names of their builds.
+        command: The line that repeats it; None where it was called from Python.
+        working_folder: Where that line was given.
+    """
+
+    settings: RunSettings
+    model: OnnxModel | EngineModel
+    data: RunData
+    backend: Backend
+    calibration: CalibrationResult | None = None
+    builds: Mapping[str, Build]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    baseline: str = "fp32"
+    measured: Measurement
+    verdict: Verdict
+    quarantined: Mapping[str, str]
+    warnings: tuple[str, ...]
+    files: Mapping[str, str]
+    outdated: tuple[str, ...] = ()
+    compared: Mapping[str, ComparedModel] = field(default_factory=dict)
+    command: str | None = None
+    working_folder: str | None = None
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Names of the builds that are held against the baseline."""
+        return tuple(name for name in self.builds if name != self.baseline)
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One way to scales, and how it did.
+
+    Attributes:
+        name: For people, such as "percentile 99.9".
+        algorithm: None for the choice by tensor.
+        amax: Of all tensors, activation units.
+        evaluation: Of the INT8 build.
+        drop: Of top-1 against FP32; None without labels.
+        metric: Of the user's metric; None without one.
+        agreement: Share of images with FP32's top-1 class, per cent; None when the model is no classifier.
+    """
+
+    name: str
+    algorithm: Algorithm | None
+    amax: Mapping[str, float]
+    evaluation: Evaluation
+    drop: Drop | None
+    metric: MetricDrop | None
+    agreement: float | None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Smaller is better: the drop (of the user's metric where there is one) decides, then the larger SQNR."""
+        drop = self.metric.drop if self.metric else self.drop.points if self.drop else 0.0
+        return drop, -self.evaluation.sqnr_db
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """All results of a sweep.
+
+    Attributes:
+        settings: What was asked for.
+        model: The FP32 model.
+        backend: What ran it.
+        baseline: Evaluation of FP32.
+        rows: Best first.
+        kept: Name of the file that holds the best row's build.
+        choice: How the choice by tensor came about; None when it was not asked for.
+        metric: Name of the user's metric and FP32's average; None without one.
+        warnings: What the user should read.
+    """
+
+    settings: RunSettings
+    model: OnnxModel
+    backend: Backend
+    baseline: Evaluation
+    rows: tuple[SweepRow, ...]
+    kept: str
+    choice: TensorChoice | None
+    metric: tuple[str, float] | None
+    warnings: tuple[str, ...]

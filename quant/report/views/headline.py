@@ -1,0 +1,82 @@
+"""The verdict in a sentence, with its uncertainty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quant.report.views.names import build_names
+
+
+def headline(document: dict[str, Any]) -> str:
+    """What the precision that was asked for costs and buys, how sure that is, and whether it is allowed."""
+    builds, names = document["builds"], build_names(document)
+    if len(builds) == 1:
+        top1 = builds[0]["top1"]
+        return f"{names[0]} alone was run." if top1 is None else f"{names[0]} reaches {top1:.2f} % top-1."
+    row, name, baseline = builds[-1], names[-1], names[0]
+    images = document["data"]["evaluation"]["images"]
+    buys = f"is {_speed(row)} and {_size(row)}"
+    if document.get("metric"):
+        return _of_metric(document, name, baseline, buys)
+    if row["drop_top1"] is None:
+        agreed = f"agrees with {baseline} on {row['agreement']:.2f} % of" if row["agreement"] is not None else "ran on"
+        return f"{name} {agreed} {images:,} unlabelled images, {buys}; its accuracy drop is not known."
+    limit = document["max_drop"]
+    verb, points, low, high = _change(row["drop_top1"], row["drop_ci95"])
+    return (
+        f"{name} {verb} {points:.2f} points of top-1 (95 % CI {low:.2f} to {high:.2f}) against {baseline} on "
+        f"{images:,} images, {buys}: {_judgement(row, row['drop_top1'] <= limit, f'{limit}')}."
+    )
+
+
+def reason_says_more(document: dict[str, Any]) -> bool:
+    """Does the reason of the choice say anything that the headline does not: why it is not the build examined?"""
+    return bool(document["verdict"] == "fail" or document["chosen"] != document.get("examined"))
+
+
+def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) -> str:
+    """The same where the user's metric decides instead of top-1."""
+    metric = document["metric"]
+    row = metric["builds"][-1]
+    verb, points, low, high = _change(row["drop"], row["drop_ci95"])
+    score = metric["builds"][0]["score"]
+    allowed = f"{metric['allowed_drop']:.4g} ({document['max_drop']:g} % of {baseline}'s {score:.4g})"
+    return (
+        f"{name} {verb} {points:.4g} of {metric['name']} (95 % CI {low:.4g} to {high:.4g}) "
+        f"against {baseline} on {metric['images']:,} images, {buys}: "
+        f"{_judgement(row, row['drop'] <= metric['allowed_drop'], allowed)}."
+    )
+
+
+def _change(drop: float, interval: list[float]) -> tuple[str, float, float, float]:
+    """Whether it loses or gains, how much, and the interval of that."""
+    low, high = interval
+    return ("loses", drop, low, high) if drop >= 0 else ("gains", -drop, 0.0 - high, 0.0 - low)
+
+
+def _speed(row: dict[str, Any]) -> str:
+    speed = row["speedup"]
+    return "of unknown speed" if not speed else _times(speed, "faster", "slower", "as fast")
+
+
+def _size(row: dict[str, Any]) -> str:
+    ratio = row["size_ratio"]
+    return "of unknown size" if not ratio else _times(ratio, "smaller", "larger", "as large")
+
+
+def _times(ratio: float, more: str, less: str, same: str) -> str:
+    """A ratio in words, with two significant digits: 2.4 times faster, 12 times slower."""
+    factor, word = (ratio, more) if ratio >= 1 else (1 / ratio, less)
+    if factor < 1.05:
+        return same
+    return f"{factor:.1f} times {word}" if factor < 9.95 else f"{factor:.0f} times {word}"
+
+
+def _judgement(row: dict[str, Any], fits: bool, allowed: str) -> str:
+    within = f"within the allowed {allowed}" if fits else f"above the allowed {allowed}"
+    if row["enough_images"]:
+        return within
+    needed = row["images_needed"]
+    if needed is None:
+        return f"{within} as measured, but not enough images to tell, and so close to it that no number would do"
+    return f"{within} as measured, but not enough images to tell; about {needed:,} would be needed"

@@ -1,0 +1,37 @@
+"""What a report calls its builds: by their precision, or by their files where two are of one precision."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+
+def build_names(document: dict[str, Any]) -> list[str]:
+    """A name for each row of `builds`, the baseline's first."""
+    rows = document["builds"]
+    precisions = [row["precision"].upper() for row in rows]
+    if len(set(precisions)) == len(rows):
+        return precisions
+    paths = [row.get("file") or row["precision"] for row in rows]
+    names = [PurePath(path).name for path in paths]
+    return names if len(set(names)) == len(rows) else paths
+
+
+def baseline_name(document: dict[str, Any]) -> str:
+    """The build that the others are held against."""
+    return build_names(document)[0]
+
+
+def examined_name(document: dict[str, Any]) -> str:
+    """The build that is looked into; empty where there is the baseline alone."""
+    if document.get("examined") is None:
+        return ""
+    places = [i for i, row in enumerate(document["builds"]) if row["precision"] == document["examined"]]
+    return build_names(document)[places[-1] if places else -1]
+
+
+def chosen_name(document: dict[str, Any]) -> str:
+    """The build to use."""
+    roles = [row["role"] for row in document.get("compared") or ()]
+    chosen: str = document["chosen"]
+    return build_names(document)[roles.index(chosen)] if chosen in roles else chosen.upper()

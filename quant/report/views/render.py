@@ -1,0 +1,84 @@
+"""The report as JSON and HTML, and as a table for terminals. Every text that comes from outside is escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from quant.report.views import tables
+from quant.report.views.charts import charts_from_document
+from quant.report.views.headline import headline, reason_says_more
+from quant.report.views.names import build_names, chosen_name
+from quant.report.views.sections import Document, sections_from_document
+from quant.settings.output_names import REPORT_HTML
+
+_COLUMNS = tuple(column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio"))
+
+
+def json_from_document(document: Document) -> str:
+    """report.json."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
+    """The builds side by side: column titles, then a row of texts a build. Columns that no build fills are left out."""
+    table = tables.table_from_rows(document["builds"], "builds", _COLUMNS)
+    names = build_names(document) if document.get("compared") else [row["precision"] for row in document["builds"]]
+    return list(table.titles), [
+        [name, *(cell.text for cell in row[1:])] for name, row in zip(names, table.rows, strict=True)
+    ]
+
+
+def summary_from_document(document: Document, out: Path) -> str:
+    """The result for a terminal: a table of the builds, the conclusion, the report's path."""
+    titles, rows = table_from_document(document)
+    names = [row[0] for row in rows]
+    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
+    for name, build in list(zip(names, (document.get("metric") or {"builds": []})["builds"], strict=False))[1:]:
+        low, high = build["drop_ci95"]
+        lines.append(
+            f"{document['metric']['name']} of {name}: {build['score']:.6g}, drop {build['drop']:+.4g} "
+            f"(95 % CI {low:+.4g} to {high:+.4g})"
+        )
+    lines += ["", f"{document['verdict']}: {headline(document)}"]
+    lines += [f"use {chosen_name(document)}: {document['reason']}", f"report: {out / REPORT_HTML}"]
+    return "\n".join(lines)
+
+
+def html_from_document(document: Document, thumbnails: Mapping[str, str] | None = None) -> str:
+    """report.html: one file, nothing loaded from elsewhere.
+
+    Args:
+        document: The report.
+        thumbnails: Data URIs of images by name, see `flipped_files`.
+    """
+    import jinja2
+    import markupsafe
+
+    template = resources.files("quant.report.views").joinpath("report.html.j2").read_text(encoding="utf-8")
+    style = resources.files("quant.report.views").joinpath("report.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    charts = charts_from_document(document)
+    return environment.from_string(template).render(
+        document=document,
+        headline=headline(document),
+        chosen=chosen_name(document),
+        why=reason_says_more(document),
+        style=markupsafe.Markup(style),
+        sections=sections_from_document(document),
+        charts={
+            anchor: [(caption, markupsafe.Markup(svg)) for caption, svg in group] for anchor, group in charts.items()
+        },
+        thumbnails=thumbnails or {},
+    )
+
+
+def flipped_files(document: Document) -> list[str]:
+    """Names of the images that the HTML shows a picture of."""
+    cards = (card for section in sections_from_document(document) for _, group in section.cards for card in group)
+    return [card.file.text for card in cards]

@@ -1,0 +1,264 @@
+"""The report's sections, out of the document: what HTML and Markdown both show, in this order.
+
+A section that a document has no data for is left out, so that any comparison can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quant.report.views import tables
+from quant.report.views.names import baseline_name, build_names, examined_name
+from quant.report.views.provenance_facts import Fact, facts_from_document
+from quant.report.views.tables import Cell, Table
+
+Document = dict[str, Any]
+SHOWN_FLIPS = 18  # of each kind, with a picture
+_KINDS = {
+    "lost": "Right in {baseline}, wrong in {build}",
+    "won": "Wrong in {baseline}, right in {build}",
+    "changed": "Another answer, wrong in both",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a build says of an image."""
+
+    who: str
+    name: Cell
+    confidence: Cell
+    margin: Cell
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image that flipped: file, label and both answers."""
+
+    file: Cell
+    label: Cell | None
+    answers: tuple[Answer, Answer]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        title: Heading.
+        anchor: Its id, and the name of its charts.
+        notes: Sentences below the heading.
+        tables: With a caption each, which may be empty.
+        cards: Groups of images, each with a caption and how many more there are.
+        facts: What was compared.
+        lines: A list of texts from outside.
+        code: A command line.
+    """
+
+    title: str
+    anchor: str
+    notes: Sequence[str] = ()
+    tables: Sequence[tuple[str, Table]] = ()
+    cards: Sequence[tuple[str, Sequence[Card]]] = ()
+    facts: Sequence[Fact] = ()
+    lines: Sequence[Cell] = ()
+    code: Cell | None = None
+
+
+def sections_from_document(document: Document) -> list[Section]:
+    """All sections that the document has data for."""
+    makers = (
+        _compared,
+        _builds,
+        _metric,
+        _classes,
+        _flips,
+        _confusion,
+        _reliability,
+        _tensors,
+        _layers,
+        _problems,
+        _repeat,
+    )
+    return [section for maker in makers for section in maker(document)]
+
+
+def _builds(document: Document) -> list[Section]:
+    rows = document["builds"]
+    notes = [f"Latency: median of a batch of {rows[0]['latency_batch']}."]
+    return [
+        Section(
+            "Builds side by side",
+            "builds",
+            notes,
+            [("", tables.turned_table(rows, "builds", tables.BUILDS, build_names(document)))],
+        )
+    ]
+
+
+def _metric(document: Document) -> list[Section]:
+    """The user's own metric."""
+    found = document.get("metric")
+    if not found:
+        return []
+    columns = (
+        tables.Column("Build", "precision"),
+        tables.Column(found["name"], "score", "{:.6g}"),
+        tables.Column("Drop", "drop", "{:+.4g}"),
+        tables.Column("Drop's 95 % CI", "drop_ci95", "{0[0]:+.4g} to {0[1]:+.4g}"),
+    )
+    notes = [
+        f"Average of {found['spec']} over {found['images']:,} images, higher is better; the interval is a paired "
+        f"bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
+        f"The verdict goes by it: {document['max_drop']:g} % of {baseline_name(document)}'s score, "
+        f"{found['allowed_drop']:.4g}, is allowed.",
+    ]
+    rows = [{**row, "precision": name} for row, name in zip(found["builds"], build_names(document), strict=True)]
+    table = tables.table_from_rows(rows, "metric.builds", columns)
+    return [Section(found["name"], "metric", notes, [("", table)])]
+
+
+def _compared(document: Document) -> list[Section]:
+    return [Section("What was compared", "compared", facts=facts_from_document(document))]
+
+
+def _classes(document: Document) -> list[Section]:
+    rows = document.get("per_class")
+    if not rows:
+        return []
+    columns = tables.titled(tables.CLASSES, baseline=baseline_name(document), build=examined_name(document))
+    table = tables.table_from_rows(rows, "per_class", columns, what="classes")
+    return [Section("Drop by class, worst first", "classes", tables=[("", table)])]
+
+
+def _flips(document: Document) -> list[Section]:
+    found = document.get("flips")
+    if not found or not found["images"]:
+        return []
+    baseline, build, cards, listed = baseline_name(document), examined_name(document), [], []
+    for kind, caption in _KINDS.items():
+        rows = {i: row for i, row in enumerate(found["images"]) if row["kind"] == kind}
+        if not rows:
+            continue
+        title = (
+            caption.format(baseline=baseline, build=build)
+            if found["lost"] is not None
+            else f"Another answer than {baseline}'s"
+        )
+        shown = dict(list(rows.items())[:SHOWN_FLIPS])
+        title += f" ({found[kind]:,} image{'s' * (found[kind] != 1)})"
+        surest = f", the {len(shown)} surest" if len(shown) < found[kind] else ""
+        cards.append((title + surest, [_card(row, f"flips.images.{i}", baseline, build) for i, row in shown.items()]))
+        listed.append((title, _flips_table(found["images"], kind, baseline, build)))
+    notes = ["With each answer: its confidence, and its margin over the second answer in logits."]
+    return [Section("Images that flipped", "flips", notes, listed, cards)]
+
+
+def _flips_table(rows: list[Document], kind: str, baseline: str, build: str) -> Table:
+    table = tables.table_from_rows(rows, "flips.images", tables.titled(tables.FLIPS, baseline=baseline, build=build))
+    kept = [cells for row, cells in zip(rows, table.rows, strict=True) if row["kind"] == kind]
+    return Table(table.titles, kept, what="images")
+
+
+def _card(row: Document, key: str, baseline: str, build: str) -> Card:
+    def answer(who: str, part: str) -> Answer:
+        said = row[part]
+        return Answer(
+            who,
+            Cell(said["name"], f"{key}.{part}.name", is_name=True),
+            _figure(said["confidence"], "{:.2f}", f"{key}.{part}.confidence"),
+            _figure(said["margin"], "{:.2f}", f"{key}.{part}.margin"),
+        )
+
+    label = None if row["label"] is None else Cell(row["label_name"], f"{key}.label_name", is_name=True)
+    return Card(
+        Cell(row["file"], f"{key}.file", is_name=True), label, (answer(baseline, "fp32"), answer(build, "build"))
+    )
+
+
+def _figure(value: float | None, form: str, key: str) -> Cell:
+    return Cell("-") if value is None else Cell(form.format(value), key)
+
+
+def _confusion(document: Document) -> list[Section]:
+    found = document.get("confusion")
+    if not found or not found["pairs"]:
+        return []
+    baseline, build = baseline_name(document), examined_name(document)
+    truth = "Label" if found["against"] == "labels" else f"{baseline}'s answer"
+    columns = tables.titled(tables.PAIRS, baseline=baseline, build=build, truth=truth)
+    table = tables.table_from_rows(found["pairs"], "confusion.pairs", columns, shown=12, what="pairs")
+    notes = [f"Classes that {build} takes for another more often than {baseline} does."]
+    return [Section(f"Confusion that {build} adds", "confusion", notes, [("", table)])]
+
+
+def _reliability(document: Document) -> list[Section]:
+    curves = document.get("reliability")
+    if not curves:
+        return []
+    names = (baseline_name(document), examined_name(document))
+    notes = [
+        "Expected calibration error (mean gap between confidence and accuracy): "
+        + ", ".join(f"{name} {curve['ece']:.2f} points" for name, curve in zip(names, curves, strict=False))
+        + "."
+    ]
+    shown = [
+        (names[i], tables.table_from_rows(curve["bins"], f"reliability.{i}.bins", tables.BINS))
+        for i, curve in enumerate(curves)
+    ]
+    return [Section("Reliability before and after", "reliability", notes, shown)]
+
+
+def _tensors(document: Document) -> list[Section]:
+    rows = document.get("tensors")
+    if not rows:
+        return []
+    notes = [
+        "Each tensor alone on its INT8 grid; the one to look at first stands first: the lowest signal to quantization "
+        "noise (SQNR) of those that the INT8 model quantizes."
+    ]
+    skipped = sum(row["quantized"] is False for row in rows)
+    if skipped:
+        notes.append(f"The last {skipped:,} of {len(rows):,} have a scale, but are not quantized on their own.")
+    table = tables.table_from_rows(rows, "tensors", tables.TENSORS, shown=20, what="tensors")
+    return [Section("Tensors", "tensors", notes, [("", table)])]
+
+
+def _layers(document: Document) -> list[Section]:
+    found = document.get("layers")
+    if not found:
+        return []
+    build = found["build"]
+    counts = ", ".join(f"{count:,} in {name.upper()}" for name, count in found["precisions"].items())
+    notes = [f"Of the {examined_name(document)} build, as its {found['source']} show: {counts}."]
+    order = sorted(range(len(found["layers"])), key=lambda i: (found["layers"][i]["precision"] == build, i))
+    table = tables.table_from_rows(found["layers"], "layers.layers", tables.LAYERS)
+    ordered = Table(table.titles, [table.rows[i] for i in order], shown=12, brief=10, what="layers")
+    return [Section("Which layers run in which precision", "layers", notes, [("", ordered)])]
+
+
+def _problems(document: Document) -> list[Section]:
+    found = []
+    warnings = [Cell(text, f"warnings.{i}", is_name=True) for i, text in enumerate(document.get("warnings", ()))]
+    if warnings:
+        found.append(Section("Warnings", "warnings", lines=warnings))
+    failed = document.get("failed_builds", ())
+    if failed:
+        columns = (tables.Column("Build", "precision"), tables.name_column("Why", "reason"))
+        table = tables.table_from_rows(failed, "failed_builds", columns)
+        found.append(Section("Builds that failed", "failed", tables=[("", table)]))
+    quarantined = document.get("quarantined", ())
+    if quarantined:
+        columns = (tables.name_column("Image", "file"), tables.name_column("Why", "reason"))
+        table = tables.table_from_rows(quarantined, "quarantined", columns, brief=20, what="images")
+        found.append(Section("Images left out", "quarantined", tables=[("", table)]))
+    return found
+
+
+def _repeat(document: Document) -> list[Section]:
+    if not document.get("command"):
+        return []
+    notes = [f"In the folder {document['working_folder']}:"] if document.get("working_folder") else []
+    return [Section("To repeat this run", "repeat", notes, code=Cell(document["command"], "command", is_name=True))]

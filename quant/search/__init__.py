@@ -1,0 +1,1 @@
+"""Which choice of scales serves a model best, measured on its outputs."""

@@ -1,0 +1,128 @@
+"""Choosing amax tensor by tensor: which algorithm serves each tensor best, by the SQNR of the model's outputs.
+
+The error of a tensor alone says little: what counts is what it does to the result. (The amax with the best SQNR of the
+tensor itself is what `mse` searches; where few channels are loud it keeps those and drowns the others.) So the rule is:
+
+1. Begin with the best single algorithm, and go through the tensors in the order of the graph.
+2. Try the amax of every other algorithm for this tensor alone. Keep the best of those that take noise from the model's
+   outputs beyond chance (by more than two standard errors of the mean), on the trial images and again on others.
+3. Where none passes, the tensor keeps its amax; where no tensor changes, the result is the best single algorithm.
+
+A hundred trials find some gains beyond two standard errors that are chance, so images that had no part in finding a
+change have to confirm it.
+
+All scales are inputs of one simulated model, so a trial is one run, not a build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.onnx_graph.model import OnnxModel
+from quant.search.simulated_model import Inputs, SimulatedModel, TrialImages
+
+_STANDARD_ERRORS = 2.0  # that a change's mean gain must exceed
+
+
+@dataclass(frozen=True)
+class TensorChoice:
+    """The outcome.
+
+    Attributes:
+        algorithms: Which algorithm each quantized tensor got, by name of the candidate.
+        amax: Of all tensors, activation units; of those that no build quantizes, the starting algorithm's.
+        start: The candidate that all tensors began with.
+        sqnr_db: SQNR of the outputs on the trial images at the end, dB.
+        start_sqnr_db: The same at the beginning.
+        confirmed_sqnr_db: SQNR on the confirming images at the end, dB.
+        confirmed_start_sqnr_db: The same at the beginning.
+    """
+
+    algorithms: Mapping[str, str]
+    amax: Mapping[str, float]
+    start: str
+    sqnr_db: float
+    start_sqnr_db: float
+    confirmed_sqnr_db: float
+    confirmed_start_sqnr_db: float
+
+    @property
+    def changed(self) -> int:
+        """Tensors with another algorithm than `start`."""
+        return sum(name != self.start for name in self.algorithms.values())
+
+
+def choose_by_tensor(
+    model: OnnxModel,
+    candidates: Mapping[str, Mapping[str, float]],
+    start: str,
+    trial_batches: Sequence[Inputs],
+    confirming_batches: Sequence[Inputs],
+    advance: Callable[[int], None] | None = None,
+) -> TensorChoice:
+    """Apply the rule of this module.
+
+    Args:
+        model: FP32 model.
+        candidates: amax by tensor, by name of the algorithm.
+        start: The candidate to begin with.
+        trial_batches: Inputs of the images that changes are tried on; without any, nothing changes.
+        confirming_batches: Inputs of the images that confirm a change; without any, nothing changes.
+        advance: Called with 1 for each tensor that is done.
+
+    Raises:
+        BuildError: The model cannot be quantized.
+    """
+    simulated = SimulatedModel(model)
+    trial, confirming = TrialImages(simulated, trial_batches), TrialImages(simulated, confirming_batches)
+    amax, chosen = dict(candidates[start]), dict.fromkeys(simulated.tensors, start)
+    noise, confirmed = first = trial.noise(amax), confirming.noise(amax)
+    for tensor in simulated.tensors:
+        for name, found in _gains(trial, amax, noise, tensor, candidates):
+            changed = {**amax, tensor: candidates[name][tensor]}
+            again = confirming.noise(changed)
+            if _is_beyond_chance(confirmed - again):
+                amax, noise, confirmed, chosen[tensor] = changed, found, again, name
+                break
+        if advance is not None:
+            advance(1)
+    return TensorChoice(
+        chosen,
+        amax,
+        start,
+        trial.sqnr_db(noise),
+        trial.sqnr_db(first[0]),
+        confirming.sqnr_db(confirmed),
+        confirming.sqnr_db(first[1]),
+    )
+
+
+def _gains(
+    trial: TrialImages,
+    amax: Mapping[str, float],
+    noise: NDArray[np.float64],
+    tensor: str,
+    candidates: Mapping[str, Mapping[str, float]],
+) -> list[tuple[str, NDArray[np.float64]]]:
+    """The algorithms whose amax for this tensor takes noise away beyond chance, with the noise left, best first."""
+    gains = {}
+    tried = {amax[tensor]}
+    for name, other in candidates.items():
+        if other[tensor] in tried:
+            continue
+        tried.add(other[tensor])
+        found = trial.noise({**amax, tensor: other[tensor]})
+        if _is_beyond_chance(noise - found):
+            gains[name] = found
+    return sorted(gains.items(), key=lambda item: float(item[1].sum()))
+
+
+def _is_beyond_chance(gain: NDArray[np.float64]) -> bool:
+    """Is the mean above 0 by more than its own uncertainty? Fewer than two images tell nothing about that."""
+    if len(gain) < 2:
+        return False
+    return bool(gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(len(gain)))

@@ -1,0 +1,85 @@
+"""The INT8 model with its scales as inputs, so that a change of scales is one run and not a build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calib.caches.cache import scale_from_amax
+from quant.evaluation.accuracy import rows_of_outputs
+from quant.onnx_graph.model import OnnxModel
+from quant.onnxruntime.session import OnnxRuntimeSession
+from quant.qdq.placement import quantizable_inputs
+from quant.qdq.preparation import prepared_for_quantization
+from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
+
+Inputs = Mapping[str, NDArray[Any]]
+
+
+class SimulatedModel:
+    """The FP32 model, and the INT8 model with its scales as inputs."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        self.tensors = quantizable_tensors(model.proto)
+        proto, self._scales = _with_scales_as_inputs(model.proto)
+        self._session = OnnxRuntimeSession(proto, name=f"{model.path} (int8)")
+        self._reference = OnnxRuntimeSession(model.proto, name=str(model.path))
+
+    def expected(self, batch: Inputs) -> NDArray[np.float64]:
+        """FP32's outputs, a row an image."""
+        return rows_of_outputs(self._reference.run(batch), _size(batch))
+
+    def found(self, batch: Inputs, amax: Mapping[str, float]) -> NDArray[np.float64]:
+        """INT8's outputs, a row an image."""
+        scales = {name: np.array(scale_from_amax(amax[tensor])) for name, tensor in self._scales.items()}
+        return rows_of_outputs(self._session.run({**batch, **scales}), _size(batch))
+
+
+class TrialImages:
+    """Images to run scales on, and the FP32 outputs that INT8 is held against."""
+
+    def __init__(self, model: SimulatedModel, batches: Sequence[Inputs]) -> None:
+        self._model = model
+        self._batches = batches
+        self._expected = [model.expected(batch) for batch in batches]
+        self._signal = sum(float(np.square(array).sum()) for array in self._expected)
+
+    def noise(self, amax: Mapping[str, float]) -> NDArray[np.float64]:
+        """Squared error of each image's outputs."""
+        pairs = zip(self._batches, self._expected, strict=True)
+        parts = [np.square(self._model.found(batch, amax) - expected).sum(axis=1) for batch, expected in pairs]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def sqnr_db(self, noise: NDArray[np.float64]) -> float:
+        """SQNR of the outputs, dB."""
+        total = float(noise.sum())
+        return float(10 * np.log10(self._signal / total)) if total and self._signal else float("inf")
+
+
+def _size(batch: Inputs) -> int:
+    """Images in a batch."""
+    return len(next(iter(batch.values())))
+
+
+def _with_scales_as_inputs(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The INT8 model with a scalar input for each scale, and by the inputs' names the tensors whose scales they take.
+
+    A pair on data that was only moved has an input of its own, which takes the scale of where the data came from.
+    """
+    edges = quantizable_inputs(prepared_for_quantization(proto))
+    scale_of = {edge.tensor: edge.scale for edge in edges}
+    simulated = qdq_model_from_amax(proto, dict.fromkeys(scale_of.values(), 1.0))
+    names = {
+        node.input[1]: scale_of[node.input[0]]
+        for node in simulated.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in scale_of
+    }
+    kept = [tensor for tensor in simulated.graph.initializer if tensor.name not in names]
+    del simulated.graph.initializer[:]
+    simulated.graph.initializer.extend(kept)
+    simulated.graph.input.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, []) for name in names)
+    return simulated, names

@@ -1,0 +1,11 @@
+"""The settings that take one of several words; nothing heavy is imported here, since `--help` reads them."""
+
+from calib.names import ALGORITHMS
+
+CHOICES = {
+    "algo": ALGORITHMS,
+    "sampling": ("random", "first"),
+    "backend": ("auto", "onnxruntime", "tensorrt"),
+    "calibrator": ("toolkit", "tensorrt"),
+    "precision": ("int8", "fp16", "fp32"),
+}

@@ -1,0 +1,84 @@
+"""The command that repeats a run, and a run's settings as a report keeps them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from quant.settings.run_settings import RunSettings
+
+_COMPARED = (  # what `calib compare` can be told
+    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
+    "out",
+)  # fmt: skip
+
+
+def command_from_settings(settings: RunSettings) -> str:
+    """A `calib run` line with every setting in it, so that it does the same beside any `calib.toml`.
+
+    Paths stand as they were given, relative to the working folder. What is not used is left out: a parameter of another
+    algorithm, an empty text, 0 for "no limit".
+    """
+    names = [field.name for field in fields(settings)]
+    return shlex.join(["calib", "run", *_words(settings, names)])
+
+
+def compare_command(settings: RunSettings, first: Path, second: Path, taken: Collection[str] = ()) -> str:
+    """The `calib compare` line of two files, with every setting that it knows but those taken from their reports."""
+    names = [name for name in _COMPARED if name not in taken]
+    return shlex.join(["calib", "compare", _text(first), _text(second), *_words(settings, names)])
+
+
+def _words(settings: RunSettings, names: Iterable[str]) -> list[str]:
+    words: list[str] = []
+    for name in names:
+        value = getattr(settings, name)
+        if (
+            value is None
+            or value is False
+            or value == ""
+            or (value == 0 and name == "workspace")
+            or (name == "percentile" and settings.algo != "percentile")
+        ):
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(_text(value))
+    return words
+
+
+def _text(value: object) -> str:
+    text = f"{value:.15g}" if isinstance(value, float) else str(value)
+    return f"./{text}" if isinstance(value, Path) and text.startswith("-") else text
+
+
+def values_from_settings(settings: RunSettings) -> dict[str, Any]:
+    """All settings as JSON values, by name; paths as they were given, relative to the working folder."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+
+
+def settings_from_values(values: Mapping[str, Any], folder: Path) -> RunSettings:
+    """The settings that `values_from_settings` gave; names that this version does not know are left out.
+
+    Args:
+        values: By name.
+        folder: The working folder of that run: its relative paths begin there.
+
+    Raises:
+        SettingsError: A value is out of range.
+        TypeError: A value is of another type.
+    """
+    kinds = {field.name: str(field.type) for field in fields(RunSettings)}
+    return RunSettings(
+        **{name: _value(name, kinds[name], value, folder) for name, value in values.items() if name in kinds}
+    )
+
+
+def _value(name: str, kind: str, value: Any, folder: Path) -> Any:  # noqa: ANN401 - settings hold several types
+    is_file = name == "metric" or (name == "preprocess" and str(value).endswith(".toml"))
+    if value is None or not (is_file or kind.startswith("Path")):
+        return value
+    return folder / value if kind.startswith("Path") else str(folder / value)

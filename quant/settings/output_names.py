@@ -1,0 +1,36 @@
+"""Names of the files that runs, sweeps and comparisons write into their folder `out`."""
+
+from quant.settings.choices import CHOICES
+
+REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
+SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.svg"
+CACHE = "calibration.cache"  # its provenance and statistics lie beside it
+TIMING_CACHE = "timing.cache"
+MODEL_SUFFIX, ENGINE_SUFFIX = ".onnx", ".engine"
+
+
+def build_name(precision: str, suffix: str) -> str:
+    """File name of a build, such as `model.int8.onnx`."""
+    return f"model.{precision}{suffix}"
+
+
+def description_name(engine: str) -> str:
+    """File name of the description beside an engine."""
+    return f"{engine}.json"
+
+
+def names_of_builds(precision: str) -> tuple[str, ...]:
+    """All file names that runs give builds of a precision; FP32 on ONNX Runtime is the user's own model."""
+    engine = build_name(precision, ENGINE_SUFFIX)
+    models = () if precision == "fp32" else (build_name(precision, MODEL_SUFFIX),)
+    return (*models, engine, description_name(engine))
+
+
+# What a run may write beside its cache; no file of the user's may go by such a name there.
+WRITTEN = (
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    REPORT_HTML,
+    TIMING_CACHE,
+    *(name for precision in CHOICES["precision"] for name in names_of_builds(precision)),
+)

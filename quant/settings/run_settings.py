@@ -1,0 +1,142 @@
+"""The settings of a run, from `calib.toml` and from options; options win."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from quant.errors import SettingsError
+from quant.settings.batch_range import batch_range_from_text
+from quant.settings.choices import CHOICES
+from quant.settings.output_names import CACHE, WRITTEN
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that `calib run` can be told. Field names are the keys of `calib.toml`.
+
+    Attributes:
+        model: ONNX model; None for the only one in the working folder.
+        data: Calibration images: a folder, or an HDF5 pack.
+        eval: Evaluation images; None for those of `data` that calibration left over.
+        labels: CSV `file,label` for the evaluated images.
+        classes: File with one class name a line, in the model's order.
+        preprocess: Preset, or path of a TOML file.
+        algo: How amax is computed: entropy, minmax, percentile, mse.
+        percentile: Per cent kept by `algo = "percentile"`.
+        match_tensorrt: With `algo = "entropy"`, TensorRT's very answers, which depend on the first batch.
+        num_images: Calibration images.
+        sampling: random (seeded, by class where labels are known) or first (name order).
+        batch_size: Images in a batch.
+        seed: Seed of the sample.
+        backend: auto (TensorRT where it and a GPU are found), onnxruntime, tensorrt.
+        calibrator: toolkit (own statistics) or tensorrt (TensorRT's own calibration, in 8.6 and 10).
+        precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
+        cache: Calibration cache; None for `calibration.cache` in `out`.
+        cache_only: Stop when the cache does not fit, algorithm included, instead of making it anew.
+        trust_cache: Use a cache that has no provenance, after checking it against the model.
+        out: Folder for everything that is written.
+        max_drop: Largest accepted drop: percentage points of top-1, or per cent of FP32's score of `metric`.
+        max_bad: Largest accepted share of unreadable images, 0..1.
+        memory_limit: MB of activations that calibration holds at a time.
+        strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
+        explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always so in 11.
+        dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` alone.
+        workspace: TensorRT: MiB that kernels may use; 0 for all of the GPU's.
+        builder_level: TensorRT: effort of a build, 0 to 5; None for its own default.
+        tactic_sources: TensorRT: comma-separated names; empty for all that work here.
+        dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU alone.
+        metric: `file.py:callable`, a metric of your own: scores of a batch's images from outputs and labels.
+    """
+
+    model: Path | None = None
+    data: Path | None = None
+    eval: Path | None = None
+    labels: Path | None = None
+    classes: Path | None = None
+    preprocess: str = "imagenet"
+    algo: str = "entropy"
+    percentile: float = 99.99
+    match_tensorrt: bool = False
+    num_images: int = 512
+    sampling: Literal["random", "first"] = "random"
+    batch_size: int = 64
+    seed: int = 0
+    backend: str = "auto"
+    precision: str = "int8"
+    cache: Path | None = None
+    cache_only: bool = False
+    trust_cache: bool = False
+    out: Path = Path("calib-out")
+    max_drop: float = 1.0
+    max_bad: float = 0.05
+    memory_limit: int = 1024
+    calibrator: str = "toolkit"
+    strict_int8: bool = False
+    explicit: bool = False
+    dynamic: str = ""
+    workspace: int = 0
+    builder_level: int | None = None
+    tactic_sources: str = ""
+    dla: int | None = None
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SettingsError(f"{name}: expected one of {', '.join(choices)}, found '{getattr(self, name)}'")
+        for name in ("num_images", "batch_size", "memory_limit"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0 < self.percentile <= 100:
+            raise SettingsError(f"percentile: expected a number over 0 and up to 100, found {self.percentile}")
+        if not 0 <= self.max_bad <= 1:
+            raise SettingsError(f"max_bad: expected a share from 0 to 1, found {self.max_bad}")
+        if self.match_tensorrt and self.algo != "entropy":
+            raise SettingsError(
+                f"match_tensorrt: expected algo entropy with it, found {self.algo}; leave one of them out"
+            )
+        if not math.isfinite(self.max_drop):
+            raise SettingsError(f"max_drop: expected a number of percentage points, found {self.max_drop}")
+        if self.cache_only and self.precision != "int8":
+            raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        self._check_tensorrt()
+        self._check_paths()
+
+    def _check_tensorrt(self) -> None:
+        """What only TensorRT builds know."""
+        if self.calibrator == "tensorrt":
+            if self.backend == "onnxruntime":
+                raise SettingsError(
+                    "calibrator: TensorRT's own needs backend tensorrt, found onnxruntime; leave one out"
+                )
+            if self.algo == "mse" or self.match_tensorrt:
+                found = "mse" if self.algo == "mse" else "match_tensorrt"
+                raise SettingsError(f"calibrator: TensorRT's own knows no {found}; leave one of them out")
+        if self.dynamic:
+            batch_range_from_text(self.dynamic)
+        if self.workspace < 0:
+            raise SettingsError(f"workspace: expected MiB, at least 0, found {self.workspace}")
+        if self.builder_level is not None and not 0 <= self.builder_level <= 5:
+            raise SettingsError(f"builder_level: expected 0 to 5, found {self.builder_level}")
+        if self.dla is not None and self.dla < 0:
+            raise SettingsError(f"dla: expected the number of a DLA core, found {self.dla}")
+
+    def _check_paths(self) -> None:
+        """No file of a run may take the place of another, least of all of the user's model."""
+        written = {(self.out / name).resolve() for name in WRITTEN}
+        if self.model is not None and self.model.resolve() in written:
+            raise SettingsError(f"{self.model}: would be overwritten by this run; rename it, or choose another --out")
+        cache = self.cache_path
+        if cache.suffix in (".json", ".h5") or cache.is_dir():
+            found = "a folder" if cache.is_dir() else f"'{cache.suffix}', the ending of a file that goes beside it"
+            raise SettingsError(f"{cache}: expected the path of a cache, found {found}; name a file ending in .cache")
+        if not written.isdisjoint(cache.with_suffix(suffix).resolve() for suffix in (cache.suffix, ".json", ".h5")):
+            raise SettingsError(f"{cache}: the cache would take the place of a report or model; give it another name")
+
+    @property
+    def cache_path(self) -> Path:
+        """Where the calibration cache is or will be."""
+        return self.cache if self.cache is not None else self.out / CACHE

@@ -1,0 +1,59 @@
+"""What a user names as `file.py:callable`: loaded once, with errors that name the line of the user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from quant.errors import SettingsError
+
+
+def load_callable(spec: str, what: str) -> Callable[..., Any]:
+    """Import a file and give the callable in it.
+
+    The file's folder can be imported from, as it can when Python runs the file.
+
+    Args:
+        spec: `file.py:callable`.
+        what: What it is for, such as "metric"; for messages.
+
+    Raises:
+        SettingsError: Not of that form, no such file or callable, or the file fails when imported.
+    """
+    name, separator, attribute = spec.rpartition(":")
+    path = Path(name)
+    if not (separator and path.suffix == ".py" and attribute.isidentifier()):
+        raise SettingsError(f"{what}: expected file.py:callable, found '{spec}'")
+    if not path.is_file():
+        raise SettingsError(f"{what}: {path}: no such file; expected file.py:callable")
+    found = importlib.util.spec_from_file_location(f"calib_user_{path.stem}", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.path.insert(0, str(path.parent.absolute()))
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        raise SettingsError(f"{what}: {path} cannot be imported: {described(error, path)}") from error
+    finally:
+        sys.path.remove(str(path.parent.absolute()))
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        there = ", ".join(sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_"))
+        raise SettingsError(f"{what}: {path} has no callable '{attribute}'; it has {there or 'none'}")
+    result: Callable[..., Any] = function
+    return result
+
+
+def described(error: BaseException, path: Path) -> str:
+    """An error of the user's code with the line of his file where it was last, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((f.lineno for f in reversed(frames) if Path(f.filename).name == path.name), None)
+    if line is None and isinstance(error, SyntaxError):
+        line = error.lineno
+    where = f"line {line}: " if line else ""
+    return " ".join(f"{where}{type(error).__name__}: {error}".split())

@@ -1,0 +1,1 @@
+"""TensorRT: its bindings, engines and builds."""

@@ -1,0 +1,294 @@
+"""The TensorRT back end: engines on an NVIDIA GPU, scales from the toolkit's statistics or from TensorRT itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onnx
+
+import calib
+from calib.caches.cache import CalibrationCache
+from calib.calibrator import Calibrator
+from quant.backend import Build
+from quant.cuda.batch_feed import FeedFigures
+from quant.cuda.device import OutOfDeviceMemoryError, find_device
+from quant.errors import BuildError
+from quant.onnx_graph.half_precision import half_model
+from quant.onnx_graph.model import OnnxModel, fixed_batch
+from quant.settings.batch_range import BatchRange
+from quant.settings.output_names import ENGINE_SUFFIX, build_name
+from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.building.build_job import Note
+from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
+from quant.tensorrt.building.explicit import explicit_engine, explicit_form
+from quant.tensorrt.building.native_calibration import native_cache_from_onnx
+from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.building.options import BuilderOptions
+from quant.tensorrt.engines.engine import Engine
+from quant.tensorrt.engines.engine_file import (
+    EngineIdentity,
+    StaleEngineError,
+    read_engine,
+    scales_sha256,
+    sidecar_path,
+    sidecar_text,
+)
+from quant.tensorrt.engines.layers import graph_report
+
+_Result = TypeVar("_Result")
+
+
+def _ignore(line: str) -> None:
+    """Notes that nobody reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineBuild(Build):
+    """A built engine.
+
+    Attributes:
+        engine: The same as `runnable`.
+        reused: Was it on disk already, and fits?
+    """
+
+    engine: Engine
+    reused: bool = False
+    is_engine: bool = True
+
+
+class TensorRTBackend:
+    """TensorRT on the first visible GPU; a context manager that frees its engines.
+
+    Attributes:
+        version: TensorRT's version.
+        device: The GPU, for people.
+        batch: Batch sizes of the engines; halved when the GPU's memory does not suffice.
+        feed: How the last native calibration was fed.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        batch: BatchRange | int = 64,
+        options: BuilderOptions | None = None,
+        *,
+        calibration_batch: int | None = None,
+        engines: Path | None = None,
+        note: Note = _ignore,
+    ) -> None:
+        """Find TensorRT and the GPU.
+
+        Args:
+            batch: One batch size, or a range for dynamic shapes.
+            options: How engines are built.
+            calibration_batch: Images in a batch of `calibrate`; None for the size that the engines are tuned for.
+            engines: Folder with `model.<precision>.engine` of an earlier run, which are used again where they fit.
+            note: Called with lines for people.
+
+        Raises:
+            TensorRTError: TensorRT cannot be loaded; says what to install.
+            DeviceError: There is no usable GPU; says what to install.
+        """
+        self._tensorrt = load_tensorrt()
+        self._gpu = find_device()
+        self.version = self._tensorrt.version
+        self.device = f"{self._gpu.name}, compute capability {self._gpu.compute_capability}"
+        self.batch = batch if isinstance(batch, BatchRange) else BatchRange(batch, batch, batch)
+        self.options = options if options is not None else BuilderOptions()
+        self.feed: FeedFigures | None = None
+        self._calibration_batch = calibration_batch
+        self._engines, self._note = engines, note
+        self._open: list[Engine] = []
+
+    def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
+        """Let TensorRT compute the scales (`--calibrator tensorrt`).
+
+        Raises:
+            BuildError: TensorRT cannot, or the GPU's memory does not suffice for a single image.
+            Exception: Whatever the data stream raised; there is no cache then.
+        """
+
+        def attempt() -> CalibrationCache:
+            cache, self.feed = native_cache_from_onnx(
+                model.proto,
+                calibrator,
+                min(self._calibration_batch, self.batch.largest) if self._calibration_batch else self.batch.usual,
+                self.options,
+                name=str(model.path),
+                advance=advance,
+                note=self._note,
+            )
+            return cache
+
+        self._fit_batch(model)
+        return self._with_smaller_batches("calibration", model, attempt)
+
+    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> EngineBuild:
+        """Build an engine, or load the one on disk where it still fits.
+
+        Args:
+            model: The FP32 model.
+            precision: fp32, fp16 or int8.
+            cache: For INT8: the cache whose scales are handed over, its header rewritten where it must be.
+
+        Raises:
+            BuildError: This precision cannot be built; quotes TensorRT.
+        """
+        if precision == "int8" and cache is None:
+            raise BuildError("int8: expected scales, found none; calibrate first")
+        self._fit_batch(model)
+        scales = cache if precision == "int8" else None
+        return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales))
+
+    def load(self, model: OnnxModel, precision: str) -> EngineBuild:
+        """Build an engine of a model as it is: float, half, or with Q/DQ of whatever tool.
+
+        Raises:
+            BuildError: TensorRT cannot build it; quotes TensorRT.
+        """
+
+        def attempt() -> EngineBuild:
+            name = str(model.path)
+            proto = explicit_form(model.proto, self.batch, name)
+            built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, note=self._note)
+            build = self._loaded(model, precision, built.data, {}, {})
+            return replace(build, details=self._details(build, proto, built, explicit=precision == "int8"))
+
+        self._fit_batch(model)
+        return self._with_smaller_batches(precision, model, attempt)
+
+    def _build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineBuild:
+        identity = self._identity(model, precision, cache)
+        stored = self._stored(precision, identity)
+        if stored is not None:
+            data, files, details = stored
+            return self._loaded(model, precision, data, files, details, reused=True)
+        explicit = cache is not None and (self.options.explicit or not self._tensorrt.has_calibrators)
+        proto, built = self._engine(model, precision, cache, explicit=explicit)
+        if built.without_scale:
+            self._note(
+                f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"
+            )
+        build = self._loaded(model, precision, built.data, {}, {})
+        details = self._details(build, proto, built, explicit=explicit)
+        files = {".json": sidecar_text(identity, built.data, details).encode()}
+        return replace(build, files=files, details=details)
+
+    def _details(
+        self, build: EngineBuild, proto: onnx.ModelProto, built: BuiltEngine, *, explicit: bool
+    ) -> dict[str, Any]:
+        return {
+            "explicit": explicit,
+            "batch": str(self.batch),
+            "device_memory_bytes": build.engine.device_memory,
+            "network_layers": built.network_layers,
+            "filled_scales": built.filled,
+            "without_scale": list(built.without_scale),
+            "graph": graph_report(build.engine.layer_text(), prepared_proto(proto, self.batch, "model")).document(),
+        }
+
+    def _loaded(
+        self,
+        model: OnnxModel,
+        precision: str,
+        data: bytes,
+        files: Mapping[str, bytes],
+        details: Mapping[str, Any],
+        *,
+        reused: bool = False,
+    ) -> EngineBuild:
+        outputs = [value.name for value in model.proto.graph.output]
+        engine = Engine(data, f"{model.path} ({precision})", outputs)
+        self._open.append(engine)
+        return EngineBuild(
+            precision,
+            engine,
+            data,
+            ENGINE_SUFFIX,
+            len(data),
+            engine=engine,
+            files=files,
+            details=details,
+            reused=reused,
+        )
+
+    def _engine(
+        self, model: OnnxModel, precision: str, cache: CalibrationCache | None, *, explicit: bool
+    ) -> tuple[onnx.ModelProto, BuiltEngine]:
+        """An engine, and the model that it was built from."""
+        name = str(model.path)
+        if explicit and cache is not None:
+            made = explicit_engine(model.proto, cache, self.batch, self.options, name=name, note=self._note)
+            return made.proto, made.built
+        typed = precision == "fp16" and not self._tensorrt.has_calibrators
+        proto = half_model(model.proto) if typed else model.proto
+        built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, cache=cache, note=self._note)
+        return proto, built
+
+    def _identity(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineIdentity:
+        options = {key: value for key, value in asdict(self.options).items() if key != "timing_cache"}
+        options["calib"] = calib.__version__  # another version may place Q/DQ in another way
+        return EngineIdentity(
+            tensorrt=self.version,
+            gpu=self._gpu.name,
+            compute_capability=self._gpu.compute_capability,
+            model=model.sha256,
+            precision=precision,
+            scales=scales_sha256(cache.scales) if cache is not None else "",
+            batch=str(self.batch),
+            options=json.dumps(options, sort_keys=True),
+        )
+
+    def _stored(
+        self, precision: str, identity: EngineIdentity
+    ) -> tuple[bytes, Mapping[str, bytes], Mapping[str, Any]] | None:
+        """An engine of an earlier run that fits, with its description."""
+        path = self._engines / build_name(precision, ENGINE_SUFFIX) if self._engines is not None else None
+        if path is None or not path.exists():
+            return None
+        try:
+            data = read_engine(path, identity)
+        except StaleEngineError as error:
+            self._note(f"{error.reason}; it is built again")
+            return None
+        text = sidecar_path(path).read_bytes()
+        self._note(f"{path}: fits and is used again")
+        return data, {".json": text}, json.loads(text)["details"]
+
+    def _fit_batch(self, model: OnnxModel) -> None:
+        """Take the batch size that the model demands, where it demands one."""
+        fixed = fixed_batch(model.proto)
+        if fixed is not None and (not self.batch.is_static or self.batch.largest != fixed):
+            self._note(f"{model.path}: demands a batch of {fixed}; it is used instead of {self.batch}")
+            self.batch = BatchRange(fixed, fixed, fixed)
+
+    def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
+        """Do it again with half the batch as long as the GPU's memory does not suffice."""
+        while True:
+            try:
+                return attempt()
+            except OutOfDeviceMemoryError as error:
+                half = max(self.batch.largest // 2, 1)
+                if self.batch.largest == 1 or fixed_batch(model.proto) is not None:
+                    raise BuildError(
+                        f"{what}: out of GPU memory at batch {self.batch}: {error}; end other programs on the GPU"
+                    ) from error
+                smaller = BatchRange(min(self.batch.smallest, half), min(self.batch.usual, half), half)
+                self._note(f"{what}: out of GPU memory at batch {self.batch}; trying {smaller}")
+                self.batch = smaller
+
+    def close(self) -> None:
+        """Free all engines; again does nothing."""
+        while self._open:
+            self._open.pop().close()
+
+    def __enter__(self) -> TensorRTBackend:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

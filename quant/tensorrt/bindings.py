@@ -1,0 +1,189 @@
+"""TensorRT's Python bindings: importing them, and the one place that knows how 8.6, 10 and 11 differ.
+
+The tables list everything of the bindings that this project touches; a test resolves each name in API listings of the
+three releases, and finds uses that are not listed. Where a release lacks a name, `TensorRT` has the way around it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from calib.caches.cache import number_from_version
+from quant.errors import AcceleratorError
+
+EVERYWHERE = """
+Builder Builder.create_network Builder.create_builder_config Builder.build_serialized_network
+Builder.create_optimization_profile Builder.num_DLA_cores
+BuilderFlag.GPU_FALLBACK DeviceType.DLA
+DataType.FLOAT DataType.HALF DataType.INT8 DataType.INT32 DataType.BOOL DataType.UINT8
+EngineInspector.get_engine_information
+IBuilderConfig.add_optimization_profile IBuilderConfig.builder_optimization_level IBuilderConfig.create_timing_cache
+IBuilderConfig.default_device_type IBuilderConfig.DLA_core IBuilderConfig.get_timing_cache
+IBuilderConfig.profiling_verbosity IBuilderConfig.set_flag IBuilderConfig.set_memory_pool_limit
+IBuilderConfig.set_tactic_sources IBuilderConfig.set_timing_cache
+ICudaEngine.create_engine_inspector ICudaEngine.create_execution_context ICudaEngine.get_tensor_dtype
+ICudaEngine.get_tensor_mode ICudaEngine.get_tensor_name ICudaEngine.get_tensor_profile_shape
+ICudaEngine.get_tensor_shape ICudaEngine.num_io_tensors ICudaEngine.num_layers
+IExecutionContext.execute_async_v3 IExecutionContext.get_tensor_shape IExecutionContext.set_input_shape
+IExecutionContext.set_tensor_address
+IHostMemory.nbytes
+ILayer.get_input ILayer.get_output ILayer.name ILayer.num_inputs ILayer.num_outputs ILayer.type
+ILogger ILogger.ERROR ILogger.INTERNAL_ERROR ILogger.WARNING ILogger.log
+INetworkDefinition.get_input INetworkDefinition.get_layer INetworkDefinition.num_inputs INetworkDefinition.num_layers
+INetworkDefinition.get_output INetworkDefinition.num_outputs
+IOptimizationProfile.set_shape
+ITensor.dtype ITensor.name ITensor.shape
+ITimingCache.serialize
+LayerInformationFormat.JSON LayerType.CONSTANT LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE
+MemoryPoolType.WORKSPACE
+OnnxParser OnnxParser.get_error OnnxParser.num_errors OnnxParser.parse
+ParserError.desc ParserError.node
+ProfilingVerbosity.DETAILED
+Runtime Runtime.deserialize_cuda_engine
+TacticSource.EDGE_MASK_CONVOLUTIONS TacticSource.JIT_CONVOLUTIONS
+TensorIOMode.INPUT
+init_libnvinfer_plugins
+"""
+
+# Gone from 11: calibrators, implicit precisions, implicit and explicit batch.
+UNTIL_10 = """
+Builder.platform_has_fast_fp16 Builder.platform_has_fast_int8
+BuilderFlag.FP16 BuilderFlag.INT8
+IBuilderConfig.int8_calibrator IBuilderConfig.set_calibration_profile IBuilderConfig.set_quantization_flag
+ICudaEngine.device_memory_size
+IInt8EntropyCalibrator2 IInt8EntropyCalibrator2.get_batch IInt8EntropyCalibrator2.get_batch_size
+IInt8EntropyCalibrator2.read_calibration_cache IInt8EntropyCalibrator2.write_calibration_cache
+IInt8LegacyCalibrator IInt8LegacyCalibrator.get_batch IInt8LegacyCalibrator.get_batch_size
+IInt8LegacyCalibrator.read_calibration_cache IInt8LegacyCalibrator.write_calibration_cache
+IInt8MinMaxCalibrator IInt8MinMaxCalibrator.get_batch IInt8MinMaxCalibrator.get_batch_size
+IInt8MinMaxCalibrator.read_calibration_cache IInt8MinMaxCalibrator.write_calibration_cache
+NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+QuantizationFlag.CALIBRATE_BEFORE_FUSION
+"""
+
+# Not yet in 8.6.
+FROM_10 = """
+DataType.INT64 IBuilderConfig.progress_monitor ICudaEngine.device_memory_size_v2
+IProgressMonitor IProgressMonitor.phase_finish IProgressMonitor.phase_start IProgressMonitor.step_complete
+NetworkDefinitionCreationFlag.STRONGLY_TYPED
+"""
+
+
+class TensorRTError(AcceleratorError):
+    """TensorRT cannot be used here; the message says what to install."""
+
+
+def api_names(major: int) -> list[str]:
+    """Everything of the bindings that this project touches in a major release."""
+    tables = [EVERYWHERE, *([UNTIL_10] if major <= 10 else []), *([FROM_10] if major >= 10 else [])]
+    return [name for table in tables for name in table.split()]
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """The installed release.
+
+    Attributes:
+        module: The Python module.
+        version: Its version, as "8.6.0".
+    """
+
+    module: Any
+    version: str
+
+    @property
+    def major(self) -> int:
+        """8, 10 or 11."""
+        return int(self.version.split(".", maxsplit=1)[0])
+
+    @property
+    def number(self) -> int:
+        """The version as caches write it."""
+        return number_from_version(self.version)
+
+    @property
+    def has_calibrators(self) -> bool:
+        """Can it calibrate, read calibration caches and choose precisions by itself? 11 cannot."""
+        return self.major <= 10
+
+    def network_flags(self, *, strongly_typed: bool) -> int:
+        """Flags for `create_network`: explicit batch where it still must be asked for."""
+        flag = self.module.NetworkDefinitionCreationFlag
+        flags = 0
+        if self.major < 10:
+            flags |= 1 << int(flag.EXPLICIT_BATCH)
+        elif strongly_typed:
+            flags |= 1 << int(flag.STRONGLY_TYPED)
+        return flags
+
+    def lacks(self, builder: Any, precision: str) -> bool:  # noqa: ANN401 - the bindings have no types
+        """Does the builder say that the GPU has no fast kernels of a precision? 11 no longer says."""
+        if not self.has_calibrators or precision == "fp32":
+            return False
+        fast = builder.platform_has_fast_int8 if precision == "int8" else builder.platform_has_fast_fp16
+        return not fast
+
+    def device_memory(self, engine: Any) -> int:  # noqa: ANN401 - the bindings have no types
+        """Bytes of device memory that an execution of the engine needs besides weights, inputs and outputs."""
+        return int(engine.device_memory_size_v2 if self.major >= 10 else engine.device_memory_size)
+
+    def numpy_type(self, dtype: Any) -> str:  # noqa: ANN401 - the bindings have no types
+        """NumPy's name of a data type; TensorRT's own `nptype` fails in 8.6 with NumPy 1.24 and later.
+
+        Raises:
+            TensorRTError: NumPy has no such type.
+        """
+        kinds = self.module.DataType
+        names = {
+            kinds.FLOAT: "float32",
+            kinds.HALF: "float16",
+            kinds.INT8: "int8",
+            kinds.INT32: "int32",
+            kinds.BOOL: "bool",
+            kinds.UINT8: "uint8",
+        }
+        if self.major >= 10:
+            names[kinds.INT64] = "int64"
+        if dtype not in names:
+            raise TensorRTError(f"expected inputs and outputs of a type that NumPy has, found {dtype}")
+        return names[dtype]
+
+
+@functools.cache
+def load_tensorrt() -> TensorRT:
+    """Import TensorRT.
+
+    Raises:
+        TensorRTError: It is not installed, its libraries are missing, or the release is not supported.
+    """
+    try:
+        module = importlib.import_module("tensorrt")
+    except ModuleNotFoundError as error:
+        if error.name != "tensorrt":
+            raise _library_error(error) from error
+        raise TensorRTError(
+            "TensorRT is not installed; pip install 'calib-int8[tensorrt]'", instead="use --backend onnxruntime"
+        ) from error
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise _library_error(error) from error
+    version = str(getattr(module, "__version__", ""))
+    if not hasattr(module, "Builder") or not version:
+        raise TensorRTError(
+            "TensorRT: expected its Python bindings, found a package without them; "
+            "pip install --force-reinstall tensorrt"
+        )
+    found = TensorRT(module, version)
+    if number_from_version(version) < 8600 or found.major == 9:
+        raise TensorRTError(f"TensorRT: expected 8.6, 10 or 11, found {version}; install one of these")
+    return found
+
+
+def _library_error(error: Exception) -> TensorRTError:
+    reason = " ".join(str(error).split())
+    return TensorRTError(
+        f"TensorRT's libraries cannot be loaded: {reason}; reinstall tensorrt with the CUDA libraries that it names, "
+        "and put their folder on LD_LIBRARY_PATH"
+    )

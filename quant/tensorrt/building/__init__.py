@@ -1,0 +1,1 @@
+"""Engines out of ONNX models: network, options, calibrators, builds."""

@@ -1,0 +1,116 @@
+"""Building engines: precision flags, shapes, and scales from a cache or from TensorRT's own calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from calib.caches.cache import CalibrationCache, cache_from_amax
+from quant.errors import BuildError
+from quant.interrupts import interrupts_deferred
+from quant.settings.batch_range import BatchRange
+from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.building.build_job import BuildJob, Note
+from quant.tensorrt.building.calibrator import (
+    cache_calibrator,
+    cache_for_tensorrt,
+)
+from quant.tensorrt.building.inner_tensors import inner_amax
+from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.building.options import BuilderOptions, without_spoiled_timings
+from quant.tensorrt.log import log_section
+
+_MISSING_SCALE = "missing scale and zero-point for tensor "
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A serialized engine.
+
+    Attributes:
+        data: Its bytes.
+        network_layers: Layers of the network before the builder worked on it.
+        filled: Amax of inner tensors that were added to the cache, by TensorRT's name.
+        without_scale: Tensors that stayed float because they have no scale, as TensorRT said.
+        warnings: TensorRT's warnings.
+    """
+
+    data: bytes
+    network_layers: int
+    filled: dict[str, float] = field(default_factory=dict)
+    without_scale: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def engine_from_onnx(
+    proto: onnx.ModelProto,
+    precision: str,
+    batch: BatchRange,
+    options: BuilderOptions,
+    *,
+    name: str = "model",
+    cache: CalibrationCache | None = None,
+    note: Note | None = None,
+) -> BuiltEngine:
+    """Build an engine.
+
+    Args:
+        proto: The model: FP32; with Q/DQ for an explicit INT8 build; typed as FP16 for FP16 on TensorRT 11.
+        precision: fp32, fp16 or int8.
+        batch: Batch sizes.
+        options: How.
+        name: What to call the model in messages.
+        cache: Scales for an implicit INT8 build; None when the model holds Q/DQ.
+        note: Called with lines for people.
+
+    Raises:
+        BuildError: TensorRT cannot build it, or did not use the cache; quotes TensorRT.
+        OutOfDeviceMemoryError: The GPU's memory does not suffice.
+    """
+
+    def build(options: BuilderOptions) -> BuiltEngine:
+        return _engine(proto, precision, batch, options, name, cache, note)
+
+    return without_spoiled_timings(build, options, note)
+
+
+def _engine(
+    proto: onnx.ModelProto,
+    precision: str,
+    batch: BatchRange,
+    options: BuilderOptions,
+    name: str,
+    cache: CalibrationCache | None,
+    note: Note | None,
+) -> BuiltEngine:
+    tensorrt = load_tensorrt()
+    prepared = prepared_proto(proto, batch, name)
+    with interrupts_deferred(), log_section() as log:
+        work = BuildJob(tensorrt, prepared, precision, batch, options, log, note=note)
+        filled: dict[str, float] = {}
+        bridge = None
+        if cache is not None:
+            filled = inner_amax(tensorrt, work.network, prepared, cache.amax)
+            handed, change = cache_for_tensorrt(cache, tensorrt.number)
+            if change is not None and note is not None:
+                note(change)
+            bridge = cache_calibrator(tensorrt, with_amax(handed, filled))
+            work.set_calibrator(bridge)
+        data = work.build()
+        if bridge is not None and bridge.requested:
+            raise BuildError(
+                f"TensorRT {tensorrt.version} did not take the calibration cache and asked for images instead; "
+                f"it says: {log.reason()}"
+            )
+    prefix = len(_MISSING_SCALE)
+    without = tuple(line[prefix:].split(",", 1)[0] for line in log.warnings if line.lower().startswith(_MISSING_SCALE))
+    return BuiltEngine(data, work.layers, filled, without, tuple(log.warnings))
+
+
+def with_amax(cache: CalibrationCache, extra: dict[str, float]) -> CalibrationCache:
+    """A cache with further entries, rounded as a cache file rounds them."""
+    from calib.algorithms import Entropy
+
+    scales = cache_from_amax(extra, Entropy()).scales
+    return CalibrationCache(cache.header, {**cache.scales, **scales})

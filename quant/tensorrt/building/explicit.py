@@ -1,0 +1,222 @@
+"""Explicit builds: Q/DQ where it pays, which TensorRT is asked and the GPU is timed for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from calib.caches.cache import CalibrationCache
+from quant.cuda.device import DeviceError
+from quant.errors import BuildError, ModelError, QuantError
+from quant.onnx_graph.editor import GraphEditor
+from quant.qdq.placement import CONVOLUTIONS, DEFAULT_PLACEMENT, QUANTIZED_OPS, Placement
+from quant.qdq.preparation import prepared_for_quantization
+from quant.qdq.writer import qdq_model_from_amax
+from quant.settings.batch_range import BatchRange
+from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.building.build_job import Note
+from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
+from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.building.options import BuilderOptions
+from quant.tensorrt.engines.engine import Engine
+from quant.tensorrt.engines.layers import graph_report
+from quant.tensorrt.rewrites.float_weights import with_float_products
+from quant.tensorrt.rewrites.layer_norm import with_normalizations_apart
+from quant.tensorrt.rewrites.shape_folding import with_shapes_folded
+
+_LARGEST_NORMALIZED = 64.0  # a clipped amax may hide values three times as large, and 255 squared is the limit
+_AS_FAST = 1.05  # builds of the same kernels differ by up to 4 %: an engine with more INT8 is taken up to here
+
+
+@dataclass(frozen=True)
+class ExplicitEngine:
+    """An engine built from Q/DQ.
+
+    Attributes:
+        proto: The model that was built.
+        built: The engine.
+        label: Where the pairs are, for people.
+    """
+
+    proto: onnx.ModelProto
+    built: BuiltEngine
+    label: str
+
+
+def explicit_engine(
+    proto: onnx.ModelProto,
+    cache: CalibrationCache,
+    batch: BatchRange,
+    options: BuilderOptions,
+    *,
+    name: str,
+    note: Note,
+) -> ExplicitEngine:
+    """Build with Q/DQ where it pays.
+
+    Explicit quantization forces INT8 wherever a pair is, faster or not. Where the release can still choose by itself,
+    an implicit build is asked first; if that leaves kernels in float, several placements are built and timed.
+
+    Args:
+        proto: FP32 model.
+        cache: Its scales.
+        batch: Batch sizes.
+        options: How.
+        name: What to call the model in messages.
+        note: Called with lines for people.
+
+    Raises:
+        BuildError: TensorRT can build none of them; quotes TensorRT on the first.
+        OutOfDeviceMemoryError: The GPU's memory does not suffice.
+    """
+    work = _Work(proto, cache, batch, options, name, note)
+    if not load_tensorrt().has_calibrators:
+        return work.engine(qdq_model_from_amax(proto, cache.amax), "int8", "everywhere")
+    floats, milliseconds = work.implicit_choice()
+    if not floats:
+        return work.with_pairs("everywhere")
+    tried = list(_timed(work.attempts(floats), batch, note))
+    best = fastest([found for found, _ in tried])
+    said = [f"pairs {engine.label}: {found:.4g} ms a batch of {batch.usual}" for found, engine in tried]
+    note(
+        f"explicit: {said.pop(best)}"
+        + "".join(f"; {line}" for line in said)
+        + f"; TensorRT's own choice without Q/DQ: {milliseconds:.4g} ms"
+    )
+    return tried[best][1]
+
+
+class _Work:
+    """One model's builds."""
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        cache: CalibrationCache,
+        batch: BatchRange,
+        options: BuilderOptions,
+        name: str,
+        note: Note,
+    ) -> None:
+        self.cache, self.batch, self.options, self.name, self.note = cache, batch, options, name, note
+        self.named = prepared_proto(proto, batch, name)
+        self._editor = prepared_for_quantization(self.named)
+        self._kernels = [node for node in self._editor.nodes if node.op_type in QUANTIZED_OPS]
+
+    def engine(self, model: onnx.ModelProto, precision: str, label: str) -> ExplicitEngine:
+        built = engine_from_onnx(model, precision, self.batch, self.options, name=self.name, note=self.note)
+        return ExplicitEngine(model, built, label)
+
+    def implicit_choice(self) -> tuple[frozenset[str], float]:
+        """Kernels that an implicit build leaves in float, and its milliseconds."""
+        implicit = engine_from_onnx(
+            self.named, "int8", self.batch, self.options, name=self.name, cache=self.cache, note=self.note
+        )
+        with Engine(implicit.data) as engine:
+            report = graph_report(engine.layer_text(), self.named)
+            milliseconds = _milliseconds(engine, self.batch)
+        in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
+        names = (node.name for node in self._kernels)
+        floats = frozenset(name for name in names if not {name, name.removesuffix("_matmul")} & in_int8)
+        return floats, milliseconds
+
+    def attempts(self, floats: frozenset[str]) -> Iterator[Callable[[], ExplicitEngine]]:
+        """What to try, from much INT8 to little, where an implicit build leaves these kernels in float.
+
+        Pairs on every kernel; and where it chose INT8 or, where it chose none, the float engine. A transformer's body,
+        which TensorRT 8.6 hands to another compiler as a whole, is slow with pairs on some of its products and fast
+        with pairs on all and on their results (docs/gpu-results.md has the figures); both are tried for it, with the
+        convolutions before it in INT8 and in float.
+        """
+        every = f"on all {len(self._kernels)} kernels"
+        if _has_attention(self._editor):
+            yield lambda: self.with_pairs(f"{every} and on results", Placement(results=True))
+            if not self.options.strict_int8 and _normalizations_fit_fp16(self.named, self.cache.amax):
+                convolutions = frozenset(node.name for node in self._kernels if node.op_type in CONVOLUTIONS)
+                body = Placement(results=True, float_nodes=convolutions)
+                yield lambda: self.with_pairs("on all products and on results", body, apart=True)
+        yield lambda: self.with_pairs(every)
+        chosen = len(self._kernels) - len(floats)
+        if chosen:
+            label = f"on the {chosen} kernels that TensorRT chose"
+            yield lambda: self.with_pairs(label, Placement(float_nodes=floats))
+        else:
+            yield self.without_pairs
+
+    def with_pairs(
+        self, label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False
+    ) -> ExplicitEngine:
+        """The INT8 engine; `apart` takes normalizations apart."""
+        quantized = qdq_model_from_amax(self.named, self.cache.amax, placement)
+        if apart:
+            quantized = with_normalizations_apart(quantized)
+        return self.engine(explicit_form(quantized, self.batch, self.name), "int8", label)
+
+    def without_pairs(self) -> ExplicitEngine:
+        """The float engine."""
+        other = "fp32" if self.options.strict_int8 else "fp16"
+        label = f"nowhere ({other.upper()}), as TensorRT runs nothing in INT8 by itself"
+        return self.engine(self.named, other, label)
+
+
+def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
+    """A model with Q/DQ as this TensorRT builds it, and builds it fast; others as they are."""
+    if load_tensorrt().major >= 10 or not any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
+        return proto
+    named = prepared_proto(proto, batch, name)
+    return with_float_products(with_shapes_folded(named) if batch.is_static else named)
+
+
+def fastest(milliseconds: Sequence[float]) -> int:
+    """Index of the engine to take, of engines with ever less INT8: the first that is about as fast as the fastest."""
+    return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
+
+
+def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) -> bool:
+    """Can FP16 hold the squares in LayerNormalization taken apart?
+
+    A square of over 65504 is infinite there, and the whole token would become zero.
+    """
+    entering = [node.input[0] for node in named.graph.node if node.op_type == "LayerNormalization"]
+    return all(amax.get(tensor, np.inf) <= _LARGEST_NORMALIZED for tensor in entering)
+
+
+def _has_attention(editor: GraphEditor) -> bool:
+    """Does a model multiply activations with each other, as transformers do?"""
+    return any(node.op_type == "MatMul" and not editor.constants.keys() & set(node.input) for node in editor.nodes)
+
+
+def _timed(
+    attempts: Iterable[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
+) -> Iterator[tuple[float, ExplicitEngine]]:
+    """Engines, each behind its milliseconds; one that cannot be built or run is said and left out, unless none can."""
+    first: QuantError | None = None
+    succeeded = False
+    for attempt in attempts:
+        try:
+            made = attempt()
+            with Engine(made.built.data) as engine:
+                milliseconds = _milliseconds(engine, batch)
+        except (BuildError, ModelError, DeviceError) as error:
+            note(f"explicit: {error}")
+            first = first or error
+            continue
+        succeeded = True
+        yield milliseconds, made
+    if not succeeded and first is not None:
+        raise first
+
+
+def _milliseconds(engine: Engine, batch: BatchRange) -> float:
+    """The best median of three series at the batch that the engine is tuned for, on noise."""
+    random = np.random.default_rng(0)
+    inputs = {
+        tensor.name: random.standard_normal((batch.usual, *tensor.shape[1:])).astype(tensor.dtype)
+        if np.issubdtype(np.dtype(tensor.dtype), np.floating)
+        else np.zeros((batch.usual, *tensor.shape[1:]), tensor.dtype)
+        for tensor in engine.inputs
+    }
+    return min(engine.latency(inputs).milliseconds for _ in range(3))

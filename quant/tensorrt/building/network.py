@@ -1,0 +1,105 @@
+"""From an ONNX model to TensorRT's network: batch sizes, parsing, and the scales of TensorRT's inner tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+
+from quant.errors import BuildError
+from quant.onnx_graph.model import opset_of
+from quant.settings.batch_range import BatchRange
+from quant.tensorrt.bindings import TensorRT
+from quant.tensorrt.log import LogSection, logger
+
+NEWEST_OPSET = {8: 17, 10: 22}  # what the parser of each release reads; 11 reads all that this project's onnx writes
+
+
+def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
+    """A copy for the parser: batch size written into the inputs where it is one, and a name for every node.
+
+    Fixing the size in the model, and not by a profile, lets the builder fold all shape arithmetic.
+
+    Args:
+        proto: The model; not edited.
+        batch: Sizes wanted.
+        name: What to call the model in messages.
+
+    Raises:
+        BuildError: The model fixes another batch size, or leaves another axis than the batch open.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    initializers = {tensor.name for tensor in copy.graph.initializer}
+    for value in copy.graph.input:
+        if value.name not in initializers:
+            _set_batch(value, batch, name)
+    if batch.is_static:
+        del copy.graph.value_info[:]  # inferred for the old batch
+    for i, node in enumerate(copy.graph.node):
+        if not node.name:
+            node.name = next((output for output in node.output if output), f"node_{i}")
+    return copy
+
+
+def _set_batch(value: onnx.ValueInfoProto, batch: BatchRange, name: str) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if not dims:
+        raise BuildError(f"{name}: input '{value.name}' has no batch axis; TensorRT builds need one")
+    open_axes = [i for i, dim in enumerate(dims) if i and dim.dim_value <= 0]
+    if open_axes:
+        raise BuildError(
+            f"{name}: input '{value.name}': expected sizes on all axes but the batch, found axis {open_axes[0]} open; "
+            "export the model with fixed sizes"
+        )
+    fixed = dims[0].dim_value
+    if fixed > 0 and (not batch.is_static or fixed != batch.largest):
+        raise BuildError(
+            f"{name}: input '{value.name}' has the fixed batch {fixed}, expected {batch}; "
+            "export the model with a free batch axis"
+        )
+    if batch.is_static:
+        dims[0].Clear()
+        dims[0].dim_value = batch.usual
+
+
+def network_from_proto(
+    tensorrt: TensorRT,
+    builder: Any,  # noqa: ANN401 - the bindings have no types
+    proto: onnx.ModelProto,
+    log: LogSection,
+    *,
+    strongly_typed: bool,
+) -> tuple[Any, Any]:
+    """Parse a model.
+
+    Returns:
+        The network, and the parser: it owns the weights and must live until the build is done.
+
+    Raises:
+        BuildError: TensorRT cannot read the model; names the node and quotes TensorRT.
+    """
+    trt = tensorrt.module
+    newest = NEWEST_OPSET.get(tensorrt.major)
+    opset = opset_of(proto)
+    network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
+    parser = trt.OnnxParser(network, logger())
+    if not parser.parse(proto.SerializeToString()):
+        hint = ""
+        if newest is not None and opset > newest:
+            hint = f"; TensorRT {tensorrt.version} reads opsets up to {newest}, this is {opset}: export an older one"
+        raise BuildError(f"TensorRT cannot read {_parser_errors(parser, proto, log)}{hint}")
+    return network, parser
+
+
+def _parser_errors(parser: Any, proto: onnx.ModelProto, log: LogSection) -> str:  # noqa: ANN401 - no types
+    if parser.num_errors == 0:
+        return f"the model: {log.reason()}"
+    error = parser.get_error(0)
+    index = error.node()
+    where = "the model"
+    if 0 <= index < len(proto.graph.node):
+        node = proto.graph.node[index]
+        where = f"node '{node.name}' ({node.op_type})"
+    more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
+    return f"{where}: {' '.join(error.desc().split())}{more}"

@@ -1,0 +1,1 @@
+"""Engines as files, on the GPU, and layer by layer."""

@@ -1,0 +1,158 @@
+"""What an engine file was built from, in a sidecar beside it: an engine that does not fit any more is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from quant.errors import BuildError
+from quant.settings.output_names import description_name
+
+SCHEMA = 1
+
+
+class StaleEngineError(BuildError):
+    """An engine file that was built from, by or for something else than is wanted; rebuild it.
+
+    Attributes:
+        reason: What does not fit; the message adds that it is to be rebuilt.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}; rebuild"
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What determines an engine.
+
+    Attributes:
+        tensorrt: TensorRT's version.
+        gpu: Name of the GPU.
+        compute_capability: The GPU's, as "9.0".
+        model: SHA-256 of the ONNX file.
+        precision: fp32, fp16 or int8.
+        scales: SHA-256 of the INT8 scales; empty for other precisions.
+        batch: Batch sizes, as "64" or "1:8:64".
+        options: Everything else that was asked of the builder, as text.
+    """
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    model: str
+    precision: str
+    scales: str
+    batch: str
+    options: str
+
+
+_WORDS = {
+    "tensorrt": "TensorRT",
+    "gpu": "the GPU",
+    "compute_capability": "the GPU's compute capability",
+    "model": "the model (SHA-256)",
+    "precision": "the precision",
+    "scales": "the calibration cache (SHA-256 of its scales)",
+    "batch": "the batch size",
+    "options": "the build options",
+}
+
+
+def scales_sha256(scales: Mapping[str, float]) -> str:
+    """Hash of INT8 scales, whatever their order."""
+    text = "\n".join(f"{name}: {scales[name].hex()}" for name in sorted(scales))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sidecar_path(engine: Path) -> Path:
+    """Where an engine's description lies."""
+    return engine.with_name(description_name(engine.name))
+
+
+def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, Any]) -> str:
+    """The description to write beside an engine.
+
+    Args:
+        identity: What it was built from.
+        data: The serialized engine.
+        details: What else is worth keeping: layers, device memory.
+    """
+    document = {
+        "schema": SCHEMA,
+        "engine": hashlib.sha256(data).hexdigest(),
+        "identity": asdict(identity),
+        "details": dict(details),
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def read_description(path: Path, sha256: str) -> tuple[EngineIdentity, Mapping[str, Any]] | None:
+    """What an engine was built from, and what else is told of it; None where no description lies beside it.
+
+    Args:
+        path: Of the engine.
+        sha256: Of its contents: who reads a file hashes it, and that once.
+
+    Raises:
+        StaleEngineError: The description is of another engine, or is none.
+    """
+    if not sidecar_path(path).exists():
+        return None
+    identity, digest, details = _parsed(sidecar_path(path))
+    _check_digest(path, sha256, digest)
+    return identity, details
+
+
+def _check_digest(path: Path, found: str, described: str) -> None:
+    if found != described:
+        raise StaleEngineError(f"{path}: is not the engine that {sidecar_path(path).name} describes")
+
+
+def _parsed(sidecar: Path) -> tuple[EngineIdentity, str, Mapping[str, Any]]:
+    """Identity, SHA-256 of the engine, details."""
+    try:
+        document = json.loads(sidecar.read_text(encoding="utf-8"))
+        schema, digest = document["schema"], str(document["engine"])
+        identity, details = EngineIdentity(**document["identity"]), dict(document["details"])
+    except OSError as error:
+        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StaleEngineError(f"{sidecar}: expected an engine's description, found something else") from error
+    if schema != SCHEMA:
+        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {schema}")
+    return identity, digest, details
+
+
+def read_engine(path: Path, wanted: EngineIdentity) -> bytes:
+    """The bytes of an engine that fits.
+
+    Raises:
+        StaleEngineError: It does not: names what differs, was and is.
+    """
+    found, digest, _ = _parsed(sidecar_path(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    _check_digest(path, hashlib.sha256(data).hexdigest(), digest)
+    changed = [
+        f"{_WORDS[field.name]} was {_short(getattr(found, field.name))}, now {_short(getattr(wanted, field.name))}"
+        for field in fields(EngineIdentity)
+        if getattr(found, field.name) != getattr(wanted, field.name)
+    ]
+    if changed:
+        raise StaleEngineError(f"{path}: stale engine: {'; '.join(changed)}")
+    return data
+
+
+def _short(text: str) -> str:
+    return f"{text[:12]}..." if len(text) == 64 else text or "none"

@@ -1,0 +1,86 @@
+"""What TensorRT says while it works: kept for the messages of errors, never printed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from quant.tensorrt.bindings import load_tensorrt
+
+_MOST_LINES = 2000  # of one section: a build that falls back to float says so once a tensor
+
+
+@dataclass
+class LogSection:
+    """What was said in one piece of work.
+
+    Attributes:
+        errors: Errors in order.
+        warnings: Warnings in order.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def reason(self) -> str:
+        """The first error, which names the cause (later ones follow from it), in TensorRT's own words."""
+        return self.errors[0] if self.errors else "it gives no reason"
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Did the GPU's memory not suffice?"""
+        said = " ".join([*self.errors, *self.warnings[-20:]]).lower()
+        return bool(self.errors) and any(
+            words in said for words in ("out of memory", "outofmemory", "memoryallocation")
+        )
+
+
+class _Sections:
+    """Where the logger writes: the sections that are open."""
+
+    def __init__(self) -> None:
+        self.open: list[LogSection] = []
+
+    def add(self, text: str, *, is_error: bool) -> None:
+        line = " ".join(text.split())
+        for section in self.open:
+            lines = section.errors if is_error else section.warnings
+            if len(lines) < _MOST_LINES:
+                lines.append(line)
+
+
+_SECTIONS = _Sections()
+
+
+@functools.cache
+def logger() -> Any:  # noqa: ANN401 - the bindings have no types
+    """The process's logger: TensorRT keeps the first that it is given, so all builders and runtimes share one."""
+    trt = load_tensorrt().module
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401 - as TensorRT calls it
+            # Nothing may leave this function: an exception would end the process inside TensorRT.
+            with contextlib.suppress(BaseException):
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    _SECTIONS.add(msg, is_error=True)
+                elif severity == trt.ILogger.WARNING:
+                    _SECTIONS.add(msg, is_error=False)
+
+    return Logger()
+
+
+@contextlib.contextmanager
+def log_section() -> Iterator[LogSection]:
+    """Listen while a piece of work is done."""
+    section = LogSection()
+    _SECTIONS.open.append(section)
+    try:
+        yield section
+    finally:
+        _SECTIONS.open = [other for other in _SECTIONS.open if other is not section]

@@ -1,0 +1,132 @@
+"""docs/benchmarks.md and its plot, from figures that `scripts/bench_calibration.py --results` kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.rounds import summary, table
+
+Result = Mapping[str, Any]
+
+_HEAD = """# Benchmarks
+
+Made by `python scripts/benchmark_page.py docs/benchmarks.jsonl` from the figures of `scripts/bench_calibration.py`:
+
+**Not run by the tests**: takes minutes, and the peers.
+
+```bash
+python scripts/bench_calibration.py model.onnx imgs/ --eval labelled-imgs/ --results benchmarks.jsonl
+```
+
+Each tool calibrates the same images with what it calls by the algorithm's name, in turn, each in a process of its own
+(onnxruntime.quantization's entropy searches no range: [migrating.md](migrating.md)). "seconds" run from
+the first image read to the INT8 model, imports left out; "times the forward pass" divides that by the time that ONNX
+Runtime takes for the plain FP32 model on the same images, already decoded, in the same round. "whole process" is what
+a user waits for: interpreter, imports and all. Everything is the median of the rounds. Seconds are those of one machine
+on one day; compare the ratios.
+
+The peers: `onnxruntime.quantization.quantize_static` (Q/DQ, per channel, symmetric) and `modelopt.onnx.quantization`
+(INT8, on the CPU). "search" is the time to find all scales in the histograms, "cache" that to write the calibration
+cache, "Q/DQ model" that to write the INT8 model.
+"""
+
+
+def _description(result: Result) -> str:
+    host = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
+    return f"{host['cpu']}, {host['processors']} processors; Python {host['python']}, {versions}"
+
+
+def _title(result: Result) -> str:
+    return f"{result['model']}: {result['num_images']:,} images, {result['algo']}"
+
+
+def _how(result: Result) -> str:
+    preprocess = f", preprocessing `{result['preprocess']}`" if result.get("preprocess") else ""
+    return f"Batch {result['batch_size']}{preprocess}, rounds: {len(result['rounds']['forward'])}."
+
+
+def _advantage(result: Result) -> str:
+    """How much sooner than each peer this toolkit is done."""
+    found = summary(result)
+    own = found.get("calib")
+    peers = {tool: f for tool, f in found.items() if tool not in ("forward", "calib") and isinstance(f, dict)}
+    if not isinstance(own, dict) or not peers:
+        return ""
+    told = [f"{f['process_seconds'] / own['process_seconds']:.1f} times as fast as {tool}" for tool, f in peers.items()]
+    return f"Whole process: {', '.join(told)}.\n"
+
+
+def _memory_table(results: Sequence[Result]) -> list[str]:
+    """One line a number of images, for the models that were run with several."""
+    lines = ["| model | images | times the forward pass | peak MB |", "|---|---|---|---|"]
+    for result in sorted(results, key=lambda r: (r["model"], r["num_images"])):
+        own = summary(result).get("calib")
+        if isinstance(own, dict):
+            lines.append(
+                f"| {result['model']} | {result['num_images']:,} | {own['ratio']:.1f} | {own['peak_mb']:.0f} |"
+            )
+    return lines
+
+
+def _plot(results: Sequence[Result], path: Path) -> None:
+    """Times the forward pass of all tools, a group a run with peers."""
+    from matplotlib import pyplot as plt
+
+    shown = [r for r in results if len(r["rounds"]) > 2]
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.9 * len(shown)))
+    names: list[str] = []
+    places: list[float] = []
+    colours = {"calib": "#1565c0", "onnxruntime.quantization": "#9e9e9e", "nvidia-modelopt": "#616161"}
+    place = 0.0
+    for result in shown:
+        for tool, figures in summary(result).items():
+            if tool == "forward" or not isinstance(figures, dict):
+                continue
+            axes.barh(place, figures["ratio"], color=colours[tool])
+            axes.text(figures["ratio"], place, f" {figures['ratio']:.1f}x, {figures['peak_mb']:.0f} MB", va="center")
+            names.append(f"{result['model'].removesuffix('.onnx')}, {result['num_images']} images: {tool}")
+            places.append(place)
+            place += 1
+        place += 0.6
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.axvline(1, color="k", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("time, in forward passes of the same images (dotted line: 1); and peak memory")
+    axes.margins(x=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def write_page(source: Path, folder: Path) -> Path:
+    """Write benchmarks.md and benchmarks.svg into a folder; returns the page's path.
+
+    Args:
+        source: Documents of `measure_rounds`, one a line.
+        folder: Where the page goes.
+    """
+    from matplotlib import pyplot as plt
+
+    results = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    compared = [r for r in results if len(r["rounds"]) > 2]
+    lines = [
+        _HEAD,
+        *sorted({f"Machine: {_description(r)}." for r in results}),
+        "",
+        "![Time and memory](benchmarks.svg)",
+        "",
+    ]
+    for result in compared:
+        lines += [f"## {_title(result)}", "", _how(result), "", _advantage(result), *table(result), ""]
+    alone = [r for r in results if len(r["rounds"]) == 2]
+    for result in alone:
+        lines += [f"## {_title(result)}, this toolkit alone", "", _how(result), "", *table(result), ""]
+    lines += ["## Memory by number of images", "", *_memory_table(results), ""]
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "calib", "font.size": 9}):
+        _plot(results, folder / "benchmarks.svg")
+    (folder / "benchmarks.md").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "benchmarks.md"

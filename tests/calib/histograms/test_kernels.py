@@ -1,0 +1,169 @@
+"""The compiled loops write at computed places: hostile values against NumPy, and nothing outside their arrays."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from calib.entropy import SEARCH_BINS
+from calib.errors import NonFiniteError
+from calib.histograms import kernels
+from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
+from calib.histograms.histogram import BINS, Histogram, SplitHistogram
+
+F32 = np.finfo(np.float32)
+CHUNK = kernels.CHUNK
+SIZES = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 16 * CHUNK - 1, 16 * CHUNK, 16 * CHUNK + 1]
+EDGES = sorted({0, 1, *(size + step for size in SIZES for step in (-1, 0))})
+
+
+def neighbours(value):
+    """A float32 with those next to it."""
+    value = np.float32(value)
+    with np.errstate(over="ignore"):
+        around = [np.nextafter(value, np.float32(-np.inf)), value, np.nextafter(value, np.float32(np.inf))]
+    return [float(found) for found in around if np.isfinite(found)]
+
+
+special = st.sampled_from([0.0, -0.0, float(F32.smallest_subnormal), float(F32.tiny), float(F32.max), 2.0**-120, 6.0])
+power = st.integers(-149, 127).map(lambda exponent: 2.0**exponent)
+hostile = (
+    st.tuples(special | power, st.sampled_from([0, 1, 2]), st.sampled_from([1, -1])).map(
+        lambda drawn: drawn[2] * neighbours(drawn[0])[drawn[1] % len(neighbours(drawn[0]))]
+    )
+) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def batches(draw):
+    """One to three arrays, each noise of a scale of its own, with hostile values at hostile places."""
+    arrays = []
+    for _ in range(draw(st.integers(1, 3))):
+        size = draw(st.integers(0, 40) | st.sampled_from(SIZES))
+        noise = np.random.default_rng(draw(st.integers(0, 99))).normal(size=size)
+        scale = draw(st.just(0.0) | st.integers(-150, 127).map(lambda exponent: 2.0**exponent))
+        values = np.clip(noise * scale, F32.min, F32.max).astype(np.float32)
+        places = st.integers(0, size - 1) | st.sampled_from([edge for edge in EDGES if edge < size]) if size else None
+        for place, value in draw(st.lists(st.tuples(places, hostile), max_size=12)) if size else []:
+            values[place] = value
+        arrays.append(values)
+    return arrays
+
+
+def smallest_width(magnitudes):
+    """The smallest power of two, from 2^-120 on, whose BINS bins hold the largest magnitude."""
+    largest = float(magnitudes.max(initial=0))
+    return 2.0 ** max(math.frexp(largest)[1] - int(math.log2(BINS)), -120) if largest else 2.0**-120
+
+
+def assert_is_numpy_s(histogram, values):
+    for row, width, kept in zip(histogram.signed_counts, histogram.widths, (values < 0, values >= 0), strict=True):
+        magnitudes = np.abs(values[kept]).astype(np.float64)
+        assert width == smallest_width(magnitudes)
+        np.testing.assert_array_equal(row, np.histogram(magnitudes, np.arange(BINS + 1) * width)[0])
+    assert histogram.zeros == np.count_nonzero(values == 0)
+    assert (histogram.min, histogram.max) == (float(values.min(initial=math.inf)), float(values.max(initial=-math.inf)))
+
+
+@settings(max_examples=150)
+@given(batches(), st.data())
+def test_any_finite_values_are_counted_as_numpy_counts_them(arrays, data):
+    values = np.concatenate(arrays)
+    if not len(values):
+        return
+    at_a_value = st.integers(0, len(values) - 1).map(lambda i: abs(float(values[i])))
+    limit = data.draw(st.sampled_from([math.inf, 6.0]) | power | hostile.map(abs) | at_a_value)
+    plain, split = Histogram(), SplitHistogram(limit or 1.0)
+    for array in arrays:
+        plain.add(array)
+        split.add(array)
+    assert_is_numpy_s(plain, values)
+    assert_is_numpy_s(split.whole(), values)
+    assert_is_numpy_s(split.clipped(), np.clip(values, 0, np.float32(limit or 1.0)))
+
+
+@settings(max_examples=60)
+@given(batches(), st.sampled_from([1.0, 6.0, 2.0**-130, float(F32.max)]))
+def test_nothing_is_written_outside_the_counts(arrays, limit):
+    guarded = np.full((5, BINS), -7, np.int64)
+    counts = guarded[1:4]
+    counts[:] = 0
+    guarded_tables = np.full((kernels.TABLES + 2, counts.size), 7, np.uint32)
+    tables = guarded_tables[1:-1]
+    tables[:] = 0
+    slots = np.full(kernels.STATE_SLOTS + 2, -7, np.int64)
+    state = slots[1:-1]
+    state[:] = 0
+    state[: kernels.ZEROS] = kernels.UNSET
+    for array in arrays:
+        assert kernels.accumulate(array, array.view(np.int32), limit, tables, counts, state) == -1
+    kernels.carry_over(tables, counts)
+    assert not tables.any()
+    assert (guarded_tables[[0, -1]] == 7).all()
+    assert counts.sum() == sum(map(len, arrays))
+    assert (counts >= 0).all()
+    assert (guarded[[0, 4]] == -7).all()
+    assert (slots[[0, -1]] == -7).all()
+
+
+def test_tables_are_carried_over_before_they_hold_too_much(monkeypatch):
+    values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    monkeypatch.setattr(kernels, "MOST", 700)
+    counted = SplitHistogram()
+    for part in np.split(values, [300, 600, 2900]):
+        counted.add(part)
+        assert counted._counter._tables.sum() <= 700
+    assert_is_numpy_s(counted.whole(), values)
+    with pytest.raises(NonFiniteError) as caught:  # told by its place in the array, not in what is counted at a time
+        counted.add(np.where(np.arange(5000) == 1234, np.float32(np.nan), values))
+    assert caught.value.index == 1234
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@settings(max_examples=30)
+@given(st.sampled_from(SIZES), st.data())
+def test_the_first_value_that_is_not_finite_is_found_wherever_it_is(value, size, data):
+    where = st.integers(0, size - 1) | st.sampled_from([edge for edge in EDGES if edge < size])
+    first = data.draw(where)
+    values = np.full(size, data.draw(hostile), np.float32)
+    values[first] = value
+    values[data.draw(st.integers(first, size - 1))] = -value
+    values[first] = value
+    for histogram in (Histogram(), SplitHistogram(1.0)):
+        with pytest.raises(NonFiniteError) as caught:
+            histogram.add(values)
+        assert caught.value.index == first
+
+
+def counts_on_tensorrt_s_grid(arrays):
+    """As `calib.histograms.first_batch` says it, by NumPy; the range is a float32 throughout."""
+    limit, counts = np.float32(0), np.zeros(SEARCH_BINS, np.int64)
+    for magnitudes in map(np.abs, arrays):
+        largest = magnitudes.max(initial=np.float32(0))
+        limit = limit or largest
+        while largest > limit:
+            counts = np.concatenate([counts.reshape(-1, 2).sum(axis=1), np.zeros(SEARCH_BINS // 2, np.int64)])
+            limit = np.float32(limit * np.float32(2))
+        if limit:
+            # For a range under 6e-36, 2048 / R is infinite as a float32; zero times it is no place.
+            kind = np.float32 if SEARCH_BINS / float(limit) <= float(F32.max) else np.float64
+            bins_per_unit = kind(SEARCH_BINS) / kind(limit)
+            index = np.minimum((magnitudes * bins_per_unit).astype(np.int64), SEARCH_BINS - 1)
+            counts += np.bincount(index, minlength=SEARCH_BINS)
+    return counts, float(limit)
+
+
+@settings(max_examples=100)
+@given(batches().filter(lambda arrays: all(np.abs(array).max(initial=0) < 2.0**126 for array in arrays)))
+@example([np.array([0.0, 1e-40, -1e-40], np.float32)])
+@example([np.array([0.0, 1e-45], np.float32), np.array([1.0, 0.0], np.float32)])
+def test_tensorrt_s_histogram_holds_any_magnitude(arrays):
+    histogram = FirstBatchHistogram()
+    for array in arrays:
+        histogram.start_batch()
+        histogram.add(array, largest_magnitude(array))
+    counts, limit = counts_on_tensorrt_s_grid(arrays)
+    assert histogram.limit == limit
+    np.testing.assert_array_equal(histogram.counts, counts)

@@ -1,0 +1,80 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calib.calibrator import MinMaxCalibrator
+from quant.errors import BuildError, QuantError
+from quant.jobs.backend_choice import backend_by_name, backend_from_settings
+from quant.onnxruntime.backend import OnnxRuntimeBackend
+from quant.progress import RecordingConsole
+from quant.settings.run_settings import RunSettings
+
+
+class Notes(RecordingConsole):
+    def __init__(self):
+        super().__init__()
+        self.notes = []
+
+    def note(self, line):
+        self.notes.append(line)
+
+
+without_tensorrt = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here"
+)
+
+
+def test_onnx_runtime_is_taken_when_it_is_asked_for():
+    console = Notes()
+    backend = backend_from_settings(RunSettings(backend="onnxruntime"), console)
+    assert backend.name == "onnxruntime"
+    assert console.notes == [f"back end: ONNX Runtime {backend.version} on the CPU ({backend.device})"]
+
+
+@without_tensorrt
+def test_auto_takes_onnx_runtime_and_says_why_not_tensorrt():
+    console = Notes()
+    assert backend_from_settings(RunSettings(), console).name == "onnxruntime"
+    assert "; not TensorRT: TensorRT is not installed" in console.notes[0]
+
+
+@without_tensorrt
+@pytest.mark.parametrize("options", [{"backend": "tensorrt"}, {"calibrator": "tensorrt"}])
+def test_tensorrt_that_was_asked_for_and_is_not_there_stops_the_run(options):
+    with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
+        backend_from_settings(RunSettings(out=Path("out"), **options), Notes())
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_a_comparison_takes_onnx_runtime_unless_tensorrt_is_named(backend):
+    console = Notes()
+    found = backend_by_name(RunSettings(backend=backend), console)
+    assert isinstance(found, OnnxRuntimeBackend)
+    assert console.notes == [f"back end: ONNX Runtime {found.version} on the CPU ({found.device})"]
+    assert console.warnings == []
+
+
+@without_tensorrt
+def test_a_comparison_on_tensorrt_that_is_not_there_stops():
+    with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
+        backend_by_name(RunSettings(backend="tensorrt"), Notes())
+
+
+def test_a_model_is_run_as_it_is(residual_net, saved, run_onnx, random):
+    model = saved(residual_net)
+    build = OnnxRuntimeBackend().load(model, "fp32")
+    x = random(2, 3, 8, 8)
+    np.testing.assert_allclose(build.runnable.run({"input": x})[0], run_onnx(model.proto, input=x)[0], rtol=1e-4)
+    assert (build.precision, build.bytes, build.suffix) == ("fp32", model.proto.ByteSize(), ".onnx")
+
+
+def test_onnx_runtime_has_no_calibration_of_its_own(residual_net, saved):
+    with pytest.raises(BuildError, match="use --calibrator toolkit"):
+        OnnxRuntimeBackend().calibrate(saved(residual_net), MinMaxCalibrator(), print)
+
+
+def test_int8_without_scales_is_refused(residual_net, saved):
+    with pytest.raises(BuildError, match="int8: expected scales, found none"):
+        OnnxRuntimeBackend().build(saved(residual_net), "int8")

@@ -1,0 +1,40 @@
+import pytest
+
+from quant.cuda import device
+from quant.errors import QuantError
+from quant.jobs import doctor
+from tests.host_cuda import HostCuda
+
+
+def found(what):
+    return next(finding for finding in doctor.examine() if finding.what == what)
+
+
+def test_without_a_gpu_the_cpu_path_is_open_and_the_other_says_what_it_needs(monkeypatch):
+    runtime = HostCuda()
+    runtime.do_cudaDriverGetVersion = lambda: (0, 0)
+    monkeypatch.setattr(device, "_runtime", lambda: runtime)
+    assert found("onnxruntime").works
+    assert found("--backend onnxruntime").text == "open"
+    assert not found("GPU").works
+    assert "no NVIDIA driver" in found("GPU").text
+    assert "needs GPU" in found("--backend tensorrt").text
+    assert not found("--calibrator tensorrt").works
+
+
+def test_missing_cuda_python_is_one_line_that_names_what_to_install(monkeypatch):
+    def missing():
+        raise device.DeviceError("CUDA cannot be loaded: cuda-python is not installed; pip install cuda-python")
+
+    monkeypatch.setattr(device, "_runtime", missing)
+    assert "pip install" in found("GPU").text
+
+
+@pytest.mark.parametrize(("works", "mark"), [(True, "ok"), (False, "--")])
+def test_each_finding_is_a_line(works, mark):
+    text = doctor.text_from_findings([doctor.Finding("GPU", works, "text")])
+    assert text == f"{mark}  GPU  text\n"
+
+
+def test_error_of_the_back_end_is_a_library_error():
+    assert issubclass(device.DeviceError, QuantError)
