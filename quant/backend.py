@@ -57,12 +57,13 @@ class Build:
 
     Attributes:
         precision: fp32, fp16 or int8.
-        runnable: Runs batches.
+        runnable: Runs batches, in the arithmetic that the model states.
         payload: The built file's contents; None for FP32 on ONNX Runtime, which is the user's own model.
         suffix: Ending of the built file's name.
         bytes: Size of the built file.
         files: Contents of further files beside it, by what is added to its name.
         details: For the report: layers and their precisions, device memory.
+        deployed: Runs batches as a user would deploy the file, where that computes in another way; it is what is timed.
         is_engine: Is it an engine, built for this very device? The next run uses it again, so its file is kept in any
             case; and its latency is that of a deployment, so it counts in the choice of the build.
     """
@@ -74,6 +75,7 @@ class Build:
     bytes: int
     files: Mapping[str, Contents] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    deployed: Runnable | None = None
     is_engine: bool = False
 
 

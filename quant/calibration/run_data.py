@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open_source, sample_indices
 from datasets.source import AnySource
-from quant.errors import ModelError, QuantError, SettingsError
+from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.model import ModelInterface
 from quant.progress import Console
 from quant.settings.run_settings import RunSettings
@@ -87,7 +87,6 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
                 )
     if settings.precision != "int8" and settings.eval is None:
         eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated
-    _check_classes(eval_source, model)
     return RunData(
         source, selection, eval_source, eval_selection, _bound_preprocessing(source, settings, model), names[0]
     )
@@ -103,7 +102,6 @@ def evaluation_data(
         QuantError: Labels do not fit the model.
     """
     indices = np.arange(len(source)) if selection is None else selection
-    _check_classes(source, model)
     preprocessing = _bound_preprocessing(source, settings, model)
     return RunData(source, indices[:0], source, indices, preprocessing, model.inputs[0].name)
 
@@ -123,23 +121,3 @@ def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelI
         raise ModelError(
             f"{model.path}: input '{info.name}' and --preprocess {settings.preprocess} do not fit: {error}"
         ) from error
-
-
-def _check_classes(source: AnySource, model: ModelInterface) -> None:
-    """Labels must mean the model's classes: as many names as the model has outputs."""
-    shape = model.outputs[0].shape
-    classes = shape[1] if len(model.outputs) == 1 and len(shape) >= 2 else None
-    if source.labels is None or not isinstance(classes, int) or any(size != 1 for size in shape[2:]):
-        return
-    if source.class_names is not None and len(source.class_names) != classes:
-        raise QuantError(
-            f"{source.path}: expected labels of the {classes} classes that the model has, found "
-            f"{len(source.class_names)} ({', '.join(source.class_names[:3])}, ...); give all class names in the "
-            "model's order with --classes"
-        )
-    wrong = source.labels[(source.labels < 0) | (source.labels >= classes)]
-    if len(wrong):
-        raise QuantError(
-            f"{source.path}: expected labels 0..{classes - 1} as the model has {classes} classes, found "
-            f"{int(wrong[0])}; give labels of this model"
-        )

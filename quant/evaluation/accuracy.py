@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from quant.backend import Array, Runnable
 from quant.errors import QuantError
+from quant.evaluation.fidelity import Noise, OutputFidelity, sqnr_db
+from quant.evaluation.outputs import ClassScores, OutputReader, class_scores, layouts_from_runs
+from quant.onnx_graph.model import TensorInfo
 
 
 class EvaluationBatch(Protocol):
@@ -35,12 +38,17 @@ class Evaluation:
         images: How many were evaluated.
         labels: int64 [N]; None when unlabelled.
         predicted: int64 [N], class with the largest logit; None when the model is no classifier.
-        in_top5: bool [N], label among the five largest logits; None without labels.
+        in_top5: bool [N], label among the five largest logits; None without labels, or where an output is the class.
         confidence: float32 [N], softmax probability of the prediction; None when the model is no classifier.
         margin: float32 [N], largest logit minus the second; None when the model is no classifier.
         cosine: Mean cosine similarity of an image's outputs with those of the baseline, -1..1.
-        sqnr_db: Signal to quantization noise of the outputs against the baseline, dB; infinite when they are equal.
+        sqnr_db: Signal to quantization noise of all compared outputs together, dB; infinite when they are equal.
         names: The images' names in their source, N of them.
+        fidelity: Each compared output beside the baseline's.
+        classes: How many classes there are; None when the model is no classifier.
+        deployed: How the build did in the form in which it is deployed, on the first images alone; None where that
+            computes as it is written.
+        written: How it did as it is written, on the same images; None where `deployed` is.
     """
 
     images: int
@@ -52,6 +60,10 @@ class Evaluation:
     cosine: float
     sqnr_db: float
     names: tuple[str, ...] = ()
+    fidelity: tuple[OutputFidelity, ...] = ()
+    classes: int | None = None
+    deployed: Evaluation | None = None
+    written: Evaluation | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_] | None:
@@ -74,51 +86,61 @@ class Evaluation:
 class Accumulator:
     """Gathers one build's outputs, beside the baseline's of the same batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: OutputReader) -> None:
+        self._reader = reader
         self._columns: dict[str, list[Array]] = {
             name: [] for name in ("labels", "predicted", "in_top5", "confidence", "margin")
         }
-        self._signal = self._noise = self._cosines = 0.0
+        self._noises = {place: Noise(reader.layouts[place]) for place in reader.compared}
+        self._cosines = 0.0
         self._images = 0
+        self._classes = reader.scores.classes if reader.scores is not None else None
 
-    def add(self, outputs: Sequence[Array], baseline: Sequence[Array], labels: NDArray[np.int64] | None) -> None:
+    def add(self, outputs: Sequence[Any], baseline: Sequence[Any], labels: NDArray[np.int64] | None, size: int) -> None:
         """Add a batch.
 
         Args:
-            outputs: The build's outputs; the first axis of each is the batch.
+            outputs: The build's outputs.
             baseline: The FP32 model's, of the same images.
             labels: int64 [B], or None.
+            size: Images in the batch.
 
         Raises:
             QuantError: The two do not have the same shapes, or a label is not among the model's classes.
         """
-        if [o.shape for o in outputs] != [b.shape for b in baseline]:
-            raise QuantError(
-                f"outputs: expected shapes {[b.shape for b in baseline]} as the FP32 model gives, "
-                f"found {[o.shape for o in outputs]}"
-            )
-        size = len(baseline[0])
-        mine, reference = (rows_of_outputs(arrays, size) for arrays in (outputs, baseline))
-        self._signal += float(np.square(reference).sum())
-        self._noise += float(np.square(reference - mine).sum())
-        norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(reference, axis=1)
-        dots = np.einsum("ij,ij->i", mine, reference)
-        self._cosines += float(
-            np.where(norms > 0, dots / np.where(norms > 0, norms, 1), (mine == reference).all(axis=1)).sum()
-        )
+        mine = {place: self._by_image(place, outputs[place], size) for place in self._noises}
+        reference = {place: self._by_image(place, baseline[place], size) for place in self._noises}
+        found, expected = ([list(array.shape) for array in arrays.values()] for arrays in (mine, reference))
+        if found != expected:
+            raise QuantError(f"outputs: expected shapes {expected} as the FP32 model gives, found {found}")
+        for place, noise in self._noises.items():
+            noise.add(mine[place], reference[place])
+        self._cosines += _cosines(list(mine.values()), list(reference.values()), size)
         self._images += size
-        logits = logits_from_outputs(outputs)
-        if logits is not None:
-            self._add_logits(logits, labels)
+        if self._reader.scores is not None:
+            self._add_scores(self._reader.scores, mine[self._reader.scores.output], labels)
 
-    def _add_logits(self, logits: Array, labels: NDArray[np.int64] | None) -> None:
-        logits = logits.astype(np.float64)
+    def _by_image(self, place: int, output: Array, size: int) -> Array:
+        layout = self._reader.layouts[place]
+        if output.ndim <= (layout.axis or 0) or output.shape[layout.axis or 0] != size:
+            raise QuantError(
+                f"output '{layout.name}': expected {size} images on axis {layout.axis}, found {list(output.shape)}"
+            )
+        return layout.by_image(output)
+
+    def _add_scores(self, scores: ClassScores, by_image: Array, labels: NDArray[np.int64] | None) -> None:
+        if scores.kind == "label":
+            self._columns["predicted"].append(by_image.reshape(len(by_image)).astype(np.int64))
+            if labels is not None:
+                self._columns["labels"].append(labels)
+            return
+        logits = scores.logits(by_image)
         predicted = logits.argmax(axis=1)
         rows = np.arange(len(logits))
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         self._columns["predicted"].append(predicted.astype(np.int64))
         self._columns["confidence"].append((1 / exponentials.sum(axis=1)).astype(np.float32))
-        two = np.partition(logits, -2, axis=1)[:, -2:] if logits.shape[1] > 1 else np.repeat(logits, 2, axis=1)
+        two = np.partition(logits, -2, axis=1)[:, -2:]
         self._columns["margin"].append((two[:, 1] - two[:, 0]).astype(np.float32))
         if labels is None:
             return
@@ -134,24 +156,31 @@ class Accumulator:
         columns: dict[str, Any] = {
             name: np.concatenate(parts) if parts else None for name, parts in self._columns.items()
         }
-        with np.errstate(divide="ignore"):
-            sqnr = 10 * np.log10(self._signal / self._noise) if self._noise else np.inf
+        totals = [noise.totals for noise in self._noises.values()]
         return Evaluation(
-            images=self._images, cosine=self._cosines / max(self._images, 1), sqnr_db=float(sqnr), **columns
+            images=self._images,
+            cosine=self._cosines / max(self._images, 1),
+            sqnr_db=sqnr_db(sum(signal for signal, _ in totals), sum(noise for _, noise in totals)),
+            fidelity=tuple(noise.result() for noise in self._noises.values()),
+            classes=self._classes,
+            **columns,
         )
 
 
+def _cosines(mine: Sequence[Array], baseline: Sequence[Array], size: int) -> float:
+    """Sum over the images of the cosine similarity of all their outputs; 1 for equal ones."""
+    if not mine:
+        return float(size)
+    found, expected = (np.nan_to_num(rows_of_outputs(arrays, size)) for arrays in (mine, baseline))
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    dots = np.einsum("ij,ij->i", found, expected)
+    same = (found == expected).all(axis=1)
+    return float(np.where(norms > 0, dots / np.where(norms > 0, norms, 1), same).sum())
+
+
 def rows_of_outputs(arrays: Sequence[Array], size: int) -> NDArray[np.float64]:
-    """All outputs of each image in one row."""
+    """All outputs of each image in one row; the images come first."""
     return np.concatenate([np.asarray(array, np.float64).reshape(size, -1) for array in arrays], axis=1)
-
-
-def logits_from_outputs(outputs: Sequence[Array]) -> Array | None:
-    """Logits [B, classes] of a classifier: its only output, axes of size 1 behind the classes dropped; else None."""
-    if len(outputs) != 1 or outputs[0].ndim < 2 or outputs[0].dtype.kind != "f":
-        return None
-    array = outputs[0]
-    return array.reshape(array.shape[:2]) if all(size == 1 for size in array.shape[2:]) and array.shape[1] > 1 else None
 
 
 def check_labels(labels: NDArray[np.int64], classes: int) -> None:
@@ -168,12 +197,47 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
         )
 
 
+def reader_from_batch(
+    infos: Sequence[TensorInfo] | None,
+    baseline: Runnable,
+    batch: EvaluationBatch,
+    *,
+    classes: int | None = None,
+    after_sigmoid: frozenset[str] = frozenset(),
+) -> OutputReader:
+    """How a model's outputs are read, from two runs of it: of a batch and of a part of it.
+
+    Args:
+        infos: Its outputs; None numbers them.
+        baseline: Runs it.
+        batch: Some images.
+        classes: How many classes the labels have, where that is known.
+        after_sigmoid: Names of outputs that a Sigmoid gives.
+    """
+    size = len(batch.names)
+    whole = baseline.run(batch.inputs)
+    part_size = max(size // 2, 1)
+    part = whole
+    if part_size != size:
+        inputs = {name: array[:part_size] if array.ndim else array for name, array in batch.inputs.items()}
+        part = baseline.run(inputs)
+    if infos is None:
+        infos = [TensorInfo(f"#{i}", (), "float32") for i in range(len(whole))]
+    layouts = layouts_from_runs(infos, whole, size, part, part_size)
+    scores = class_scores(layouts, whole, classes, labelled=batch.labels is not None, after_sigmoid=after_sigmoid)
+    return OutputReader(layouts, scores)
+
+
 def evaluate(
     builds: Mapping[str, Runnable],
     baseline: str,
     batches: Iterable[EvaluationBatch],
     advance: Callable[[int], None] | None = None,
     observe: Callable[[str, Sequence[Array], EvaluationBatch], None] | None = None,
+    *,
+    reader: OutputReader | None = None,
+    deployed: Mapping[str, Runnable] | None = None,
+    deployed_images: int = 512,
 ) -> dict[str, Evaluation]:
     """Run all builds over the same batches, so that each image is read once.
 
@@ -183,20 +247,44 @@ def evaluate(
         batches: The images.
         advance: Called with the number of images done.
         observe: Called with a build's name, its outputs and the batch that they are of.
+        reader: How outputs are read; None to find it with the first batch.
+        deployed: By build, what a user would run in its place, where that computes in another way.
+        deployed_images: On about so many images, the first ones, the two are held against each other.
 
     Returns:
         Evaluation of each build.
     """
-    accumulators = {name: Accumulator() for name in builds}
+    accumulators: dict[str, Accumulator] = {}
+    written: dict[str, Accumulator] = {}
+    fused: dict[str, Accumulator] = {}
     names: list[str] = []
     for batch in batches:
-        names.extend(batch.names)
+        if reader is None:
+            reader = reader_from_batch(None, builds[baseline], batch)
+        if not accumulators:
+            accumulators = {name: Accumulator(reader) for name in builds}
+            written, fused = ({name: Accumulator(reader) for name in deployed or {}} for _ in range(2))
         reference = builds[baseline].run(batch.inputs)
+        size = len(batch.names)
         for name, build in builds.items():
             outputs = reference if name == baseline else build.run(batch.inputs)
-            accumulators[name].add(outputs, reference, batch.labels)
+            accumulators[name].add(outputs, reference, batch.labels, size)
+            if name in written and len(names) < deployed_images:
+                written[name].add(outputs, reference, batch.labels, size)
             if observe is not None:
                 observe(name, outputs, batch)
+        for name, build in (deployed or {}).items():
+            if len(names) < deployed_images:
+                fused[name].add(build.run(batch.inputs), reference, batch.labels, size)
+        names.extend(batch.names)
         if advance is not None:
-            advance(len(batch.names))
-    return {name: replace(accumulator.result(), names=tuple(names)) for name, accumulator in accumulators.items()}
+            advance(size)
+    return {
+        name: replace(
+            accumulator.result(),
+            names=tuple(names),
+            deployed=fused[name].result() if name in fused else None,
+            written=written[name].result() if name in written else None,
+        )
+        for name, accumulator in accumulators.items()
+    }

@@ -70,6 +70,19 @@ def agreement(baseline: NDArray[np.int64], other: NDArray[np.int64]) -> float:
     return 100 * float((baseline == other).mean())
 
 
+def agreement_with_interval(baseline: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[float, float, float]:
+    """The agreement and its 95 % interval, per cent.
+
+    The interval is Wilson's score interval (E. Wilson, 1927, "Probable inference, the law of succession, and
+    statistical inference", Journal of the American Statistical Association 22), which holds near 100 % too.
+    """
+    images, share = len(baseline), float((baseline == other).mean())
+    squared = Z95 * Z95 / images
+    middle = (share + squared / 2) / (1 + squared)
+    half = Z95 * math.sqrt(share * (1 - share) / images + squared / (4 * images)) / (1 + squared)
+    return 100 * share, 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
+
+
 def drops_from_evaluations(evaluations: Mapping[str, Evaluation], baseline: str = "fp32") -> dict[str, Drop]:
     """The drop of each build against the baseline on the same images, by name; none without labels."""
     right = evaluations[baseline].correct

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from quant.backend import Latency
-from quant.evaluation.drop import Drop
+from quant.evaluation.accuracy import Evaluation
+from quant.evaluation.drop import Drop, agreement_with_interval
+from quant.evaluation.fidelity import OutputFidelity, worst_output
 from quant.settings.run_settings import RunSettings
 
-EXIT_DONE, EXIT_DROP = 0, 3
+EXIT_DONE, EXIT_DROP, EXIT_INVALID = 0, 3, 4
+FLOOR_DB = 10.0  # an output with a tenth of noise in it: below that, a build is unfit unless labels show otherwise
 _AS_FAST = 1.02  # latencies that differ by less than this are the same
+_AS_FAST_ON_CPU = 1.1  # other programs share a CPU
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,12 @@ class Verdict:
     """The conclusion.
 
     Attributes:
-        verdict: pass, fail or unlabelled: does the precision that was asked for stay within `max_drop`?
+        verdict: pass, fail, unlabelled or invalid: does the precision that was asked for stay within `max_drop`?
+            Invalid where FP32 itself is at chance, so that nothing was shown.
         chosen: Build to use: int8, fp16 or fp32.
         reason: Why, in a sentence.
-        exit_code: 0, or 3 when neither the precision that was asked for nor a fallback stays within `max_drop`.
+        exit_code: 0; 3 when neither the precision that was asked for nor a fallback stays within `max_drop`; 4 when the
+            verdict is invalid.
     """
 
     verdict: str
@@ -55,6 +61,33 @@ class Loss:
         return f"the drop of {build}, {self.text}, is within the allowed {self.allowed}"
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was measured of a run's builds, by precision.
+
+    Attributes:
+        evaluations: FP32's among them.
+        drops: Measured drops of top-1; empty without labels.
+        failed: Why a precision could not be built.
+        latencies: Of a batch.
+        engines: Are the builds engines, whose latency here is that of their deployment? Otherwise the latency is that
+            of a CPU, which is no forecast for a GPU.
+        metric: The user's metric, whose drop decides in place of top-1's; None without one.
+    """
+
+    evaluations: Mapping[str, Evaluation]
+    drops: Mapping[str, Drop]
+    failed: Mapping[str, str]
+    latencies: Mapping[str, Latency]
+    engines: bool = False
+    metric: Mapping[str, Any] | None = None
+
+    @property
+    def known(self) -> bool:
+        """Could a drop be measured at all?"""
+        return self.metric is not None or self.evaluations["fp32"].correct is not None
+
+
 def losses_from_figures(
     max_drop: float, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None = None
 ) -> dict[str, Loss]:
@@ -77,77 +110,132 @@ def losses_from_figures(
     }
 
 
-def decide(
-    settings: RunSettings,
-    drops: Mapping[str, Drop],
-    failed: Mapping[str, str],
-    latencies: Mapping[str, Latency] | None = None,
-    *,
-    labelled: bool,
-    metric: Mapping[str, Any] | None = None,
-) -> Verdict:
+def decide(settings: RunSettings, found: Findings) -> Verdict:
     """Choose the build: what was asked for, else FP16, else plain FP32.
 
     Args:
         settings: Precision and `max_drop`.
-        drops: Measured drops of top-1 by precision.
-        failed: Why a precision could not be built.
-        latencies: By precision, where FP16 competes with INT8 in speed; None on a CPU, where FP16 never does.
-        labelled: Could a drop of top-1 be measured at all?
-        metric: The user's metric, whose drop decides in place of top-1's; None without one.
+        found: What was measured.
     """
-    asked, losses = settings.precision, losses_from_figures(settings.max_drop, drops, metric)
-    known = labelled or metric is not None
+    invalid = nothing_shown(found.evaluations["fp32"]) if found.metric is None else ""
+    if invalid:
+        return Verdict("invalid", "fp32", f"nothing was shown: {invalid}", EXIT_INVALID)
+    asked, losses = settings.precision, losses_from_figures(settings.max_drop, found.drops, found.metric)
     if asked == "fp32":
-        return Verdict("pass" if known else "unlabelled", "fp32", "FP32 was asked for", EXIT_DONE)
+        return Verdict("pass" if found.known else "unlabelled", "fp32", "FP32 was asked for", EXIT_DONE)
     complaints: list[str] = []
     for precision in dict.fromkeys((asked, "fp16")):
-        complaint = _complaint(precision, losses, failed)
-        if complaint is None:
-            verdict = ("pass" if precision == asked else "fail") if known else "unlabelled"
-            if asked in failed:
-                verdict = "fail"
-            outcome = _praise(precision, losses)
-            idle = _not_worth_it(losses, failed, latencies) if precision == "int8" else None
-            if idle is not None:
-                return Verdict(verdict, "fp16", f"{outcome}; {idle}", EXIT_DONE)
-            return Verdict(verdict, precision, "; ".join([*complaints, outcome]), EXIT_DONE)
-        complaints.append(complaint)
+        complaint = _complaint(precision, losses, found)
+        if complaint is not None:
+            complaints.append(complaint)
+            continue
+        verdict = "unlabelled" if not found.known else "pass"
+        if precision != asked:
+            verdict = "fail"
+        outcome = _praise(precision, losses, found)
+        quicker, idle = _not_worth_it(losses, found) if precision == "int8" else (None, "")
+        return Verdict(verdict, quicker or precision, "; ".join(filter(None, [*complaints, outcome, idle])), EXIT_DONE)
     return Verdict("fail", "fp32", "; ".join([*complaints, "the plain FP32 model remains"]), EXIT_DROP)
 
 
-def _complaint(precision: str, losses: Mapping[str, Loss], failed: Mapping[str, str]) -> str | None:
+def _complaint(precision: str, losses: Mapping[str, Loss], found: Findings) -> str | None:
     """What speaks against a precision; None when nothing does."""
-    if precision in failed:
-        return f"{precision.upper()} cannot be built ({failed[precision]})"
+    name = precision.upper()
+    if precision in found.failed:
+        return f"{name} cannot be built ({found.failed[precision]})"
     loss = losses.get(precision)
-    return loss.complaint(precision.upper()) if loss is not None and loss.too_much else None
+    if loss is not None:
+        return loss.complaint(name) if loss.too_much else None
+    evaluation = found.evaluations.get(precision)
+    return None if evaluation is None else unfit(name, evaluation)
 
 
-def _not_worth_it(
-    losses: Mapping[str, Loss], failed: Mapping[str, str], latencies: Mapping[str, Latency] | None
-) -> str | None:
-    """Why FP16 is the better choice though INT8 keeps within the limit; None when it is not."""
-    if latencies is None or not {"int8", "fp16"} <= set(latencies) or _complaint("fp16", losses, failed):
+def unfit(build: str, evaluation: Evaluation) -> str | None:
+    """Why a build whose drop is not known must not be used: the noise in its outputs; None where there is little."""
+    worst = worst_output(evaluation.fidelity)
+    if worst is None or worst.floor_db >= FLOOR_DB:
         return None
-    int8, fp16 = latencies["int8"], latencies["fp16"]
-    # By image, since a full GPU may have halved the batch of one of them.
-    if fp16.milliseconds / fp16.batch > _AS_FAST * int8.milliseconds / int8.batch:
-        return None
+    return f"{build} is unfit: {worst_text(worst)}, below the floor of {FLOOR_DB:g} dB"
+
+
+def worst_text(worst: OutputFidelity) -> str:
+    """An output's worst part in words."""
+    if not worst.groups or worst.sqnr_db <= worst.groups[0].sqnr_db:
+        return f"output '{worst.name}' has an SQNR of {_decibels(worst.sqnr_db)}"
+    group = worst.groups[0]
+    channels = f"channel {group.first}" if group.channels == 1 else f"channels {group.first} to {group.last}"
     return (
-        f"but INT8 is not worth it: FP16 is as fast ({fp16.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms "
-        f"a batch of {int8.batch})"
+        f"output '{worst.name}', {channels}, has an SQNR of {_decibels(group.sqnr_db)} "
+        f"({_decibels(worst.sqnr_db)} over the whole output, which louder channels lead)"
     )
 
 
-def _praise(precision: str, losses: Mapping[str, Loss]) -> str:
+def _decibels(value: float) -> str:
+    return "no noise at all" if math.isinf(value) else f"{value:.1f} dB"
+
+
+def _not_worth_it(losses: Mapping[str, Loss], found: Findings) -> tuple[str | None, str]:
+    """The build that is quicker than INT8 though that keeps within the limit, and a sentence; None when there is none.
+
+    Engines compete with FP16 and FP32; on a CPU, FP16 is no competitor, since it computes in FP32 between casts.
+    """
+    rivals = [
+        name
+        for name in (("fp16", "fp32") if found.engines else ("fp32",))
+        if name in found.latencies and (name == "fp32" or _complaint(name, losses, found) is None)
+    ]
+    if "int8" not in found.latencies or not rivals:
+        return None, ""
+    int8 = found.latencies["int8"]
+    # By image, since a full GPU may have halved the batch of one of them.
+    best = min(rivals, key=lambda name: found.latencies[name].milliseconds / found.latencies[name].batch)
+    rival = found.latencies[best]
+    ratio = (int8.milliseconds / int8.batch) / (rival.milliseconds / rival.batch)
+    figures = f"({rival.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms a batch of {int8.batch})"
+    if not found.engines:
+        if ratio <= _AS_FAST_ON_CPU:
+            return None, ""
+        return best, (
+            f"but on this CPU it is {ratio:.1f} times slower than {best.upper()} {figures}, so {best.upper()} is to be "
+            "preferred here; that is no forecast for a GPU"
+        )
+    if ratio * _AS_FAST < 1:
+        return None, ""
+    return best, f"but INT8 is not worth it: {best.upper()} is as fast {figures}"
+
+
+def _praise(precision: str, losses: Mapping[str, Loss], found: Findings) -> str:
     loss = losses.get(precision)
-    return loss.praise(precision.upper()) if loss is not None else unknown_loss(precision.upper())
+    if loss is not None:
+        return loss.praise(precision.upper())
+    return closeness(precision.upper(), found.evaluations["fp32"], found.evaluations.get(precision))
 
 
-def unknown_loss(build: str) -> str:
-    """What is said of a build whose drop cannot be measured."""
-    return f"{build} runs; without labels or a metric its drop is not known"
+def closeness(build: str, baseline: Evaluation, evaluation: Evaluation | None, against: str = "FP32") -> str:
+    """What images without labels tell of a build: how often it gives the same answer, and its worst output."""
+    told = []
+    if evaluation is not None and baseline.predicted is not None and evaluation.predicted is not None:
+        same, low, high = agreement_with_interval(baseline.predicted, evaluation.predicted)
+        told.append(
+            f"{build} agrees with {against} on {same:.2f} % (95 % CI {low:.2f} to {high:.2f}) of "
+            f"{evaluation.images:,} images"
+        )
+    worst = worst_output(evaluation.fidelity) if evaluation is not None else None
+    if worst is not None:
+        told.append(f"its worst output: {worst_text(worst)}" if told else f"of {build}, {worst_text(worst)}")
+    return "; ".join([*told, "without labels or a metric its accuracy drop is not known"])
+
+
+def nothing_shown(baseline: Evaluation) -> str:
+    """Why labelled images show nothing: the baseline is at chance. Empty where it is not, or without labels."""
+    if baseline.top1 is None or baseline.classes is None or baseline.classes < 2:
+        return ""
+    if not is_near_chance(baseline.top1, baseline.classes, baseline.images):
+        return ""
+    return (
+        f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / baseline.classes:.2f} %): the preprocessing is "
+        "probably wrong (--preprocess), or the labels are not in the model's order (--classes)"
+    )
 
 
 def is_near_chance(top1: float, classes: int, images: int) -> bool:
@@ -159,8 +247,9 @@ def is_near_chance(top1: float, classes: int, images: int) -> bool:
         images: Number of images it was measured on.
 
     Returns:
-        True up to three standard errors above 1 / classes, or a tenth of the way from there to 100 %.
+        True up to three standard errors above 1 / classes, or a tenth of the way from there to 100 %; of few images, at
+        most two fifths of the way.
     """
     chance = 1 / classes
     error = math.sqrt(chance * (1 - chance) / max(images, 1))
-    return top1 / 100 <= chance + max(3 * error, 0.1 * (1 - chance))
+    return top1 / 100 <= chance + min(max(3 * error, 0.1 * (1 - chance)), 0.4 * (1 - chance))

@@ -17,9 +17,17 @@ from datasets.source import AnySource
 from quant.backend import Backend, Build, Latency, Runnable, TimesItself
 from quant.calibration.run_data import evaluation_data
 from quant.errors import QuantError, SettingsError
-from quant.evaluation.drop import Drop
 from quant.evaluation.metric import recorder_from_settings
-from quant.evaluation.verdict import EXIT_DONE, EXIT_DROP, Verdict, losses_from_figures, unknown_loss
+from quant.evaluation.verdict import (
+    EXIT_DONE,
+    EXIT_DROP,
+    EXIT_INVALID,
+    Verdict,
+    closeness,
+    losses_from_figures,
+    nothing_shown,
+    unfit,
+)
 from quant.jobs.backend_choice import backend_by_name
 from quant.jobs.compare_sides import (
     Model,
@@ -28,12 +36,12 @@ from quant.jobs.compare_sides import (
     open_compared,
     uncalibrated_images,
 )
-from quant.jobs.measurement import measured
+from quant.jobs.measurement import first_batch, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_texts
 from quant.onnx_graph.model import TensorInfo
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run
-from quant.report.result import ComparedModel, RunResult
+from quant.report.result import ComparedModel, Measurement, RunResult
 from quant.settings.command_line import compare_command
 from quant.settings.run_settings import RunSettings
 from quant.tensorrt.engines.engine_model import EngineModel
@@ -122,12 +130,18 @@ def compare_models(
     models = {BASELINE: baseline, CANDIDATE: candidate}
     with contextlib.closing(_backend(settings, models.values(), listener)) as backend:
         builds = {name: _build(backend, model) for name, model in models.items()}
-        runnables: dict[str, Runnable] = {
-            BASELINE: builds[BASELINE].runnable,
-            CANDIDATE: _adapted(builds[CANDIDATE].runnable, baseline, candidate),
-        }
+        own = builds[CANDIDATE]
+        adapted = replace(
+            own,
+            runnable=_adapted(own.runnable, baseline, candidate),
+            deployed=None if own.deployed is None else _adapted(own.deployed, baseline, candidate),
+        )
+        batch = first_batch(data, settings)
+        reader = output_reader(baseline, builds[BASELINE].runnable, batch, data, settings, listener)
         recorder = recorder_from_settings(settings, baseline)
-        found = measured(runnables, BASELINE, data, settings, listener, recorder)
+        found = measured(
+            {BASELINE: builds[BASELINE], CANDIDATE: adapted}, BASELINE, data, settings, listener, reader, recorder
+        )
         result = RunResult(
             settings=settings,
             model=baseline,
@@ -136,7 +150,7 @@ def compare_models(
             builds=builds,
             baseline=BASELINE,
             measured=found,
-            verdict=_verdict(settings, found.drops, found.metric),
+            verdict=_verdict(settings, found),
             quarantined=found.quarantined,
             warnings=tuple(listener.warnings),
             files={name: str(model.path) for name, model in models.items()},
@@ -249,10 +263,19 @@ def _adapted(runnable: Runnable, baseline: Model, candidate: Model) -> Runnable:
     return _Adapted(runnable, baseline, candidate)
 
 
-def _verdict(settings: RunSettings, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None) -> Verdict:
-    loss = losses_from_figures(settings.max_drop, drops, metric).get(CANDIDATE)
+def _verdict(settings: RunSettings, found: Measurement) -> Verdict:
+    """Does the candidate stay within what is allowed? Its speed is told, and decides nothing."""
+    name = "the candidate"
+    baseline, candidate = found.evaluations[BASELINE], found.evaluations[CANDIDATE]
+    invalid = nothing_shown(baseline) if found.metric is None else ""
+    if invalid:
+        return Verdict("invalid", BASELINE, f"nothing was shown: {invalid}", EXIT_INVALID)
+    loss = losses_from_figures(settings.max_drop, found.drops, found.metric).get(CANDIDATE)
     if loss is None:
-        return Verdict("unlabelled", CANDIDATE, unknown_loss("the candidate"), EXIT_DONE)
+        complaint = unfit(name, candidate)
+        if complaint is not None:
+            return Verdict("fail", BASELINE, complaint, EXIT_DROP)
+        return Verdict("unlabelled", CANDIDATE, closeness(name, baseline, candidate, "the baseline"), EXIT_DONE)
     if loss.too_much:
-        return Verdict("fail", BASELINE, loss.complaint("the candidate"), EXIT_DROP)
-    return Verdict("pass", CANDIDATE, loss.praise("the candidate"), EXIT_DONE)
+        return Verdict("fail", BASELINE, loss.complaint(name), EXIT_DROP)
+    return Verdict("pass", CANDIDATE, loss.praise(name), EXIT_DONE)

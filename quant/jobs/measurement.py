@@ -9,12 +9,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from datasets import Batch
-from quant.backend import Runnable
+from datasets.source import AnySource
+from quant.backend import Build, Runnable
 from quant.calibration.run_data import RunData
-from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate
+from quant.errors import QuantError
+from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
 from quant.evaluation.metric import MetricRecorder, section_from_scores
+from quant.evaluation.outputs import OutputReader
+from quant.onnx_graph.model import ModelInterface, OnnxModel
+from quant.onnx_graph.tracing import outputs_after
 from quant.progress import Console
 from quant.report.result import Measurement
 from quant.settings.run_settings import RunSettings
@@ -23,27 +28,33 @@ Observe = Callable[[str, Sequence[NDArray[Any]], EvaluationBatch], None]
 
 
 def measured(
-    runnables: Mapping[str, Runnable],
+    builds: Mapping[str, Build],
     baseline: str,
     data: RunData,
     settings: RunSettings,
     console: Console,
+    reader: OutputReader,
     recorder: MetricRecorder | None = None,
 ) -> Measurement:
     """Evaluate builds on the images of the evaluation, and time them.
 
+    A build whose deployed form computes in another way than as it is written (`Build.deployed`) is evaluated as written
+    and timed as deployed; on the first images, both answer.
+
     Args:
-        runnables: Builds by name.
+        builds: Builds by name.
         baseline: Name of the one that the others are held against.
         data: The images.
         settings: Batch size, seed, `max_drop`.
         console: Where progress goes.
+        reader: How the outputs are read.
         recorder: The user's metric, with no scores yet; None without one.
     """
     evaluations, quarantined = evaluated(
-        runnables, baseline, data, settings, console, recorder.observe if recorder else None
+        builds, baseline, data, settings, console, reader, recorder.observe if recorder else None
     )
-    latencies = measure_latency(runnables, first_batch(data, settings).inputs)
+    timed = {name: build.deployed or build.runnable for name, build in builds.items()}
+    latencies = measure_latency(timed, first_batch(data, settings).inputs)
     metric = (
         section_from_scores(recorder, baseline, seed=settings.seed, max_drop=settings.max_drop) if recorder else None
     )
@@ -51,20 +62,81 @@ def measured(
 
 
 def evaluated(
-    runnables: Mapping[str, Runnable],
+    builds: Mapping[str, Build],
     baseline: str,
     data: RunData,
     settings: RunSettings,
     console: Console,
+    reader: OutputReader,
     observe: Observe | None = None,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
     """Evaluations by build, and the images that could not be read with the reason; each image is read once."""
     stream = data.evaluation_stream(settings)
+    runnables = {name: build.runnable for name, build in builds.items()}
+    deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}
     with console.task("Evaluating", stream.images) as advance:
-        evaluations = evaluate(runnables, baseline, stream, advance, observe)
+        evaluations = evaluate(runnables, baseline, stream, advance, observe, reader=reader, deployed=deployed)
     return evaluations, {item.file: item.reason for item in stream.quarantined}
 
 
 def first_batch(data: RunData, settings: RunSettings) -> Batch:
     """The first batch of the evaluation."""
     return next(iter(islice(data.evaluation_stream(settings), 1)))
+
+
+def output_reader(
+    model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, settings: RunSettings, console: Console
+) -> OutputReader:
+    """How the outputs of a run are read; says what is left out, and which labels are not used.
+
+    Args:
+        model: The baseline.
+        baseline: Runs it.
+        batch: The first batch of the evaluation.
+        data: The images.
+        settings: Whether labels or classes were asked for, and whether a metric uses them.
+        console: Where warnings go.
+
+    Raises:
+        QuantError: Labels that were asked for fit no output.
+    """
+    source = data.eval_source
+    sigmoid = outputs_after(model.proto, "Sigmoid") if isinstance(model, OnnxModel) else frozenset()
+    names = source.class_names
+    classes = None if names is None else len(names)
+    reader = reader_from_batch(model.outputs, baseline, batch, classes=classes, after_sigmoid=sigmoid)
+    for note in reader.notes:
+        console.warn(note)
+    if not reader.compared:
+        console.warn(f"{model.path}: none of its outputs can be compared; only a metric (--metric) can tell a drop")
+    problem = _label_problem(source, reader, model)
+    if problem and settings.metric is None:
+        if settings.labels is not None or settings.classes is not None:
+            raise QuantError(problem)
+        console.warn(f"{problem}; the labels are not used")
+    return OutputReader(reader.layouts, None) if problem else reader
+
+
+def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterface) -> str:
+    """Why labels do not fit the model; empty where they do, or where there are none."""
+    labels, names = source.labels, source.class_names
+    if labels is None:
+        return ""
+    found = reader.scores.classes if reader.scores is not None else None
+    if reader.scores is None:
+        sizes = [info.shape[1] for info in model.outputs if len(info.shape) >= 2 and isinstance(info.shape[1], int)]
+        has = f"the {sizes[0]} classes that the model has" if len(sizes) == 1 else "classes that an output answers"
+        shown = f"{len(names)} ({', '.join(names[:3])}, ...)" if names is not None else "numbers alone"
+        return (
+            f"{source.path}: expected labels of {has}, found {shown}; give all class names in the model's order with "
+            "--classes"
+        )
+    if found is None:
+        return ""
+    wrong = labels[(labels < 0) | (labels >= found)]
+    if len(wrong):
+        return (
+            f"{source.path}: expected labels 0..{found - 1} as the model has {found} classes, found {int(wrong[0])}; "
+            "give labels of this model"
+        )
+    return ""

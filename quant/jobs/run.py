@@ -15,15 +15,19 @@ from quant.calibration.run_data import RunData, open_data
 from quant.collectors.collector import Collector
 from quant.errors import BuildError, SettingsError
 from quant.evaluation.accuracy import Evaluation
+from quant.evaluation.deployment import deployment_line
+from quant.evaluation.fidelity import worst_output
 from quant.evaluation.metric import recorder_from_settings
-from quant.evaluation.verdict import decide, is_near_chance
+from quant.evaluation.outputs import OutputReader
+from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.measurement import first_batch, measured
+from quant.jobs.measurement import first_batch, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run
-from quant.report.result import RunResult
+from quant.report.result import Measurement, RunResult
+from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
 from quant.settings.output_names import build_name, names_of_builds
 from quant.settings.run_settings import RunSettings
@@ -76,6 +80,7 @@ def _result(
     recorder = recorder_from_settings(settings, model)
     collector = collector_from_settings(settings)
     builds = {_BASELINE: backend.build(model, _BASELINE)}
+    reader = output_reader(model, builds[_BASELINE].runnable, first_batch(data, settings), data, settings, listener)
     failed: dict[str, str] = {}
     calibration = None
     if settings.precision == "int8":
@@ -87,23 +92,27 @@ def _result(
         except BuildError as error:
             failed[precision] = str(error)
             listener.warn(f"{precision} cannot be built: {error}")
-    runnables = {name: build.runnable for name, build in builds.items()}
-    found = measured(runnables, _BASELINE, data, settings, listener, recorder)
+    found = measured(builds, _BASELINE, data, settings, listener, reader, recorder)
     quarantined = _quarantined(data, calibration, found.quarantined)
     if quarantined:
         first = next(iter(quarantined))
         listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
-    _warn_near_chance(found.evaluations[_BASELINE], model, listener)
+    _warn_near_chance(found.evaluations[_BASELINE], listener)
+    _warn_of_deployment(found.evaluations, listener)
     _warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
     outdated = _outdated_builds(settings, failed, listener)
-    verdict = decide(
-        settings,
+    findings = Findings(
+        found.evaluations,
         found.drops,
         failed,
-        {name: found.latencies[name] for name, build in builds.items() if build.is_engine},
-        labelled=found.evaluations[_BASELINE].correct is not None,
+        found.latencies,
+        engines=all(build.is_engine for build in builds.values()),
         metric=found.metric,
     )
+    verdict = decide(settings, findings)
+    better = _better_algorithm(settings, model, data, calibration, found, reader)
+    if better is not None:
+        listener.warn(better.text)
     return RunResult(
         settings=settings,
         model=model,
@@ -116,6 +125,7 @@ def _result(
         verdict=verdict,
         quarantined=quarantined,
         warnings=tuple(listener.warnings),
+        better=better,
         files=_kept_files(settings, builds, (settings.precision, verdict.chosen)),
         outdated=outdated,
         command=command_from_settings(settings),
@@ -190,16 +200,38 @@ def _warn_of_implausible_scales(
         )
 
 
-def _warn_near_chance(baseline: Evaluation, model: OnnxModel, listener: RecordingConsole) -> None:
-    shape = model.outputs[0].shape
-    classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
-    if baseline.correct is None and baseline.labels is None and baseline.predicted is None:
-        listener.warn("the model gives no class logits [batch, classes]: outputs are compared, labels are not used")
-    if classes is not None and baseline.top1 is not None and is_near_chance(baseline.top1, classes, baseline.images):
-        listener.warn(
-            f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / classes:.2f} %): the preprocessing is probably "
-            "wrong (--preprocess), or the labels are not in the model's order (--classes)"
-        )
+def _warn_near_chance(baseline: Evaluation, listener: RecordingConsole) -> None:
+    problem = nothing_shown(baseline)
+    if problem:
+        listener.warn(problem)
+
+
+def _warn_of_deployment(evaluations: Mapping[str, Evaluation], listener: RecordingConsole) -> None:
+    """Say where what a user would run gives other answers than the build as it is written."""
+    for name, evaluation in evaluations.items():
+        line = deployment_line(name, evaluation)
+        if line is not None:
+            listener.warn(line)
+
+
+def _better_algorithm(
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    calibration: CalibrationResult | None,
+    found: Measurement,
+    reader: OutputReader,
+) -> BetterAlgorithm | None:
+    """Another algorithm that serves the outputs better on the same statistics, where INT8 leaves much noise in them."""
+    evaluation = found.evaluations.get("int8")
+    if calibration is None or evaluation is None or calibration.statistics is None:
+        return None
+    worst = worst_output(evaluation.fidelity)
+    if worst is None or worst.floor_db >= GOOD_DB:
+        return None
+    return better_algorithm(
+        model, calibration.statistics, settings.algo, calibration.amax, first_batch(data, settings), reader
+    )
 
 
 def _write(result: RunResult, document: Document) -> None:

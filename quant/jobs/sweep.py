@@ -17,15 +17,16 @@ from calib.caches.provenance import read_calibration, write_calibration
 from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
 from calib.histograms.statistics import Statistics
-from quant.backend import Build, Runnable
+from quant.backend import Build
 from quant.calibration.obtain import obtain_calibration
 from quant.calibration.run_data import RunData, open_data
 from quant.errors import SettingsError
 from quant.evaluation.accuracy import Evaluation, EvaluationBatch
 from quant.evaluation.drop import Drop, agreement, drops_from_evaluations, metric_drop
 from quant.evaluation.metric import MetricRecorder, recorder_from_settings
+from quant.evaluation.outputs import OutputReader
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
-from quant.jobs.measurement import Observe, evaluated
+from quant.jobs.measurement import Observe, evaluated, first_batch, output_reader
 from quant.jobs.output_files import stage_build, stage_texts
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.progress import Console, RecordingConsole
@@ -89,7 +90,9 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         candidates = _candidates(calibration.statistics)
         amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}
         builds = {name: backend.build(model, "int8", _cache(values, candidates[name])) for name, values in amax.items()}
-        comparison = _Comparison(settings, data, backend.build(model, "fp32").runnable, recorder, listener)
+        fp32 = backend.build(model, "fp32")
+        reader = output_reader(model, fp32.runnable, first_batch(data, settings), data, settings, listener)
+        comparison = _Comparison(settings, data, fp32, reader, recorder, listener)
         rows = comparison.rows(builds, amax, candidates)
         choice = None
         if per_tensor:
@@ -163,13 +166,15 @@ class _Comparison:
         self,
         settings: RunSettings,
         data: RunData,
-        fp32: Runnable,
+        fp32: Build,
+        reader: OutputReader,
         recorder: MetricRecorder | None,
         listener: RecordingConsole,
     ) -> None:
         self._settings = settings
         self._data = data
         self._fp32 = fp32
+        self._reader = reader
         self._recorder = recorder
         self._listener = listener
 
@@ -180,8 +185,10 @@ class _Comparison:
         candidates: Mapping[str, Algorithm],
     ) -> list[SweepRow]:
         """Evaluate builds, reading the images once; best first."""
-        runnables = {"fp32": self._fp32} | {name: build.runnable for name, build in builds.items()}
-        evaluations, _ = evaluated(runnables, "fp32", self._data, self._settings, self._listener, self._observer())
+        everything = {"fp32": self._fp32} | {name: replace(build, deployed=None) for name, build in builds.items()}
+        evaluations, _ = evaluated(
+            everything, "fp32", self._data, self._settings, self._listener, self._reader, self._observer()
+        )
         drops = drops_from_evaluations(evaluations)
         self.baseline = evaluations.pop("fp32")
         rows = [

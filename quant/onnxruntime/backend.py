@@ -44,12 +44,9 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
         """
-        from quant.onnxruntime.session import OnnxRuntimeSession
-
         proto = _rewritten(model.proto, precision, cache)
-        session = OnnxRuntimeSession(proto, name=f"{model.path} ({precision})")
         payload = None if precision == "fp32" else proto.SerializeToString()
-        return Build(precision, session, payload, MODEL_SUFFIX, len(payload) if payload else proto.ByteSize())
+        return _opened(precision, proto, f"{model.path} ({precision})", payload)
 
     def load(self, model: OnnxModel, precision: str) -> Build:
         """Run a model as it is.
@@ -57,15 +54,22 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        from quant.onnxruntime.session import OnnxRuntimeSession
-
-        payload = model.proto.SerializeToString()
-        return Build(
-            precision, OnnxRuntimeSession(model.proto, name=str(model.path)), payload, MODEL_SUFFIX, len(payload)
-        )
+        return _opened(precision, model.proto, str(model.path), model.proto.SerializeToString())
 
     def close(self) -> None:
         """Nothing to free: sessions go when nobody refers to them."""
+
+
+def _opened(precision: str, proto: onnx.ModelProto, name: str, payload: bytes | None) -> Build:
+    """INT8 is opened twice: as it is written, for accuracy, and as a user would deploy it, for speed."""
+    from quant.onnxruntime.session import OnnxRuntimeSession
+
+    size = len(payload) if payload is not None else proto.ByteSize()
+    if precision != "int8":
+        return Build(precision, OnnxRuntimeSession(proto, name=name), payload, MODEL_SUFFIX, size)
+    exact = OnnxRuntimeSession(proto, name=name, exact=True)
+    deployed = OnnxRuntimeSession(proto, name=name)
+    return Build(precision, exact, payload, MODEL_SUFFIX, size, deployed=deployed)
 
 
 def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None) -> onnx.ModelProto:

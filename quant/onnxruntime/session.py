@@ -35,6 +35,7 @@ class OnnxRuntimeSession:
         threads: int | None = None,
         spin: bool = True,
         optimize: bool = True,
+        exact: bool = False,
         optimized_path: Path | None = None,
         also: Sequence[str] = (),
     ) -> None:
@@ -47,6 +48,8 @@ class OnnxRuntimeSession:
             spin: Let idle threads wait in a loop during a run: quicker, unless other threads of this process want the
                 cores. Between runs they never do: builds that take turns would slow each other down to half the speed.
             optimize: False to run the graph as it is.
+            exact: Compute quantized tensors as the model states it, on floats. Otherwise ONNX Runtime fuses Q/DQ into
+                integer kernels, whose 16-bit sums saturate on x86 processors without VNNI; TensorRT has none of that.
             optimized_path: Where to write the optimized graph.
             also: Tensors to give beside the model's outputs.
 
@@ -62,6 +65,9 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of each run
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if exact:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            options.add_session_config_entry("session.x64quantprecision", "1")  # of integer operators in the model
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         light, self._weights = with_weights_aside(proto)  # the session reads the arrays where they lie: they stay

@@ -14,6 +14,7 @@ from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, MetricDrop
 from quant.evaluation.verdict import Verdict
 from quant.onnx_graph.model import OnnxModel
+from quant.search.algorithms import BetterAlgorithm
 from quant.search.per_tensor import TensorChoice
 from quant.settings.run_settings import RunSettings
 from quant.tensorrt.engines.engine_model import EngineModel
@@ -75,6 +76,7 @@ class RunResult:
         verdict: What to use, and why.
         quarantined: Unreadable images of calibration and evaluation and why, each once.
         warnings: What the user should read.
+        better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
         files: Where the builds lie, by name: those that are kept in `settings.out`, or those that were compared.
         outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
         compared: The two models of a comparison, by the names of their builds.
@@ -94,6 +96,7 @@ class RunResult:
     verdict: Verdict
     quarantined: Mapping[str, str]
     warnings: tuple[str, ...]
+    better: BetterAlgorithm | None = None
     files: Mapping[str, str]
     outdated: tuple[str, ...] = ()
     compared: Mapping[str, ComparedModel] = field(default_factory=dict)

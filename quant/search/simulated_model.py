@@ -26,7 +26,7 @@ class SimulatedModel:
     def __init__(self, model: OnnxModel) -> None:
         self.tensors = quantizable_tensors(model.proto)
         proto, self._scales = _with_scales_as_inputs(model.proto)
-        self._session = OnnxRuntimeSession(proto, name=f"{model.path} (int8)")
+        self._session = OnnxRuntimeSession(proto, name=f"{model.path} (int8)", exact=True)
         self._reference = OnnxRuntimeSession(model.proto, name=str(model.path))
 
     def expected(self, batch: Inputs) -> NDArray[np.float64]:
@@ -35,8 +35,16 @@ class SimulatedModel:
 
     def found(self, batch: Inputs, amax: Mapping[str, float]) -> NDArray[np.float64]:
         """INT8's outputs, a row an image."""
+        return rows_of_outputs(self.outputs(batch, amax), _size(batch))
+
+    def reference(self, batch: Inputs) -> list[NDArray[Any]]:
+        """FP32's outputs as they are."""
+        return self._reference.run(batch)
+
+    def outputs(self, batch: Inputs, amax: Mapping[str, float]) -> list[NDArray[Any]]:
+        """INT8's outputs as they are, with the scales of these amax."""
         scales = {name: np.array(scale_from_amax(amax[tensor])) for name, tensor in self._scales.items()}
-        return rows_of_outputs(self._session.run({**batch, **scales}), _size(batch))
+        return self._session.run({**batch, **scales})
 
 
 class TrialImages:

@@ -7,14 +7,16 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import calib
 from quant.calibration.obtain import CalibrationResult
-from quant.evaluation.drop import Drop, agreement
+from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.sample_size import images_needed, tells
 from quant.report.contents.details import details_from_run
 from quant.report.contents.figures import rounded
+from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.result import RunResult
 from quant.settings.command_line import values_from_settings
 
@@ -68,6 +70,7 @@ def document_from_run(result: RunResult) -> Document:
         "metric": _metric(result, measured.metric),
         "peak_rss_mb": _peak_rss_mb(),
         **details_from_run(result),
+        "better_algorithm": None if result.better is None else asdict(result.better),
         "settings": values_from_settings(settings),
     }
     if result.compared:
@@ -135,7 +138,7 @@ def _beside_baseline(result: RunResult, name: str) -> Document:
     build, drop = result.builds[name], measured.drops.get(name)
     same = None
     if baseline.predicted is not None and evaluation.predicted is not None:
-        same = agreement(baseline.predicted, evaluation.predicted)
+        same = agreement_with_interval(baseline.predicted, evaluation.predicted)
     speeds = [measured.latencies[each].images_per_second for each in (name, result.baseline)]
     return {
         "drop_top1": None if drop is None else rounded(drop.points, 4),
@@ -144,9 +147,12 @@ def _beside_baseline(result: RunResult, name: str) -> Document:
         "won": None if drop is None else drop.won,
         "enough_images": None if drop is None else tells(drop, limit),
         "images_needed": None if drop is None else _images_needed(drop, evaluation.images, limit),
-        "agreement": rounded(same, 4),
+        "agreement": rounded(same[0], 4) if same else None,
+        "agreement_ci95": [rounded(end, 4) for end in same[1:]] if same else None,
         "cosine": rounded(evaluation.cosine, 6),
         "sqnr_db": rounded(evaluation.sqnr_db, 3),
+        "outputs": outputs_from_evaluation(evaluation),
+        "deployed": deployed_from_evaluation(evaluation),
         "speedup": rounded(speeds[0] / speeds[1], 3),
         "size_ratio": rounded(result.builds[result.baseline].bytes / build.bytes, 3) if build.bytes else None,
     }

@@ -18,9 +18,12 @@ def headline(document: dict[str, Any]) -> str:
     buys = f"is {_speed(row)} and {_size(row)}"
     if document.get("metric"):
         return _of_metric(document, name, baseline, buys)
+    if document["verdict"] == "invalid":
+        return (
+            f"Nothing was shown: {baseline} reaches {builds[0]['top1']:.2f} % top-1 on {images:,} images, near chance."
+        )
     if row["drop_top1"] is None:
-        agreed = f"agrees with {baseline} on {row['agreement']:.2f} % of" if row["agreement"] is not None else "ran on"
-        return f"{name} {agreed} {images:,} unlabelled images, {buys}; its accuracy drop is not known."
+        return f"{_worst(row, name)}{_agreement(row, baseline, images)}{name} {buys}; its accuracy drop is not known."
     limit = document["max_drop"]
     verb, points, low, high = _change(row["drop_top1"], row["drop_ci95"])
     return (
@@ -29,9 +32,34 @@ def headline(document: dict[str, Any]) -> str:
     )
 
 
+def _worst(row: dict[str, Any], name: str) -> str:
+    """The worst output in words, which leads where there are no labels."""
+    worst = next(iter(row.get("outputs") or ()), None)
+    if worst is None:
+        return f"{name} ran. "
+    if worst["worst_db"] is None:
+        return f"{name}'s outputs are equal to the baseline's. "
+    where = f"output '{worst['name']}'"
+    if worst["groups"] and worst["groups"][0]["sqnr_db"] == worst["worst_db"]:
+        group = worst["groups"][0]
+        where += f", channel{'s' * (group['channels'] > 1)} {group['first']}"
+        where += f" to {group['last']}" if group["channels"] > 1 else ""
+    return f"{name}'s worst output is {where}: {worst['worst_db']:.1f} dB. "
+
+
+def _agreement(row: dict[str, Any], baseline: str, images: int) -> str:
+    if row["agreement"] is None:
+        return ""
+    low, high = row["agreement_ci95"]
+    return (
+        f"It agrees with {baseline} on {row['agreement']:.2f} % (95 % CI {low:.2f} to {high:.2f}) of {images:,} unlabelled "
+        "images. "
+    )
+
+
 def reason_says_more(document: dict[str, Any]) -> bool:
     """Does the reason of the choice say anything that the headline does not: why it is not the build examined?"""
-    return bool(document["verdict"] == "fail" or document["chosen"] != document.get("examined"))
+    return bool(document["verdict"] != "pass" or document["chosen"] != document.get("examined"))
 
 
 def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) -> str:

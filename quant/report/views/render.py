@@ -14,7 +14,9 @@ from quant.report.views.names import build_names, chosen_name
 from quant.report.views.sections import Document, sections_from_document
 from quant.settings.output_names import REPORT_HTML
 
-_COLUMNS = tuple(column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio"))
+_COLUMNS = tuple(
+    column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio", "agreement_ci95")
+)
 
 
 def json_from_document(document: Document) -> str:
@@ -44,8 +46,16 @@ def summary_from_document(document: Document, out: Path) -> str:
             f"(95 % CI {low:+.4g} to {high:+.4g})"
         )
     lines += ["", f"{document['verdict']}: {headline(document)}"]
-    lines += [f"use {chosen_name(document)}: {document['reason']}", f"report: {out / REPORT_HTML}"]
+    lines += [f"{_advice(document)}: {document['reason']}", f"report: {out / REPORT_HTML}"]
     return "\n".join(lines)
+
+
+def _advice(document: Document) -> str:
+    """What to use; nothing where nothing was shown, and no praise where no label tells."""
+    if document["verdict"] == "invalid":
+        return "use none of them yet"
+    name = chosen_name(document)
+    return f"{name}, as far as images without labels tell" if document["verdict"] == "unlabelled" else f"use {name}"
 
 
 def html_from_document(document: Document, thumbnails: Mapping[str, str] | None = None) -> str:

@@ -72,6 +72,7 @@ def sections_from_document(document: Document) -> list[Section]:
     makers = (
         _compared,
         _builds,
+        _outputs,
         _metric,
         _classes,
         _flips,
@@ -96,6 +97,32 @@ def _builds(document: Document) -> list[Section]:
             [("", tables.turned_table(rows, "builds", tables.BUILDS, build_names(document)))],
         )
     ]
+
+
+def _outputs(document: Document) -> list[Section]:
+    """Each output of the examined build, the worst first, and what the build does where it is deployed."""
+    place = next((i for i, row in enumerate(document["builds"]) if row["precision"] == document.get("examined")), -1)
+    row = document["builds"][place]
+    found, deployed = row.get("outputs"), row.get("deployed")
+    if not found:
+        return []
+    prefix = f"builds.{place % len(document['builds'])}"
+    notes = [
+        f"Signal to quantization noise of {examined_name(document)} against {baseline_name(document)}, the worst output "
+        "first. Channels of one magnitude are judged together: loud ones would hide the others."
+    ]
+    shown = [("", tables.table_from_rows(found, f"{prefix}.outputs", tables.OUTPUTS, what="outputs"))]
+    for i, output in enumerate(found):
+        if output["groups"]:
+            columns = tables.table_from_rows(output["groups"], f"{prefix}.outputs.{i}.groups", tables.GROUPS)
+            shown.append((f"Channels of {output['name']}", columns))
+    if deployed and deployed["differs"]:
+        notes.append(
+            f"As ONNX Runtime deploys it on this processor, the SQNR is {deployed['sqnr_db']:.1f} dB instead of "
+            f"{deployed['written_sqnr_db']:.1f} on the first {deployed['images']:,} images: its integer kernels saturate. "
+            "TensorRT does not have this; see the warnings."
+        )
+    return [Section("Outputs, worst first", "outputs", notes, shown)]
 
 
 def _metric(document: Document) -> list[Section]:

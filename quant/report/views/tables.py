@@ -120,6 +120,7 @@ BUILDS = (
     Column("Images lost", "lost", "{:,}"),
     Column("Images won", "won", "{:,}"),
     Column("Agreement %", "agreement", "{:.2f}"),
+    Column("Agreement's 95 % CI", "agreement_ci95", "{0[0]:.2f} to {0[1]:.2f}"),
     Column("SQNR, dB", "sqnr_db", "{:.1f}"),
     Column("Latency, ms", "latency_ms", "{:,.2f}"),
     Column("p99, ms", "latency_p99_ms", "{:,.2f}"),
@@ -156,6 +157,19 @@ TENSORS = (
     Column("max |x|", "abs_max", "{:.4g}"),
     Column("amax / max", "amax_ratio", "{:.3f}"),
     Column("Clipped %", "clipped", "{:.4f}"),
+    Column("SQNR, dB", "sqnr_db", "{:.1f}"),
+)
+OUTPUTS = (
+    name_column("Output", "name"),
+    Column("SQNR, dB", "sqnr_db", "{:.1f}"),
+    Column("Worst part, dB", "worst_db", "{:.1f}"),
+    Column("Worst channel", "worst_channel", "{:,}"),
+    Column("Its SQNR, dB", "worst_channel_db", "{:.1f}"),
+)
+GROUPS = (
+    Column("From", "first", "{:,}"),
+    Column("To", "last", "{:,}"),
+    Column("Channels", "channels", "{:,}"),
     Column("SQNR, dB", "sqnr_db", "{:.1f}"),
 )
 LAYERS = (name_column("Layer", "name"), name_column("Type", "type"), Column("Runs in", "precision"))
