@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -24,10 +24,16 @@ class Counts:
     Attributes:
         histograms: By tensor.
         first: The same tensors on TensorRT's grid, which depends on the first batch; None when that is not wanted.
+        dropped: Tensors that held NaN or infinity, and need not be finite: their histograms do not count.
     """
 
     def __init__(
-        self, limits: Mapping[str, float], *, first_batch: bool, holders: Mapping[str, str] | None = None
+        self,
+        limits: Mapping[str, float],
+        *,
+        first_batch: bool,
+        holders: Mapping[str, str] | None = None,
+        required: Collection[str] | None = None,
     ) -> None:
         """Start empty.
 
@@ -35,12 +41,16 @@ class Counts:
             limits: Tensors, and the limit that each is counted with.
             first_batch: Count on TensorRT's grid too.
             holders: The tensor that messages name for each; itself by default.
+            required: Tensors in which NaN and infinity are errors; in others they end the counting of that tensor. None
+                for all.
         """
         self._holders = holders or {}
         self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
         self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
         self._early: dict[str, list[Array]] = {name: [] for name in limits}  # of this batch; their range is not known
         self._locks = {name: threading.Lock() for name in limits}
+        self._required = required
+        self.dropped: set[str] = set()
 
     def count(self, activations: Mapping[str, Array], names: Sequence[str], helpers: Executor, threads: int) -> None:
         """Count tensors of some images.
@@ -52,15 +62,21 @@ class Counts:
             threads: How many count, this one included.
 
         Raises:
-            NonFiniteError: A value is NaN or infinite; names the first such tensor in the graph, and the image.
+            NonFiniteError: A value of a required tensor is NaN or infinite; names the first such tensor in the graph,
+                and the image.
         """
         errors: dict[str, NonFiniteError] = {}
 
         def add(name: str, array: Array) -> None:
+            if name in self.dropped:
+                return
             try:
                 self._add(name, array)
             except NonFiniteError as error:
-                errors[name] = error
+                if self._required is None or name in self._required:
+                    errors[name] = error
+                else:
+                    self.dropped.add(name)
 
         self._for_each(activations, add, helpers, threads)
         for tensor, array in activations.items():

@@ -29,6 +29,7 @@ class Statistics:
         first_batch: Histograms on TensorRT's grid, which depend on the first batch; None when they were not collected.
         first_batch_size: Images in that first batch.
         products: Tensors that enter products of matrices (MatMul), where plain entropy clips less.
+        left_out: Tensors without a histogram: they need no scale, and hold NaN, infinity or values beyond any scale.
     """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Statistics:
     first_batch: dict[str, FirstBatchHistogram] | None = None
     first_batch_size: int = 0
     products: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     def add(self, tensor: str, values: ArrayLike) -> None:
         """Count the values of one tensor.
@@ -65,7 +67,9 @@ class Statistics:
                 f"'{different[0]}' first; collect both with the same model"
             )
         histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
-        return Statistics(histograms, self.images + other.images, products=self.products | other.products)
+        left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
+        products = self.products | other.products
+        return Statistics(histograms, self.images + other.images, products=products, left_out=left_out)
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:

@@ -148,6 +148,7 @@ def _calibrated(
         else:
             collector.collect(model, calibrator, advance)
             cache, statistics = calibrator.compute_cache(), calibrator.statistics
+            _note_left_out(statistics, console)
     return Calibration(
         cache=cache,
         algorithm=algorithm.name,
@@ -163,6 +164,15 @@ def _calibrated(
         statistics=statistics,
         versions={"calib": calib.__version__, backend.name: backend.version},
     )
+
+
+def _note_left_out(statistics: Statistics, console: Console) -> None:
+    names = statistics.left_out
+    if names:
+        console.note(
+            f"{len(names)} tensors get no scale, '{names[0]}' first: they hold infinities, NaN or a mask's magnitudes, "
+            "and none of them is quantized"
+        )
 
 
 def _native_parameters(settings: RunSettings) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelI
         )
     info, preprocessing = model.inputs[0], Preprocessing.from_spec(settings.preprocess)
     try:
-        return preprocessing.bound_to(info.shape, info.dtype)
+        return preprocessing.bound_to(info.shape or (None,) * 4, info.dtype)
     except DatasetError as error:
         raise ModelError(
             f"{model.path}: input '{info.name}' and --preprocess {settings.preprocess} do not fit: {error}"

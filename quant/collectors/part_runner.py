@@ -38,7 +38,7 @@ class Group:
             return buffers
         if not full and self.session.fixed_batch is not None:
             return self._run_ragged(inputs)
-        results = dict(zip(self.tensors, self.session.run(inputs, self.tensors), strict=True))
+        results = dict(zip(self.tensors, self.session.run_whole(inputs, self.tensors), strict=True))
         if full and self.session.fixed_shapes:
             buffers.update(results)
         return results

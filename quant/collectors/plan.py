@@ -5,7 +5,7 @@ Both are frozen: whatever runs the model reads the same plan, and gives what it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -14,12 +14,15 @@ from calib.algorithms import Algorithm, Entropy
 from calib.histograms.counting import Counts
 from calib.histograms.statistics import Statistics
 from quant.collectors.derivation import Parts, derived_histogram, first_holders, origins, split_limits
+from quant.errors import BuildError
 from quant.onnx_graph.model import OnnxModel
 from quant.onnx_graph.tensor_types import activation_types
 from quant.qdq.placement import product_inputs
+from quant.qdq.writer import quantizable_tensors
 
 _PART_BYTES = 40 << 20  # a part of a batch holds so much
 _PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
+_NO_ACTIVATION = 1e30  # a magnitude that only masks have
 _FLOAT_KINDS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
 
 TypesOf = Callable[[Sequence[str]], Mapping[str, str]]  # ONNX Runtime's types of tensors, such as `tensor(float)`
@@ -35,6 +38,7 @@ class CollectionPlan:
         fetched: Activations that are counted, and so have to be fetched.
         first_batch: Count on TensorRT's grid too, which depends on the first batch.
         products: Tensors that enter products of matrices.
+        required: Tensors that need a scale, and so must be finite; None where that is not known, for all.
     """
 
     origins: Mapping[str, Parts]
@@ -42,10 +46,20 @@ class CollectionPlan:
     fetched: tuple[str, ...]
     first_batch: bool
     products: frozenset[str]
+    required: frozenset[str] | None = None
 
     def counts(self) -> Counts:
         """A counter for one pass, with nothing in it."""
-        return Counts(split_limits(self.origins), first_batch=self.first_batch, holders=first_holders(self.origins))
+        return Counts(
+            split_limits(self.origins),
+            first_batch=self.first_batch,
+            holders=first_holders(self.origins),
+            required=None if self.required is None else self._roots(self.required),
+        )
+
+    def _roots(self, tensors: Iterable[str]) -> frozenset[str]:
+        """The counted tensors that hold the values of these."""
+        return frozenset(part.root for name in tensors for part in self.origins.get(name, ()))
 
     def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
         """What a counter holds after the pass, for all tensors.
@@ -56,12 +70,23 @@ class CollectionPlan:
             batch_size: Images in the largest batch.
         """
         counted = counts.histograms
-        histograms = {name: derived_histogram(parts, counted) for name, parts in self.origins.items()}
+        found = {
+            name: derived_histogram(parts, counted)
+            for name, parts in self.origins.items()
+            if not any(part.root in counts.dropped for part in parts)
+        }
+        # A mask of -3e38 would crush its tensor to zero in a build that gives it a scale.
+        histograms = {name: h for name, h in found.items() if self._must_stay(name) or h.abs_max < _NO_ACTIVATION}
+        left_out = tuple(name for name in self.origins if name not in histograms)
+        products = self.products & histograms.keys()
         if counts.first is None:
-            return Statistics(histograms, images, products=self.products)
+            return Statistics(histograms, images, products=products, left_out=left_out)
         counts.end_batch()
-        first = {name: counts.first[part.root] for name, (part,) in self.origins.items()}
-        return Statistics(histograms, images, first, batch_size, self.products)
+        first = {name: counts.first[self.origins[name][0].root] for name in histograms}
+        return Statistics(histograms, images, first, batch_size, products, left_out)
+
+    def _must_stay(self, name: str) -> bool:
+        return self.required is None or name in self.required
 
 
 def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -> CollectionPlan:
@@ -86,7 +111,16 @@ def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -
         tuple(name for name in roots if name not in inputs),
         match,
         frozenset(product_inputs(model.proto) & found.keys()),
+        _required(model),
     )
+
+
+def _required(model: OnnxModel) -> frozenset[str] | None:
+    """Tensors that an INT8 model needs scales of; None where it has no INT8 form, or needs none."""
+    try:
+        return frozenset(quantizable_tensors(model.proto)) or None
+    except BuildError:
+        return None
 
 
 @dataclass(frozen=True)

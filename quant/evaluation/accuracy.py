@@ -91,7 +91,8 @@ class Accumulator:
         self._columns: dict[str, list[Array]] = {
             name: [] for name in ("labels", "predicted", "in_top5", "confidence", "margin")
         }
-        self._noises = {place: Noise(reader.layouts[place]) for place in reader.compared}
+        scores = reader.scores.output if reader.scores is not None else None
+        self._noises = {place: Noise(reader.layouts[place], whole=place == scores) for place in reader.compared}
         self._cosines = 0.0
         self._images = 0
         self._classes = reader.scores.classes if reader.scores is not None else None
@@ -171,7 +172,9 @@ def _cosines(mine: Sequence[Array], baseline: Sequence[Array], size: int) -> flo
     """Sum over the images of the cosine similarity of all their outputs; 1 for equal ones."""
     if not mine:
         return float(size)
-    found, expected = (np.nan_to_num(rows_of_outputs(arrays, size)) for arrays in (mine, baseline))
+    found, expected = (rows_of_outputs(arrays, size) for arrays in (mine, baseline))
+    finite = np.isfinite(found) & np.isfinite(expected)
+    found, expected = np.where(finite, found, 0), np.where(finite, expected, 0)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     dots = np.einsum("ij,ij->i", found, expected)
     same = (found == expected).all(axis=1)

@@ -67,8 +67,14 @@ class OutputFidelity:
 class Noise:
     """Signal and noise of one output, summed over batches and kept by channel."""
 
-    def __init__(self, layout: OutputLayout) -> None:
-        self._layout = layout
+    def __init__(self, layout: OutputLayout, *, whole: bool = False) -> None:
+        """Start empty.
+
+        Args:
+            layout: How the output is read.
+            whole: Judge it as a whole, as class scores are: of these only differences count, whatever their magnitude.
+        """
+        self._layout, self._whole = layout, whole
         self._axis: int | None = None
         self._signal: NDArray[np.float64] = np.zeros(1)
         self._noise: NDArray[np.float64] = np.zeros(1)
@@ -107,7 +113,7 @@ class Noise:
             return OutputFidelity(self._layout.name, whole)
         levels = [sqnr_db(self._signal[i], self._noise[i]) for i in heard]
         worst = int(np.argmin(levels))
-        groups = [self._group(part) for part in _by_magnitude(self._signal, heard)]
+        groups = [] if self._whole else [self._group(part) for part in _by_magnitude(self._signal, heard)]
         return OutputFidelity(
             self._layout.name,
             whole,

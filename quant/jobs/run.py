@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from calib.caches.plausibility import implausible_scales
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
+from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
 from quant.calibration.run_data import RunData, open_data
 from quant.collectors.collector import Collector
-from quant.errors import BuildError, SettingsError
+from quant.errors import BuildError, ModelError, SettingsError
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.deployment import deployment_line
 from quant.evaluation.fidelity import worst_output
 from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.outputs import OutputReader
+from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
 from quant.jobs.measurement import first_batch, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
+from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.progress import Console, RecordingConsole
+from quant.qdq.float_products import products_left_float
+from quant.qdq.preparation import prepared_for_quantization
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, RunResult
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
@@ -80,16 +86,21 @@ def _result(
     recorder = recorder_from_settings(settings, model)
     collector = collector_from_settings(settings)
     builds = {_BASELINE: backend.build(model, _BASELINE)}
-    reader = output_reader(model, builds[_BASELINE].runnable, first_batch(data, settings), data, settings, listener)
+    batch = first_batch(data, settings)
+    reader = output_reader(model, builds[_BASELINE].runnable, batch, data, settings, listener)
     failed: dict[str, str] = {}
     calibration = None
     if settings.precision == "int8":
         calibration = obtain_calibration(settings, model, data, backend, collector, listener)
         _warn_of_zeros(calibration, listener)
+        _warn_of_the_graph(model, listener)
     for precision in _reduced_precisions(settings):
         try:
-            builds[precision] = backend.build(model, precision, calibration.cache if calibration else None)
-        except BuildError as error:
+            if precision == "int8":
+                check_preparation(model, batch.inputs, builds[_BASELINE].runnable.run(batch.inputs), reader)
+            build = backend.build(model, precision, calibration.cache if calibration else None)
+            builds[precision] = _tried(build, batch, listener)
+        except (BuildError, ModelError) as error:  # a build that loads and does not run is none
             failed[precision] = str(error)
             listener.warn(f"{precision} cannot be built: {error}")
     found = measured(builds, _BASELINE, data, settings, listener, reader, recorder)
@@ -131,6 +142,40 @@ def _result(
         command=command_from_settings(settings),
         working_folder=str(Path.cwd()),
     )
+
+
+def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
+    """The build, after it ran; without its deployed form where that does not run.
+
+    Raises:
+        ModelError: It does not run.
+    """
+    build.runnable.run(batch.inputs)
+    if build.deployed is None:
+        return build
+    try:
+        build.deployed.run(batch.inputs)
+    except ModelError as error:
+        listener.warn(
+            f"{build.precision}: as ONNX Runtime deploys it, it does not run ({error}); it runs with "
+            "session.disable_quant_qdq = 1, and is timed so"
+        )
+        return replace(build, deployed=None)
+    return build
+
+
+def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
+    """Say which products stay float, and that a model is in training mode."""
+    training = sum(node.op_type == "BatchNormalization" and is_in_training(node) for node in model.proto.graph.node)
+    if training:
+        listener.warn(
+            f"{training} BatchNormalization nodes are in training mode: the model computes with the statistics of each "
+            "batch, not with those it learned; export it after model.eval()"
+        )
+    with contextlib.suppress(BuildError):  # the build says what is wrong
+        left = products_left_float(prepared_for_quantization(model.proto))
+        if left:
+            listener.warn(f"{left.text}; INT8 buys nothing there")
 
 
 def _kept_files(settings: RunSettings, builds: Mapping[str, Build], wanted: Collection[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from quant.errors import ModelError
-
-_MAX_FOLDED_VALUES = 1 << 24  # a constant sub-graph is not folded into a larger array than this
-
-
-_MAX_GROWN_VALUES = 1 << 20  # nor where that repeats values to more than this
+from quant.onnx_graph.constant_folding import fold
+from quant.onnx_graph.tensor_types import inferred_shapes
+from quant.onnx_graph.tracing import names_read, names_within
 
 
 class GraphEditor:
@@ -37,52 +35,35 @@ class GraphEditor:
         }
         self.outputs = {value.name for value in self.proto.graph.output}
         self._taken = {*self.constants, *(value.name for value in self.proto.graph.input)}
-        self._taken.update(name for node in self.nodes for name in (*node.output, node.name))
-        self._fold_constants()
+        self._taken.update(names_within(self.proto.graph))
+        self.nodes = fold(self.nodes, self.constants, self.proto, self.outputs.__contains__)
 
-    def _fold_constants(self) -> None:
-        """Turn Constant nodes, and nodes that depend on constants alone, into initializers."""
-        kept = []
-        for node in self.nodes:
-            names = [name for name in node.input if name]
-            foldable = (
-                node.domain in ("", "ai.onnx")
-                and all(name in self.constants for name in names)
-                and not any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
-                and not any(name in self.outputs for name in node.output)
-                and not node.op_type.startswith(("Random", "Multinomial", "Bernoulli"))
-                and sum(self.constants[name].size for name in names) <= _MAX_FOLDED_VALUES
-                and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-                and self._values_after(node) <= _MAX_GROWN_VALUES
-            )
-            if not foldable:
-                kept.append(node)
-                continue
-            from onnx.reference import ReferenceEvaluator  # slow to import, and most models have nothing to fold
+    @cached_property
+    def _inferred(self) -> onnx.ModelProto:
+        return inferred_shapes(self.proto)
 
-            graph = onnx.helper.make_graph(
-                [node],
-                "constant",
-                [
-                    onnx.helper.make_tensor_value_info(
-                        name, onnx.helper.np_dtype_to_tensor_dtype(self.constants[name].dtype), None
-                    )
-                    for name in dict.fromkeys(names)
-                ],
-                [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name],
-            )
-            model = onnx.helper.make_model(graph, opset_imports=self.proto.opset_import)
-            results = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in names})
-            self.constants.update(zip((name for name in node.output if name), map(np.asarray, results), strict=True))
-        self.nodes = kept
+    @cached_property
+    def types(self) -> dict[str, int]:
+        """ONNX's number of each tensor's type, as it was when the model came; none where inference cannot tell."""
+        graph = self._inferred.graph
+        values = (*graph.value_info, *graph.input, *graph.output)
+        found = {value.name: value.type.tensor_type.elem_type for value in values}
+        return {name: kind for name, kind in found.items() if kind != onnx.TensorProto.UNDEFINED}
 
-    def _values_after(self, node: onnx.NodeProto) -> int:
-        """How many values a node that repeats constants would give; 0 for others."""
-        if node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
-            return 0
-        sizes = self.constants[node.input[-1]].astype(np.int64)
-        before = 1 if node.op_type == "ConstantOfShape" else self.constants[node.input[0]].size
-        return int(before * np.maximum(sizes, 1).astype(np.float64).prod())
+    def is_float32(self, name: str) -> bool:
+        """Is a tensor float32, as far as can be told?"""
+        constant = self.constants.get(name)
+        if constant is not None:
+            return bool(constant.dtype == np.float32)
+        return self.types.get(name, onnx.TensorProto.FLOAT) == onnx.TensorProto.FLOAT
+
+    def rank(self, name: str) -> int | None:
+        """How many axes a tensor has; None where inference cannot tell."""
+        inferred = self._inferred
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
+            if value.name == name and value.type.tensor_type.HasField("shape"):
+                return len(value.type.tensor_type.shape.dim)
+        return None
 
     def producers(self) -> dict[str, onnx.NodeProto]:
         """The node that makes each tensor."""
@@ -122,18 +103,10 @@ class GraphEditor:
         info = [value for value in graph.value_info if value.name in alive]
         del graph.value_info[:]
         graph.value_info.extend(info)
+        # Initializers that are no inputs came with IR 4; an opset needs the IR that knows it.
+        least = onnx.helper.find_min_ir_version_for(list(self.proto.opset_import), ignore_unknown=True)
+        self.proto.ir_version = max(self.proto.ir_version, 4, least)
         return self.proto
-
-
-def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Tensors that a node reads, those inside its branches and loops too."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
-        for graph in graphs:
-            for inner in graph.node:
-                yield from names_read(inner)
-            yield from (value.name for value in graph.output)
 
 
 def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:

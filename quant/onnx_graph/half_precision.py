@@ -6,28 +6,53 @@ import contextlib
 import io
 import warnings
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from quant.errors import BuildError
-from quant.onnx_graph.editor import sorted_nodes
+from quant.onnx_graph.batch_norm import fold_batch_norm, split_batch_norm
+from quant.onnx_graph.editor import GraphEditor, sorted_nodes
+from quant.onnx_graph.tracing import with_unique_inner_names
+
+_LOSES = 2e-3  # relative error of a constant in half precision: four times that of rounding
 
 
 def half_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Type a model as FP16 with ONNX Runtime's converter; inputs and outputs keep their types.
 
-    Weights beyond what float16 can hold are clamped to its range by the converter. Operators that have no float16
-    kernel anywhere stay FP32, between casts.
+    Constants and BatchNormalization are folded first, in double precision: a small variance is no number that half
+    precision holds. Nodes with constants that it cannot hold stay FP32, and so do operators that have no float16 kernel
+    anywhere, between casts.
 
     Raises:
         BuildError: The converter fails on this model.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
     try:
+        editor = GraphEditor(with_unique_inner_names(proto))
+        fold_batch_norm(editor)
+        split_batch_norm(editor)
+        for i, node in enumerate(editor.nodes):
+            node.name = node.name or editor.fresh_name(f"{node.op_type}_{i}")
+        too_fine = [node.name for node in editor.nodes if any(_is_lost(editor.constants.get(n)) for n in node.input)]
+        folded = editor.model()
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # one a weight that loses digits: the accuracy says whether it mattered
-            return sorted_nodes(convert_float_to_float16(copy, keep_io_types=True))
+            return sorted_nodes(convert_float_to_float16(folded, keep_io_types=True, node_block_list=too_fine))
     except Exception as error:  # the converter raises whatever its graph surgery runs into
-        raise BuildError(f"FP16: the model cannot be converted: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BuildError(f"FP16: the model cannot be converted: {reason}") from error
+
+
+def _is_lost(constant: NDArray[np.generic] | None) -> bool:
+    """Is a constant one that half precision cannot hold: too large, or too small?"""
+    if constant is None or constant.dtype != np.float32:
+        return False
+    with np.errstate(over="ignore"):
+        half = constant.astype(np.float16).astype(np.float64)
+    finite = np.isfinite(constant)  # infinity stays infinity
+    exact = constant.astype(np.float64)[finite]
+    size = float(np.linalg.norm(exact))
+    return bool(size and not np.linalg.norm(np.nan_to_num(half[finite], posinf=2 * size) - exact) <= _LOSES * size)

@@ -10,10 +10,13 @@ from typing import Protocol
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from calib.files import sha256_of_files
 from quant.errors import ModelError
+from quant.onnx_graph.constant_folding import dense_array
 
+LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 FLOAT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
 
 
@@ -123,11 +126,12 @@ def load_model(path: str | Path) -> OnnxModel:
             f"{path}: expected an opset up to {newest} (onnx {onnx.__version__}), found {opset_of(proto)}; "
             "export with an older opset, 17 for instance, or upgrade onnx and onnxruntime"
         )
+    _refuse_layout_optimized(proto, path)
     external = _load_external_data(proto, path)
     with ThreadPoolExecutor(1) as pool:  # a large model takes as long to hash as to check
         sha256 = pool.submit(sha256_of_files, path, *external)
         _check(path, proto, from_file=not external and _is_utf8(path))
-        model = OnnxModel(path, proto, sha256.result())
+        model = OnnxModel(path, _plain(proto), sha256.result())
     if not model.inputs:
         raise ModelError(f"{path}: expected a model with an input, found none")
     return model
@@ -160,10 +164,49 @@ def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
     try:
         if from_file:
             onnx.checker.check_model(str(path))
-        elif proto.ByteSize() < 2**31 - 1:  # a larger one cannot be written out; ONNX Runtime checks it again
+        elif proto.ByteSize() < LARGEST_MESSAGE:  # a larger one cannot be written out; ONNX Runtime checks it again
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
+        if not _runs(proto):  # a formality, such as a shape or an IR version, is no reason to refuse what runs
+            raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
+
+
+def _runs(proto: onnx.ModelProto) -> bool:
+    """Does ONNX Runtime load it?"""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(_plain(proto).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 - onnxruntime raises a class of its own for each status code
+        return False
+    return True
+
+
+def _plain(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model without what only few tools read: local functions, sparse constants, an IR older than its form."""
+    if proto.functions:
+        from onnx.inliner import inline_local_functions
+
+        proto = inline_local_functions(proto)
+    graph = proto.graph
+    if graph.sparse_initializer:
+        graph.initializer.extend(
+            numpy_helper.from_array(dense_array(sparse), sparse.values.name) for sparse in graph.sparse_initializer
+        )
+        del graph.sparse_initializer[:]
+    if proto.ir_version < 4 and {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}:
+        proto.ir_version = 4
+    return proto
+
+
+def _refuse_layout_optimized(proto: onnx.ModelProto, path: Path) -> None:
+    if any(node.domain == "com.microsoft.nchwc" for node in proto.graph.node):
+        raise ModelError(
+            f"{path}: expected a model for any machine, found one that ONNX Runtime saved after optimizing it for one "
+            "(nodes of com.microsoft.nchwc); give the model before that"
+        )
 
 
 def _is_utf8(path: Path) -> bool:

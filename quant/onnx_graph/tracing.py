@@ -1,6 +1,8 @@
-"""Following tensors through a graph."""
+"""Following tensors through a graph, and the names in it and in the graphs inside it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 import onnx
 
@@ -18,3 +20,64 @@ def outputs_after(proto: onnx.ModelProto, op_type: str) -> frozenset[str]:
         if node is not None and node.op_type == op_type:
             found.add(value.name)
     return frozenset(found)
+
+
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Branches and loop bodies of a node."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def names_within(graph: onnx.GraphProto) -> Iterator[str]:
+    """All names of a graph and of the graphs inside it: of nodes, of what they give, of inputs and constants."""
+    yield from (value.name for value in (*graph.input, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.output, node.name)
+        for inner in inner_graphs(node):
+            yield from names_within(inner)
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Tensors that a node reads, those inside its branches and loops too."""
+    yield from (name for name in node.input if name)
+    for graph in inner_graphs(node):
+        for inner in graph.node:
+            yield from names_read(inner)
+        yield from (value.name for value in graph.output)
+
+
+def with_unique_inner_names(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which no name of an inner graph stands in another graph as well, which is legal and confuses tools."""
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    taken = set(names_within(result.graph))
+    seen = {*_own_names(result.graph)}
+    for node in result.graph.node:
+        for graph in inner_graphs(node):
+            _make_unique(graph, {}, seen, taken)
+    return result
+
+
+def _own_names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (value.name for value in (*graph.input, *graph.initializer))
+    yield from (name for node in graph.node for name in node.output if name)
+
+
+def _make_unique(graph: onnx.GraphProto, renamed: Mapping[str, str], seen: set[str], taken: set[str]) -> None:
+    """Rename what a graph makes where that name was seen; `renamed` holds the names of the graphs around it."""
+    own = dict(renamed)
+    for name in dict.fromkeys(_own_names(graph)):
+        fresh, number = name, 1
+        while fresh in seen or (fresh != name and fresh in taken):
+            fresh, number = f"{name}_inner{number}", number + 1
+        seen.add(fresh)
+        own[name] = fresh
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = own.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [own.get(name, name) for name in node.input]
+        node.output[:] = [own.get(name, name) for name in node.output]
+        for inner in inner_graphs(node):
+            _make_unique(inner, own, seen, taken)

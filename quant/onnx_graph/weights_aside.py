@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quant.onnx_graph.editor import names_read
+from quant.onnx_graph.tracing import names_read
 
 _SMALL = 1024  # values of a constant that type and shape inference may need: a shape, axes, bounds
 _DTYPES: Mapping[int, type[np.generic]] = {

@@ -102,13 +102,39 @@ class OnnxRuntimeSession:
             ModelError: ONNX Runtime refuses the input or fails.
         """
         size = len(next(iter(inputs.values())))
-        if self.fixed_batch is not None and size != self.fixed_batch:
+        if self.fixed_batch is not None and (size != self.fixed_batch or size == 1):
             return self._run_in_fixed_batches(inputs, size, names)
+        try:
+            return self._run(inputs, names)
+        except ModelError:
+            if size == 1 or self.fixed_batch is not None:
+                raise
+            return self._run_one_by_one(inputs, size, names)
+
+    def run_whole(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+        """Outputs as the graph gives them, where it takes the batch as it is; else as `run`.
+
+        An output without an axis for the images gets none, as in `run_into`.
+        """
+        size = len(next(iter(inputs.values())))
+        return self._run(inputs, names) if size == self.fixed_batch else self.run(inputs, names)
+
+    def _run(self, inputs: Mapping[str, Array], names: Sequence[str] | None) -> list[Array]:
         try:
             results: list[Array] = self._session.run(names, dict(inputs))
         except Exception as error:  # onnxruntime raises a class of its own for each status code
             raise ModelError(f"{self._name}: ONNX Runtime cannot run it: {_reason(error)}") from error
         return results
+
+    def _run_one_by_one(self, inputs: Mapping[str, Array], size: int, names: Sequence[str] | None) -> list[Array]:
+        """A graph that declares any batch, and holds a shape for one image: it takes one at a time from now on.
+
+        Raises:
+            ModelError: It takes no single image either.
+        """
+        self._run({name: array[:1] if array.ndim else array for name, array in inputs.items()}, names)
+        self.fixed_batch = 1
+        return self._run_in_fixed_batches(inputs, size, names)
 
     def run_into(self, inputs: Mapping[str, Array], outputs: dict[str, Array]) -> None:
         """Write outputs into arrays of an earlier run of the same batch size, so that no memory is allocated.
@@ -150,9 +176,35 @@ class OnnxRuntimeSession:
             rows = np.arange(start, start + fixed)
             filled = np.where(rows < size, rows, start + (rows - start) % (min(start + fixed, size) - start))
             real = min(fixed, size - start)
-            results = self.run({name: array[filled] if array.ndim else array for name, array in inputs.items()}, names)
-            parts.append([r[:real] if r.ndim and len(r) == fixed else r for r in results])
-        return [np.concatenate(column) if column[0].ndim else column[0] for column in zip(*parts, strict=True)]
+            part = {name: array[filled] if array.ndim else array for name, array in inputs.items()}
+            parts.append([_first_images(result, fixed, real) for result in self._run(part, names)])
+        return [_joined(column, fixed) for column in zip(*parts, strict=True)]
+
+
+def _batch_axis(array: Array, fixed: int) -> int | None:
+    """The axis of a fixed batch: the first one of its size; None where there is none."""
+    return next((i for i, size in enumerate(array.shape) if size == fixed), None)
+
+
+def _first_images(result: Any, fixed: int, real: int) -> Any:  # noqa: ANN401 - sequences and maps too
+    axis = _batch_axis(result, fixed) if isinstance(result, np.ndarray) else None
+    return result if axis is None else result[(slice(None),) * axis + (slice(real),)]
+
+
+def _joined(column: Sequence[Any], fixed: int) -> Any:  # noqa: ANN401 - sequences and maps too
+    """What parts of a batch gave, as one; an output of one image that has no axis for it gets one."""
+    if not isinstance(column[0], np.ndarray):
+        return [item for part in column for item in (part if isinstance(part, list) else [part])]
+    shapes = {array.ndim for array in column}
+    axis = _batch_axis(column[0], fixed) if column[0].ndim and fixed > 1 else 0 if column[0].shape[:1] == (1,) else None
+    if axis is None and fixed == 1:
+        axis = _batch_axis(column[0], 1)
+        if axis is None:
+            same = len({array.shape for array in column}) == 1
+            return np.stack(column) if same else column[0]
+    if axis is None or len(shapes) > 1:
+        return column[0]
+    return np.concatenate(column, axis=axis)
 
 
 def _reason(error: BaseException) -> str:

@@ -138,15 +138,36 @@ def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], pla
 
 def is_quantized_kernel(node: onnx.NodeProto, editor: GraphEditor, placement: Placement) -> bool:
     """Does a node compute in INT8?"""
-    if node.op_type not in QUANTIZED_OPS or node.name in placement.float_nodes:
+    if not is_product(node) or node.name in placement.float_nodes or reason_for_float(node, editor):
         return False
     return placement.depthwise or not _is_depthwise(node, editor)
 
 
+def is_product(node: onnx.NodeProto) -> bool:
+    """Is a node one of ONNX's own products, of those that can be quantized? Other domains use the same names."""
+    return node.op_type in QUANTIZED_OPS and node.domain in ("", "ai.onnx")
+
+
+def reason_for_float(node: onnx.NodeProto, editor: GraphEditor) -> str:
+    """Why a product cannot compute in INT8 here; empty where it can."""
+    if not all(editor.is_float32(name) for name in node.input[:2]):
+        return "of another type than float32"
+    if node.op_type == "ConvTranspose" and groups_of(node) > 1:
+        weights = editor.constants.get(node.input[1])
+        # Its output channels lie along no single axis of the weights, unless each group has one channel in and out.
+        if weights is None or weights.shape[0] != groups_of(node) or weights.shape[1] != 1:
+            return "ConvTranspose in groups of several channels"
+    return ""
+
+
+def groups_of(node: onnx.NodeProto) -> int:
+    """Groups of a convolution."""
+    return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
 def _is_depthwise(node: onnx.NodeProto, editor: GraphEditor) -> bool:
-    group = next((a.i for a in node.attribute if a.name == "group"), 1)
     weights = editor.constants.get(node.input[1]) if node.op_type == "Conv" else None
-    return group > 1 and weights is not None and weights.shape[1] == 1
+    return groups_of(node) > 1 and weights is not None and weights.shape[1] == 1
 
 
 def _computing_edges(editor: GraphEditor, placement: Placement) -> list[QuantizableInput]:

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
 from quant.errors import BuildError
+from quant.onnx_graph.batch_norm import fold_batch_norm
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.model import opset_of
-
-
-def fold_batch_norm(editor: GraphEditor) -> int:
-    """Fold each BatchNormalization that follows a Conv or ConvTranspose alone into its weights; returns how many.
-
-    The convolution then gives the tensor that the BatchNormalization gave, under that name.
-    """
-    producers, consumers = editor.producers(), editor.consumers()
-    removed = set()
-    for node in editor.nodes:
-        conv = producers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-        if conv is None or conv.op_type not in ("Conv", "ConvTranspose") or consumers[conv.output[0]] != 1:
-            continue
-        names = [*node.input[1:5], conv.input[1], *(conv.input[2:3] if len(conv.input) > 2 else [])]
-        if not all(name in editor.constants for name in names if name):
-            continue
-        scale, shift, mean, variance = (editor.constants[name].astype(np.float64) for name in node.input[1:5])
-        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-        factor = scale / np.sqrt(variance + epsilon)
-        weight = editor.constants[conv.input[1]]
-        bias = editor.constants[conv.input[2]] if len(conv.input) > 2 and conv.input[2] else np.zeros(())
-        folded_weight = editor.fresh_name(f"{conv.input[1]}_folded")
-        editor.constants[folded_weight] = _scaled(weight, factor, conv).astype(weight.dtype)
-        folded_bias = editor.fresh_name(f"{conv.input[1]}_folded_bias")
-        editor.constants[folded_bias] = ((bias - mean) * factor + shift).astype(weight.dtype)
-        data = conv.input[0]
-        del conv.input[:]
-        conv.input.extend([data, folded_weight, folded_bias])
-        conv.output[0] = node.output[0]
-        producers[node.output[0]] = conv
-        removed.add(id(node))
-    editor.nodes = [node for node in editor.nodes if id(node) not in removed]
-    return len(removed)
-
-
-def _scaled(weight: NDArray[Any], factor: NDArray[np.float64], conv: onnx.NodeProto) -> NDArray[np.float64]:
-    """Convolution weights times a factor for each output channel."""
-    if conv.op_type == "Conv":
-        return np.asarray(weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
-    # ConvTranspose: [in channels, out channels / groups, ...]; the input channels come group by group.
-    groups = next((a.i for a in conv.attribute if a.name == "group"), 1)
-    grouped = weight.reshape(groups, -1, *weight.shape[1:])
-    scaled = grouped * factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
-    return np.asarray(scaled.reshape(weight.shape))
-
+from quant.onnx_graph.opset import converted
+from quant.qdq.placement import is_product
 
 MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
 
@@ -72,6 +29,13 @@ _INTEGER_OPS = {
 }
 
 
+def _is_half(proto: onnx.ModelProto) -> bool:
+    """Are all weights of products float16?"""
+    weights = {node.input[1] for node in proto.graph.node if is_product(node)}
+    kinds = {tensor.data_type for tensor in proto.graph.initializer if tensor.name in weights}
+    return onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds
+
+
 def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
     """The graph that quantization works on: constants and BatchNormalization folded, Gemm with constants rewritten.
 
@@ -80,19 +44,32 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
     """
     if any(node.op_type in _INTEGER_OPS for node in proto.graph.node):
         raise BuildError("the model is quantized already; give the FP32 model")
-    if opset_of(proto) < MIN_OPSET:
-        try:
-            proto = onnx.version_converter.convert_version(proto, MIN_OPSET)
-        except Exception as error:  # the converter raises RuntimeError and others of its own
-            reason = (str(error).splitlines() or [""])[0]
-            raise BuildError(
-                f"opset {opset_of(proto)} cannot be converted to {MIN_OPSET}, which INT8 needs ({reason}); "
-                "export the model with opset 17"
-            ) from error
-    editor = GraphEditor(proto)
-    fold_batch_norm(editor)
-    _rewrite_gemm(editor)
+    if _is_half(proto):
+        raise BuildError("the model's weights are float16, expected float32; give the FP32 model")
+    editor = GraphEditor(_in_opset(proto))
+    for _, step in _STEPS:
+        step(editor)
     return editor
+
+
+def _in_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return proto if opset_of(proto) >= MIN_OPSET else converted(proto, MIN_OPSET)
+
+
+def stages(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """The model after each step of its preparation, with what the step is: to find the one that changes it."""
+    yield f"the conversion from opset {opset_of(proto)} to {MIN_OPSET}", _in_opset(proto)
+    editor = GraphEditor(_in_opset(proto))
+    yield "the folding of constants", _copied(editor.model())
+    for name, step in _STEPS:
+        step(editor)
+        yield name, _copied(editor.model())
+
+
+def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    return result
 
 
 def _rewrite_gemm(editor: GraphEditor) -> None:
@@ -100,7 +77,7 @@ def _rewrite_gemm(editor: GraphEditor) -> None:
     nodes = []
     for node in editor.nodes:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        weight = editor.constants.get(node.input[1]) if node.op_type == "Gemm" else None
+        weight = editor.constants.get(node.input[1]) if node.op_type == "Gemm" and is_product(node) else None
         bias = node.input[2] if len(node.input) > 2 else ""
         if weight is None or attributes.get("transA", 0) or (bias and bias not in editor.constants):
             nodes.append(node)
@@ -116,3 +93,9 @@ def _rewrite_gemm(editor: GraphEditor) -> None:
             editor.constants[bias_name] = (editor.constants[bias] * attributes.get("beta", 1.0)).astype(weight.dtype)
             nodes.append(helper.make_node("Add", [product, bias_name], [node.output[0]], name=f"{name}_bias"))
     editor.nodes = nodes
+
+
+_STEPS: tuple[tuple[str, Callable[[GraphEditor], Any]], ...] = (
+    ("the folding of BatchNormalization", fold_batch_norm),
+    ("the rewriting of Gemm", _rewrite_gemm),
+)

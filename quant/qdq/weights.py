@@ -17,28 +17,34 @@ class QuantizedWeights:
     Attributes:
         values: int8, the shape of the float weights.
         scales: float32 [channels], all positive; weight = value * scale.
-        axis: The axis that the scales run along.
+        axis: The axis that the scales run along; None where there is one for all.
     """
 
     values: NDArray[np.int8]
     scales: NDArray[np.float32]
-    axis: int
+    axis: int | None
 
 
-def quantize_weights(weights: NDArray[np.floating], axis: int) -> QuantizedWeights:
+def quantize_weights(
+    weights: NDArray[np.floating], axis: int | None, floors: NDArray[np.float64] | None = None
+) -> QuantizedWeights:
     """Quantize weights with scale = max |w| / 127 of each channel, rounding half to even.
 
     A channel that is zero throughout gets scale 1: any positive scale represents it.
 
     Args:
         weights: Float weights, any shape.
-        axis: Output axis.
+        axis: Output axis; None for one scale.
+        floors: The smallest scale of each channel.
     """
     others = tuple(i for i in range(weights.ndim) if i != axis)
     largest = np.abs(weights.astype(np.float32)).max(axis=others)
     scales = np.where(largest > 0, largest / np.float32(LIMIT), np.float32(1)).astype(np.float32)
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
+    if floors is not None and floors.shape == scales.shape:
+        scales = np.maximum(scales, np.nextafter(floors.astype(np.float32), np.float32(np.inf)))
     shape = [1] * weights.ndim
-    shape[axis] = -1
+    if axis is not None:
+        shape[axis] = -1
     values = np.clip(np.rint(weights / scales.reshape(shape)), -LIMIT, LIMIT).astype(np.int8)
     return QuantizedWeights(values, scales, axis)

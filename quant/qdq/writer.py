@@ -14,15 +14,25 @@ dequantized.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from calib.caches.cache import scale_from_amax
 from quant.errors import BuildError
 from quant.onnx_graph.editor import GraphEditor
-from quant.qdq.placement import DEFAULT_PLACEMENT, QUANTIZED_OPS, Placement, is_quantized_kernel, quantizable_inputs
+from quant.qdq.float_products import products_left_float
+from quant.qdq.placement import (
+    DEFAULT_PLACEMENT,
+    QUANTIZED_OPS,
+    Placement,
+    groups_of,
+    is_quantized_kernel,
+    quantizable_inputs,
+)
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.weights import quantize_weights
 
@@ -51,7 +61,10 @@ def qdq_model_from_amax(
     """
     editor = prepared_for_quantization(proto)
     edges = quantizable_inputs(editor, placement)
-    if not edges:
+    if not any(is_quantized_kernel(node, editor, placement) for node in editor.nodes):
+        left = products_left_float(editor)
+        if left:
+            raise BuildError(f"none of the model's products can be quantized: {left.text}; use --precision fp16")
         raise BuildError(f"the model has no {', '.join(QUANTIZED_OPS)} to quantize; use --precision fp16")
     missing = list(dict.fromkeys(edge.scale for edge in edges if edge.scale not in amax))
     if missing:
@@ -59,7 +72,6 @@ def qdq_model_from_amax(
             f"missing scale of {len(missing)} of {len({edge.scale for edge in edges})} tensors, '{missing[0]}' first; "
             "recalibrate"
         )
-    _refuse_half_precision(editor)
     writer = _PairWriter(editor)
     for edge in edges:
         node = editor.nodes[edge.node]
@@ -71,14 +83,6 @@ def qdq_model_from_amax(
     return editor.model()
 
 
-def _refuse_half_precision(editor: GraphEditor) -> None:
-    for node in editor.nodes:
-        for name in node.input[1:2] if node.op_type in QUANTIZED_OPS else ():
-            constant = editor.constants.get(name)
-            if constant is not None and constant.dtype != np.float32:
-                raise BuildError(f"weights '{name}' are {constant.dtype}, expected float32; give the FP32 model")
-
-
 def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer: _PairWriter) -> None:
     for position in range(2):
         constant = editor.constants.get(node.input[position])
@@ -87,7 +91,7 @@ def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer:
         if node.op_type == "Conv":
             axis = 0
         elif node.op_type == "ConvTranspose":
-            axis = 1
+            axis = 0 if groups_of(node) > 1 else 1  # in groups only where each has one channel in and one out
         elif node.op_type == "Gemm":
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             axis = 0 if transposed else 1
@@ -95,7 +99,27 @@ def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer:
             axis = constant.ndim - 1 if position == 1 else max(constant.ndim - 2, 0)
         if constant.ndim == 0:
             continue
-        node.input[position] = writer.weights(node.input[position], axis)
+        if node.op_type == "MatMul" and constant.ndim > 2 and constant.size > constant.shape[-1] * constant.shape[-2]:
+            axis = -1  # a batch of matrices: no kernel takes scales along one axis of them
+        node.input[position] = writer.weights(node.input[position], axis, _floors(node, position, editor, writer))
+
+
+def _floors(
+    node: onnx.NodeProto, position: int, editor: GraphEditor, writer: _PairWriter
+) -> NDArray[np.float64] | None:
+    """Smallest scale of each output channel's weights with which the bias fits into 32 bits; None without a bias.
+
+    ONNX Runtime and others turn a bias into whole numbers of the data's scale times the weights' scale. Those of a dead
+    channel, whose weights are tiny and whose bias is not, would not fit.
+    """
+    bias = editor.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    scale = writer.scales.get(node.input[0])
+    if bias is None or scale is None or position != 1 or bias.ndim != 1:
+        return None
+    return np.abs(bias.astype(np.float64)) / (scale * _LARGEST_BIAS)
+
+
+_LARGEST_BIAS = 2.0**30  # of 32 bits with a sign, one is left for the sum
 
 
 class _PairWriter:
@@ -105,6 +129,7 @@ class _PairWriter:
         self.editor = editor
         self.after: dict[str, list[onnx.NodeProto]] = {}
         self.first: list[onnx.NodeProto] = []
+        self.scales: dict[str, float] = {}  # of dequantized activations
         self._dequantized: dict[tuple[str, int], str] = {}
 
     def activation(self, tensor: str, amax: float) -> str:
@@ -122,23 +147,23 @@ class _PairWriter:
             helper.make_node("DequantizeLinear", [quantized, scale, zero_point], [dequantized], name=dequantized),
         ]
         self._dequantized[tensor, -1] = dequantized
+        self.scales[dequantized] = float(self.editor.constants[scale])
         return dequantized
 
-    def weights(self, name: str, axis: int) -> str:
-        """The dequantized tensor of constant weights."""
-        if (name, axis) in self._dequantized:
+    def weights(self, name: str, axis: int, floors: NDArray[np.float64] | None = None) -> str:
+        """The dequantized tensor of constant weights; `axis` -1 is one scale for all, `floors` the smallest scales."""
+        if (name, axis) in self._dequantized and floors is None:
             return self._dequantized[name, axis]
-        quantized = quantize_weights(self.editor.constants[name], axis)
+        quantized = quantize_weights(self.editor.constants[name], None if axis < 0 else axis, floors)
         values, scale, zero_point, dequantized = (
             self.editor.fresh_name(f"{name}_{end}") for end in ("quantized", "scale", "zero_point", "dequantized")
         )
         self.editor.constants[values] = quantized.values
         self.editor.constants[scale] = quantized.scales
         self.editor.constants[zero_point] = np.zeros(quantized.scales.shape, np.int8)
+        along: dict[str, Any] = {} if quantized.axis is None else {"axis": quantized.axis}
         self.first.append(
-            helper.make_node(
-                "DequantizeLinear", [values, scale, zero_point], [dequantized], name=dequantized, axis=quantized.axis
-            )
+            helper.make_node("DequantizeLinear", [values, scale, zero_point], [dequantized], name=dequantized, **along)
         )
         self._dequantized[name, axis] = dequantized
         return dequantized

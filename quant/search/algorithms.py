@@ -86,7 +86,7 @@ def _floor(simulated: SimulatedModel, amax: Mapping[str, float], batch: Evaluati
     fidelities: list[OutputFidelity] = []
     for place in reader.compared:
         layout = reader.layouts[place]
-        noise = Noise(layout)
+        noise = Noise(layout, whole=reader.scores is not None and place == reader.scores.output)
         noise.add(layout.by_image(outputs[place]), layout.by_image(expected[place]))
         fidelities.append(noise.result())
     worst = worst_output(fidelities)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quant.report.views.names import build_names
+from quant.report.views.names import build_names, chosen_name
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -32,6 +32,15 @@ def headline(document: dict[str, Any]) -> str:
     )
 
 
+def advice(document: dict[str, Any]) -> str:
+    """What to use; nothing where nothing was shown, and no praise where no label tells."""
+    name = chosen_name(document)
+    return {
+        "invalid": "nothing was shown",
+        "unlabelled": f"{name} as far as images without labels tell",
+    }.get(document["verdict"], f"use {name}")
+
+
 def _worst(row: dict[str, Any], name: str) -> str:
     """The worst output in words, which leads where there are no labels."""
     worst = next(iter(row.get("outputs") or ()), None)
@@ -52,8 +61,8 @@ def _agreement(row: dict[str, Any], baseline: str, images: int) -> str:
         return ""
     low, high = row["agreement_ci95"]
     return (
-        f"It agrees with {baseline} on {row['agreement']:.2f} % (95 % CI {low:.2f} to {high:.2f}) of {images:,} unlabelled "
-        "images. "
+        f"It agrees with {baseline} on {row['agreement']:.2f} % (95 % CI {low:.2f} to {high:.2f}) of {images:,} "
+        "unlabelled images. "
     )
 
 

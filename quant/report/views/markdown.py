@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from quant.report.views.headline import headline, reason_says_more
-from quant.report.views.names import chosen_name
+from quant.report.views.headline import advice, headline, reason_says_more
 from quant.report.views.provenance_facts import Fact
 from quant.report.views.sections import Document, Section, sections_from_document
 from quant.report.views.tables import Cell, Table
@@ -14,7 +13,7 @@ from quant.report.views.tables import Cell, Table
 def markdown_from_document(document: Document) -> str:
     """report.md."""
     lines = [
-        f"# INT8 calibration: {document['verdict']}, use {escaped(chosen_name(document))}",
+        f"# INT8 calibration: {document['verdict']}, {escaped(advice(document))}",
         "",
         escaped(headline(document)),
         *(["", escaped(document["reason"]) + "."] if reason_says_more(document) else []),

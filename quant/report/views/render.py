@@ -9,8 +9,8 @@ from pathlib import Path
 
 from quant.report.views import tables
 from quant.report.views.charts import charts_from_document
-from quant.report.views.headline import headline, reason_says_more
-from quant.report.views.names import build_names, chosen_name
+from quant.report.views.headline import advice, headline, reason_says_more
+from quant.report.views.names import build_names
 from quant.report.views.sections import Document, sections_from_document
 from quant.settings.output_names import REPORT_HTML
 
@@ -46,16 +46,8 @@ def summary_from_document(document: Document, out: Path) -> str:
             f"(95 % CI {low:+.4g} to {high:+.4g})"
         )
     lines += ["", f"{document['verdict']}: {headline(document)}"]
-    lines += [f"{_advice(document)}: {document['reason']}", f"report: {out / REPORT_HTML}"]
+    lines += [f"{advice(document)}: {document['reason']}", f"report: {out / REPORT_HTML}"]
     return "\n".join(lines)
-
-
-def _advice(document: Document) -> str:
-    """What to use; nothing where nothing was shown, and no praise where no label tells."""
-    if document["verdict"] == "invalid":
-        return "use none of them yet"
-    name = chosen_name(document)
-    return f"{name}, as far as images without labels tell" if document["verdict"] == "unlabelled" else f"use {name}"
 
 
 def html_from_document(document: Document, thumbnails: Mapping[str, str] | None = None) -> str:
@@ -77,7 +69,7 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
     return environment.from_string(template).render(
         document=document,
         headline=headline(document),
-        chosen=chosen_name(document),
+        advice=advice(document),
         why=reason_says_more(document),
         style=markupsafe.Markup(style),
         sections=sections_from_document(document),

@@ -108,8 +108,8 @@ def _outputs(document: Document) -> list[Section]:
         return []
     prefix = f"builds.{place % len(document['builds'])}"
     notes = [
-        f"Signal to quantization noise of {examined_name(document)} against {baseline_name(document)}, the worst output "
-        "first. Channels of one magnitude are judged together: loud ones would hide the others."
+        f"Signal to quantization noise of {examined_name(document)} against {baseline_name(document)}, the worst "
+        "output first. Channels of one magnitude are judged together: loud ones would hide the others."
     ]
     shown = [("", tables.table_from_rows(found, f"{prefix}.outputs", tables.OUTPUTS, what="outputs"))]
     for i, output in enumerate(found):
@@ -119,8 +119,8 @@ def _outputs(document: Document) -> list[Section]:
     if deployed and deployed["differs"]:
         notes.append(
             f"As ONNX Runtime deploys it on this processor, the SQNR is {deployed['sqnr_db']:.1f} dB instead of "
-            f"{deployed['written_sqnr_db']:.1f} on the first {deployed['images']:,} images: its integer kernels saturate. "
-            "TensorRT does not have this; see the warnings."
+            f"{deployed['written_sqnr_db']:.1f} on the first {deployed['images']:,} images: its integer kernels "
+            "saturate. TensorRT does not have this; see the warnings."
         )
     return [Section("Outputs, worst first", "outputs", notes, shown)]
 

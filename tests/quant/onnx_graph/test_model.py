@@ -7,10 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant.errors import ModelError
+from quant.onnx_graph.batch_norm import fold_batch_norm
 from quant.onnx_graph.editor import GraphEditor, sorted_nodes
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
-from quant.qdq.preparation import fold_batch_norm
 
 
 @pytest.fixture

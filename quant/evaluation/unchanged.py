@@ -1,0 +1,74 @@
+"""Is the model that is quantized the model that was given? Held against each other in FP32, on real images.
+
+Before Q/DQ pairs go in, a model is converted, folded and rewritten. None of that may change what it computes. Where a
+step does, the INT8 model would be another network's, and its loss would be put down to INT8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+
+from quant.backend import Array
+from quant.errors import BuildError, ModelError
+from quant.evaluation.fidelity import LOWEST_DB, Noise
+from quant.evaluation.outputs import OutputReader
+from quant.onnx_graph.model import OnnxModel
+from quant.onnxruntime.session import OnnxRuntimeSession
+from quant.qdq.preparation import prepared_for_quantization, stages
+
+TOLERANCE_DB = 50.0  # rounding in another order leaves 80 dB and more; a changed operator far less
+
+
+def check_preparation(
+    model: OnnxModel, inputs: Mapping[str, Array], expected: Sequence[Any], reader: OutputReader
+) -> None:
+    """Raise when what goes before quantization changes what a model computes.
+
+    Args:
+        model: FP32 model.
+        inputs: A batch of real images.
+        expected: What the model gives for them.
+        reader: Which outputs are compared.
+
+    Raises:
+        BuildError: A step changes the outputs beyond `TOLERANCE_DB`, or its model does not run; names the step.
+    """
+    whole = prepared_for_quantization(model.proto).model()
+    if _agreement_db(model, whole, inputs, expected, reader) >= TOLERANCE_DB:
+        return
+    for step, proto in stages(model.proto):
+        found = _agreement_db(model, proto, inputs, expected, reader)
+        if found < TOLERANCE_DB:
+            told = f"agree to {found:.1f} dB" if found > LOWEST_DB else "do not agree at all"
+            raise BuildError(
+                f"{step} changes what the model computes: its float outputs before and after {told}, expected at least "
+                f"{TOLERANCE_DB:g} dB; export the model with opset 17, in inference mode"
+            )
+
+
+def _agreement_db(
+    model: OnnxModel,
+    proto: onnx.ModelProto,
+    inputs: Mapping[str, Array],
+    expected: Sequence[Any],
+    reader: OutputReader,
+) -> float:
+    """The lowest SQNR of a float output against what is expected, dB."""
+    try:
+        found = OnnxRuntimeSession(proto, name=f"{model.path} (prepared)").run(inputs)
+    except (BuildError, ModelError):
+        return LOWEST_DB
+    levels = []
+    for place in reader.compared:
+        if expected[place].dtype.kind != "f":
+            continue
+        if found[place].shape != expected[place].shape:
+            return LOWEST_DB
+        noise = Noise(reader.layouts[place])
+        noise.add(reader.layouts[place].by_image(found[place]), reader.layouts[place].by_image(expected[place]))
+        levels.append(noise.result().sqnr_db)
+    return min(levels, default=math.inf)

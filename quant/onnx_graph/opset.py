@@ -1,0 +1,77 @@
+"""Another version of the operator set, with the meaning and the names of the model that was given.
+
+ONNX's converter changes two things on the way. It gives a Resize that was an Upsample, or a Resize of opset 10, the
+coordinates of opset 11, though the old ones were asymmetric. And it renames results of nodes that it replaces.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from quant.errors import BuildError
+from quant.onnx_graph.model import opset_of
+
+_ASYMMETRIC_UNTIL = 10  # Resize and Upsample knew no other coordinates
+
+
+def converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in a later opset.
+
+    Args:
+        proto: The model; not edited.
+        opset: The version wanted.
+
+    Raises:
+        BuildError: ONNX cannot convert it.
+    """
+    before = opset_of(proto)
+    try:
+        result = onnx.version_converter.convert_version(proto, opset)
+    except Exception as error:  # the converter raises RuntimeError and others of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BuildError(
+            f"opset {before} cannot be converted to {opset}, which INT8 needs ({reason}); "
+            "export the model with opset 17"
+        ) from error
+    if before <= _ASYMMETRIC_UNTIL:
+        for node in result.graph.node:
+            if node.op_type == "Resize":
+                _make_asymmetric(node)
+    _restore_names(proto, result)
+    return result
+
+
+def _make_asymmetric(node: onnx.NodeProto) -> None:
+    kept = [a for a in node.attribute if a.name not in ("coordinate_transformation_mode", "nearest_mode")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+    node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
+
+
+def _restore_names(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """Give results the names that they had: a node that gives the same tensor as before reads the same tensors."""
+    known, now = _names(before), _names(after)
+    readers = {node.output[0]: node for node in after.graph.node if node.output}
+    renamed: dict[str, str] = {}
+    for node in before.graph.node:
+        twin = readers.get(node.output[0]) if node.output else None
+        if twin is None or twin.op_type != node.op_type:
+            continue
+        for old, new in zip(node.input, twin.input, strict=False):
+            if old and new and old not in now and new not in known:
+                renamed[new] = old
+    for node in after.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in after.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+
+
+def _names(proto: onnx.ModelProto) -> set[str]:
+    graph = proto.graph
+    return {
+        *(name for node in graph.node for name in (*node.input, *node.output)),
+        *(value.name for value in (*graph.input, *graph.output)),
+        *(tensor.name for tensor in graph.initializer),
+    }
