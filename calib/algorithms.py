@@ -24,7 +24,7 @@ from calib.processors import usable_processors
 
 _PRODUCT_PERCENTILE = 99.99
 _MSE_JOINED = 4  # histogram bins in one bin of the MSE search
-ZERO_AMAX = 1.0  # amax of a tensor that was zero throughout: any positive scale represents it; TensorRT refuses 0
+ZERO_AMAX = 1.0  # amax of an all-zero tensor: any positive scale represents it, and TensorRT refuses 0
 
 
 def minmax_amax(histogram: Histogram) -> float:
@@ -33,10 +33,10 @@ def minmax_amax(histogram: Histogram) -> float:
 
 
 def percentile_amax(histogram: Histogram, percentile: float = 99.99) -> float:
-    """Amax = the percentile of |x|, interpolated in its bin.
+    """Amax = the percentile of |x|, interpolated within its bin.
 
-    Equals TensorRT's IInt8LegacyCalibrator with quantile = percentile / 100 and regression cutoff 1.0. Where that
-    percentile is zero (almost all values are), max |x| is taken, since a scale must be positive.
+    Equals TensorRT's IInt8LegacyCalibrator with quantile = percentile / 100 and regression cutoff 1.0. If that
+    percentile is zero because almost all values are, amax is max |x|, since a scale must be positive.
     """
     counts = histogram.counts
     cumulative = np.cumsum(counts)
@@ -51,14 +51,15 @@ def percentile_amax(histogram: Histogram, percentile: float = 99.99) -> float:
 
 
 def entropy_amax(histogram: Histogram) -> float:
-    """Amax with the smallest KL divergence between the activation and its INT8 version; see `calib.entropy`."""
+    """Amax with the smallest KL divergence between the activation and its INT8 version, see `calib.entropy`."""
     return entropy_amax_from_fine_counts(histogram.counts, histogram.width)
 
 
 def mse_amax(histogram: Histogram) -> float:
-    """Amax that minimises the expected squared error of rounding to the INT8 grid and clipping, under the histogram.
+    """Amax that minimises the squared error of rounding to the INT8 grid and clipping, estimated from the histogram.
 
-    Values are taken at the centres of bins a quarter as fine as the histogram's; zeros cost nothing, being on any grid.
+    Four bins of the histogram are joined into one, and each value counts as the centre of its joined bin. Zeros cost
+    nothing, since zero is on every grid.
     """
     counts = histogram.counts
     counts[0] -= histogram.zeros
@@ -70,7 +71,7 @@ def mse_amax(histogram: Histogram) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _squared_error(counts: NDArray[np.int64], amax: float) -> float:
-    """Sum of squared errors, in bin widths, of values at the bin centres on the grid of 127 steps up to amax bins."""
+    """Sum of squared errors, in squared bin widths, of the bin centres on a grid of 127 steps up to amax bins."""
     step = amax / 127.0
     error = 0.0
     for j in range(counts.size):
@@ -83,7 +84,7 @@ def _squared_error(counts: NDArray[np.int64], amax: float) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _mse_candidate(counts: NDArray[np.int64]) -> int:
-    """The amax in bins, 1..len(counts), with the smallest error: every 16th first, then all around the best of them."""
+    """The amax in bins, 1..len(counts), with the smallest error: tries every 16th, then all around the best one."""
     bins = counts.size
     best, smallest = bins, np.inf
     for amax in range(16, bins + 1, 16):
@@ -113,7 +114,7 @@ class Percentile:
     """A percentile of |x|.
 
     Attributes:
-        percentile: Per cent of the values kept, over 0 and up to 100.
+        percentile: Per cent of the values kept, above 0 and up to 100.
     """
 
     percentile: float = 99.99
@@ -121,7 +122,7 @@ class Percentile:
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
-            raise CalibrationError(f"percentile: expected a number over 0 and up to 100, found {self.percentile}")
+            raise CalibrationError(f"percentile: expected a number above 0 and up to 100, found {self.percentile}")
 
     def amax(self, histogram: Histogram) -> float:
         """Largest magnitude kept, activation units."""
@@ -130,10 +131,10 @@ class Percentile:
 
 @dataclass(frozen=True)
 class Entropy:
-    """The smallest KL divergence, as TensorRT's Entropy2.
+    """The smallest KL divergence, as in TensorRT's Entropy2.
 
     Attributes:
-        match_tensorrt: Give TensorRT's own answer, which depends on the first batch, from a `FirstBatchHistogram`.
+        match_tensorrt: Give TensorRT's own answer from a `FirstBatchHistogram`; it depends on the first batch.
     """
 
     match_tensorrt: bool = False
@@ -146,11 +147,11 @@ class Entropy:
         return entropy_amax(histogram) or ZERO_AMAX
 
     def product_floor(self, histogram: Histogram) -> float:
-        """The least amax of a tensor that enters products of matrices, activation units.
+        """The smallest amax allowed for an input of a matrix product, activation units.
 
-        The rule was made for convolutions. In a transformer most values of a softmax or a GELU are next to zero, and
-        the few large ones carry what attention and the perceptrons say; the divergence weighs them by their number
-        and clips them to a third. So no more than 0.01 % of such a tensor's values are clipped.
+        Entropy calibration was made for convolutions. In a transformer, most values of a softmax or a GELU are close
+        to zero, and the few large ones carry the information. The divergence weights them by their number and would
+        clip them to a third of the range. So at most 0.01 % of such a tensor's values may be clipped.
         """
         return percentile_amax(histogram, _PRODUCT_PERCENTILE)
 
@@ -170,10 +171,10 @@ Algorithm = MinMax | Percentile | Entropy | MSE
 
 
 def algorithm_from_name(name: str, percentile: float = 99.99, *, match_tensorrt: bool = False) -> Algorithm:
-    """The algorithm of that name; `percentile` and `match_tensorrt` are used by the one that has it.
+    """The algorithm of that name; only `Percentile` uses `percentile`, only `Entropy` uses `match_tensorrt`.
 
     Raises:
-        CalibrationError: There is none of that name.
+        CalibrationError: No algorithm has that name.
     """
     if name == Percentile.name:
         return Percentile(percentile)
@@ -189,18 +190,19 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
     """Largest magnitude kept of each tensor, activation units.
 
     Raises:
-        CalibrationError: TensorRT's own entropy answers are wanted, and the statistics do not hold what they need.
+        CalibrationError: The algorithm is `Entropy(match_tensorrt=True)`, but the statistics were collected without it.
     """
     if isinstance(algorithm, Entropy) and algorithm.match_tensorrt:
         if statistics.first_batch is None:
             raise CalibrationError(
-                "entropy to match TensorRT: expected histograms that start from the first batch, found none; calibrate "
-                "with match_tensorrt"
+                "entropy to match TensorRT: expected histograms that start from the first batch, found none; "
+                "recalibrate with match_tensorrt"
             )
         return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
     digests = {name: histogram.digest() for name, histogram in statistics.histograms.items()}
-    different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))  # moved values share one
-    with ThreadPoolExecutor(usable_processors()) as pool:  # the searches are compiled and run side by side
+    # Tensors that only move another's data have the same histogram: it is searched once.
+    different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))
+    with ThreadPoolExecutor(usable_processors()) as pool:  # the compiled searches release the GIL
         found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
     amax = {name: found[key] for name, key in digests.items()}
     if isinstance(algorithm, Entropy):

@@ -1,8 +1,8 @@
 """Calibrators: an algorithm with its parameters, a stream of image batches, a cache.
 
-A calibrator is handed to a back end, which streams the batches through the model: ONNX Runtime gives the activations
-back (`collect`), TensorRT's builder calibrates by itself. One pass collects what all algorithms need; the algorithm
-only chooses how amax is computed from it.
+A back end takes a calibrator and streams its batches through the model. ONNX Runtime passes the activations to
+`collect`; TensorRT's builder calibrates by itself. One pass collects what all algorithms need. The algorithm only
+decides how amax is computed from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CalibrationBatch(Protocol):
 
     Attributes:
         inputs: Arrays by input name; the first axis is the batch.
-        names: Name of each image, for messages.
+        names: Names of the images, for messages.
     """
 
     @property
@@ -39,9 +39,9 @@ class Calibrator:
 
     Attributes:
         algorithm: How amax is computed.
-        batches: The stream of batches, which may be iterated again; None when activations are given by hand.
-        cache: Where `write_cache` writes; None to give a path there.
-        statistics: What was collected so far.
+        batches: The stream of batches, which can be iterated more than once; None when the caller uses `collect`.
+        cache: The path that `write_cache` writes to; None to pass the path to `write_cache`.
+        statistics: What has been collected so far.
     """
 
     algorithm: Algorithm
@@ -66,8 +66,8 @@ class Calibrator:
     def collect(self, activations: Mapping[str, ArrayLike], images: int) -> None:
         """Count one batch.
 
-        Plain entropy spares tensors that enter products of matrices; name them in `statistics.products`, as
-        `quant.collect_statistics` does.
+        Plain entropy clips the inputs of matrix products less than other tensors. Name them in
+        `statistics.products`, as `quant.collect_statistics` does.
 
         Args:
             activations: Values by tensor name, any shape.
@@ -81,7 +81,7 @@ class Calibrator:
         self.statistics.images += images
 
     def merge(self, other: Statistics | Calibrator) -> None:
-        """Add what another calibrator collected, of another shard of the images, exactly.
+        """Add, exactly, what another calibrator collected from another shard of the images.
 
         Raises:
             CalibrationError: It was collected from another model.
@@ -89,10 +89,10 @@ class Calibrator:
         self.statistics = self.statistics.merged(other.statistics if isinstance(other, Calibrator) else other)
 
     def resume(self, path: str | Path) -> None:
-        """Start from statistics on disk (`calibration.h5`) instead of nothing, or add them to what is there.
+        """Add statistics from disk (`calibration.h5`) to what has been collected so far.
 
         Raises:
-            CalibrationError: The file cannot be read as statistics, or is of another model.
+            CalibrationError: The file cannot be read as statistics, or belongs to another model.
         """
         self.merge(read_statistics(Path(path)))
 
@@ -107,11 +107,11 @@ class Calibrator:
         return amax_from_statistics(self.statistics, self.algorithm)
 
     def compute_cache(self, version: int = DEFAULT_VERSION) -> CalibrationCache:
-        """The calibration cache of what was collected, for that TensorRT version."""
+        """The calibration cache computed from what was collected, for that TensorRT version."""
         return cache_from_amax(self.compute_amax(), self.algorithm, version)
 
     def write_cache(self, path: str | Path | None = None) -> Path:
-        """Write the cache, whole or not at all; returns its path.
+        """Write the cache, whole or not at all, and return its path.
 
         Raises:
             CalibrationError: No path is known, nothing was collected, or the file cannot be written.
@@ -126,7 +126,7 @@ class Calibrator:
 
 
 class EntropyCalibrator(Calibrator):
-    """Smallest KL divergence, as TensorRT's IInt8EntropyCalibrator2; with `match_tensorrt`, its very answers."""
+    """Smallest KL divergence, as in TensorRT's IInt8EntropyCalibrator2; with `match_tensorrt`, its exact answers."""
 
     def __init__(
         self,
@@ -139,14 +139,14 @@ class EntropyCalibrator(Calibrator):
 
 
 class MinMaxCalibrator(Calibrator):
-    """The whole range of the data, as TensorRT's IInt8MinMaxCalibrator."""
+    """The whole range of the data, as in TensorRT's IInt8MinMaxCalibrator."""
 
     def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
         super().__init__(MinMax(), batches, cache=cache)
 
 
 class PercentileCalibrator(Calibrator):
-    """A percentile of |x|, as TensorRT's IInt8LegacyCalibrator with that quantile."""
+    """A percentile of |x|, as in TensorRT's IInt8LegacyCalibrator with that quantile."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class PercentileCalibrator(Calibrator):
 
 
 class MSECalibrator(Calibrator):
-    """Smallest mean squared error of the INT8 grid."""
+    """Smallest mean squared error on the INT8 grid."""
 
     def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
         super().__init__(MSE(), batches, cache=cache)
@@ -176,7 +176,7 @@ def calibrator_from_name(
     """The calibrator of that algorithm: entropy, minmax, percentile or mse.
 
     Raises:
-        CalibrationError: There is none of that name.
+        CalibrationError: No algorithm has that name.
     """
     algorithm = algorithm_from_name(name, percentile, match_tensorrt=match_tensorrt)
     if isinstance(algorithm, Percentile):

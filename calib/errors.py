@@ -1,8 +1,8 @@
-"""Errors of calibration: every message is one line that says where, what was expected, what was found, what to do.
+"""Errors of calibration. Every message is one line: where, what was expected, what was found, what to do.
 
-One tree: `CalibrationError` is the base of all that `calib` and `quant` raise on purpose (`quant.errors` goes on with
-models, settings, builds and GPUs). `datasets`, which knows neither, has `DatasetError`. What is wrong with a value that
-was given is a ValueError too; a full disk or a missing GPU is none.
+`CalibrationError` is the base of all errors that `calib` and `quant` raise on purpose; `quant.errors` adds those about
+models, settings, builds and GPUs. `datasets`, which imports neither, has `DatasetError`. An error about a given value
+is also a ValueError; one about a full disk or a missing GPU is not.
 """
 
 
@@ -29,4 +29,4 @@ class NonFiniteError(CalibrationError, ValueError):
 
 
 class OutputError(CalibrationError):
-    """Something cannot be written: the disk is full, rights are missing, another run holds the folder."""
+    """A file cannot be written: the disk is full, permission is denied, or another run holds the folder."""

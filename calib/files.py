@@ -25,9 +25,9 @@ _OWNER = ".owner"  # a lock in the scratch folder
 class Transaction:
     """Several files that are replaced together.
 
-    Write to the paths that `stage` gives; when the `with` block ends well, every file is flushed to disk and renamed
-    to its place, and those named to `discard` are gone; when it ends with an exception, nothing of it remains and the
-    older files are untouched.
+    Write to the paths that `stage` returns. When the `with` block ends normally, every file is flushed to disk and
+    renamed to its final name, and the files passed to `discard` are removed. When the block ends with an exception,
+    nothing that was staged remains and the older files are untouched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,12 +44,12 @@ class Transaction:
         return self
 
     def stage(self, name: str) -> Path:
-        """Where to write the file that will be called `name` in the folder."""
+        """The path to write to for the file that will be called `name` in the folder."""
         self._names.append(name)
         return self._scratch / name
 
     def discard(self, name: str) -> None:
-        """Remove an older file of the folder, if there is one, together with the replacements."""
+        """Remove an older file from the folder, if there is one, when the others are replaced."""
         self._discarded.append(name)
 
     def __exit__(
@@ -70,13 +70,11 @@ class Transaction:
         for name in self._names:
             with (self._scratch / name).open("rb") as file:
                 os.fsync(file.fileno())
-        for name in (
-            *self._names,
-            *self._discarded,
-        ):  # the one way a rename on the same disk fails; seen before the first of them
+        # A folder in the way is the one thing that makes a rename on the same disk fail: check before the first rename.
+        for name in (*self._names, *self._discarded):
             if (self.folder / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, f"'{name}' is a folder there")
-        for name in self._discarded:  # first: what is to go never lies beside the new files
+        for name in self._discarded:  # first, so that a discarded file never lies beside the new ones
             with contextlib.suppress(FileNotFoundError):
                 (self.folder / name).replace(self._scratch / f"discarded-{name}")
         for name in self._names:
@@ -90,7 +88,7 @@ class Transaction:
 
 
 def _owned_scratch(folder: Path) -> tuple[Path, BaseFileLock]:
-    """A new folder for files that are not whole yet, with a lock in it that its writer holds as long as it lives."""
+    """A new folder for unfinished files, and the lock in it that its writer holds as long as the process lives."""
     from filelock import FileLock, Timeout
 
     while True:
@@ -98,7 +96,7 @@ def _owned_scratch(folder: Path) -> tuple[Path, BaseFileLock]:
         lock = FileLock(scratch / _OWNER, timeout=0)
         try:
             lock.acquire()
-        except (Timeout, FileNotFoundError):  # who clears away came before us: it takes an unlocked one for abandoned
+        except (Timeout, FileNotFoundError):  # another process took the still unlocked folder for an abandoned one
             continue
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -109,9 +107,9 @@ def _owned_scratch(folder: Path) -> tuple[Path, BaseFileLock]:
 
 
 def _remove_abandoned_scratch(folder: Path) -> None:
-    """Remove what writers left that were killed; a living writer holds the lock in its own.
+    """Remove the scratch folders of writers that were killed; a living writer holds the lock in its own.
 
-    A folder that only happens to be called like that, and holds something but no lock, is not ours.
+    A folder that has files but no lock only happens to have such a name, and is not ours.
     """
     from filelock import FileLock, Timeout
 

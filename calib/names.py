@@ -1,11 +1,11 @@
-"""Words that commands and library share; nothing is imported here, so that `calib --help` stays quick."""
+"""Names shared by the commands and the library. It imports nothing, so that `calib --help` stays quick."""
 
 ALGORITHMS = ("entropy", "minmax", "percentile", "mse")  # `--algo`
 
-# `--header`, by the names that TensorRT's users know; trtexec and Polygraphy read entropy2 unless told otherwise.
+# `--header`, by the names that TensorRT users know; trtexec and Polygraphy read entropy2 unless told otherwise.
 CALIBRATORS = {
     "entropy2": "EntropyCalibration2",
     "minmax": "MinMaxCalibration",
     "entropy1": "EntropyCalibration",
-    "legacy": None,  # its line holds cutoff and quantile instead of version and name
+    "legacy": None,  # its first line holds cutoff and quantile instead of version and name
 }

@@ -1,4 +1,4 @@
-"""How many processors work can be spread over."""
+"""The number of processors that work can be spread over."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def usable_processors() -> int:
-    """Those that this process may use: taskset and containers' cpusets leave it fewer than the machine has."""
+    """The processors that this process may use; with taskset or a container's cpuset they may be fewer than all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,26 +11,26 @@ from pathlib import Path
 from calib.errors import OutputError
 
 _CONFIG = """\
-# The settings of `calib run` in this folder; options on the command line win.
+# Settings for `calib run` in this folder; options on the command line override them.
 model = "model.onnx"
 data = "imgs"
 preprocess = "preprocess.toml"
 """
 _PREPROCESS = """\
-# 8x8 grey digits, pixels as 0..1: what the network was trained on.
+# 8x8 grey digits with pixels in 0..1, as the network was trained.
 preset = "unit"
 color = "grey"
 """
 
 
 def write_sample_project(folder: Path) -> int:
-    """Write model, images and settings into a new or empty folder; returns the number of images.
+    """Write the model, images and settings to a new or empty folder, and return the number of images.
 
     Raises:
-        CalibrationError: The folder holds something already, or cannot be written to.
+        CalibrationError: The folder is not empty, or cannot be written to.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: expected a new or empty folder, found something in it; choose another")
+        raise OutputError(f"{folder}: expected a new or empty folder, found files in it; choose another folder")
     sample = resources.files("calib") / "sample"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Images in, batches out: image folders, HDF5 packs, preprocessing and threaded batch streams; knows no model."""
+"""Images in, batches out: image folders, HDF5 packs, preprocessing and threaded batch streams, for any model."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datasets.preprocessing import Preprocessing
     from datasets.source import ImageSource
 
-# Another distribution installs a package called `datasets` too; `calib` looks for this mark before it uses ours.
+# Another distribution also installs a package called `datasets`; `calib` looks for this marker before it uses ours.
 DISTRIBUTION = "calib-int8"
 
 __all__ = [
@@ -55,7 +55,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Imports the module that holds a public name when the name is first used."""
+    """Import the module that holds a public name when the name is first used."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

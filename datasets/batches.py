@@ -1,4 +1,4 @@
-"""Samples in, batches out: decoding in threads ahead of use, in exact order, with unreadable images set aside."""
+"""Batches of samples: decoded ahead of use in threads, in exact order, with unreadable images set aside."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ from datasets.source import ImageSource, TensorSource
 
 __all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
 
-# Handing work to a thread costs about as much as decoding a tiny image, so images travel in chunks.
+# Handing work to a thread costs about as much as decoding a tiny image, so images are handed over in chunks.
 _MOST_IN_CHUNK = 32
 _TINY_VALUES = 64 * 64 * 3
 
@@ -29,8 +29,8 @@ class Quarantined:
     """An image that was left out.
 
     Attributes:
-        file: its name in the source.
-        reason: why it could not be read.
+        file: Name of the image in the source.
+        reason: Why it could not be read.
     """
 
     file: str
@@ -42,10 +42,10 @@ class Batch:
     """Some samples, ready for a model.
 
     Attributes:
-        inputs: model input name -> array whose first axis is the batch.
-        indices: of the samples in their source, int64 [B].
-        names: of the samples in their source.
-        labels: class indices, int64 [B]; None where the source is unlabelled.
+        inputs: Arrays by model input name; the first axis is the batch.
+        indices: Indices of the samples in their source, int64 [B].
+        names: Names of the samples in their source.
+        labels: Class indices, int64 [B]; None if the source is unlabelled.
     """
 
     inputs: dict[str, NDArray[np.generic]]
@@ -61,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """What a worker made of some consecutive indices: samples of the readable ones, in order, and the rest."""
+    """What a worker made of consecutive indices: samples of the readable images in order, and the unreadable ones."""
 
     inputs: dict[str, NDArray[np.generic] | Sequence[NDArray[np.generic]]]
     indices: list[int]
@@ -71,14 +71,14 @@ class _Chunk:
 class BatchStream:
     """Batches of a source's samples, in the order of `indices` whatever the number of threads.
 
-    Every `iter()` starts anew. An unreadable image is skipped and recorded, and the next image takes its place, so that
-    only the last batch can be smaller. At most about `prefetch` batches are held ahead of use. Leaving a loop early
-    stops the threads.
+    Every `iter()` starts from the beginning. An unreadable image is skipped and recorded, and the next image takes its
+    place, so that only the last batch can be smaller. About `prefetch` batches at most are held ahead of use. Leaving
+    a loop early stops the threads.
 
     Attributes:
-        source: where samples come from.
-        indices: of the samples in the source, int64, in stream order.
-        batch_size: samples in every batch but the last.
+        source: Where the samples come from.
+        indices: Indices of the samples in the source, int64, in stream order.
+        batch_size: Number of samples in every batch but the last.
     """
 
     def __init__(
@@ -93,20 +93,22 @@ class BatchStream:
         prefetch: int = 2,
         max_bad: float = 0.05,
     ) -> None:
-        """Prepares a stream; nothing is read yet.
+        """Prepare a stream; nothing is read yet.
 
         Args:
-            source: an image or tensor source.
-            indices: which samples, in which order; None for all in the source's order.
-            preprocessing: bound to the model input; None leaves images as uint8 [H, W, 3], all of one size.
-            batch_size: samples in a batch.
-            input_name: the model input that images are for; tensor packs name theirs themselves.
-            threads: decoding threads; None for one a processor that this process may use, at most 4.
-            prefetch: batches that are decoded ahead.
-            max_bad: the largest share (0..1) of unreadable images that is put up with.
+            source: An image or tensor source.
+            indices: Which samples to take, and in which order; None for all of them in the source's order.
+            preprocessing: Preprocessing bound to the model input; None leaves images as uint8 [H, W, 3], which must
+                all have the same size.
+            batch_size: Number of samples in a batch.
+            input_name: The model input that images are for; a tensor pack names its own inputs.
+            threads: Number of decoding threads; None for one per processor that this process may use, at most 4.
+            prefetch: Number of batches to decode ahead.
+            max_bad: Largest accepted share (0..1) of unreadable images.
 
         Raises:
-            DatasetError: arguments out of range, no samples, or preprocessing that is not bound or not for images.
+            DatasetError: An argument is out of range, there are no samples, or the preprocessing is not bound or the
+                source does not hold images.
         """
         self.source = source
         self.indices = np.arange(len(source)) if indices is None else np.asarray(indices, np.int64).copy()
@@ -139,12 +141,12 @@ class BatchStream:
 
     @property
     def images(self) -> int:
-        """Number of samples asked for, unreadable ones included."""
+        """Number of samples asked for, including unreadable ones."""
         return len(self.indices)
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """The unreadable images met so far in the latest iteration, in stream order."""
+        """The unreadable images found so far in the latest iteration, in stream order."""
         return tuple(self._bad)
 
     def __len__(self) -> int:
@@ -152,11 +154,11 @@ class BatchStream:
         return (self.images + self.batch_size - 1) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        """Starts anew.
+        """Start from the beginning.
 
         Raises:
-            TooManyUnreadableError: as soon as more than `max_bad` of the images have turned out unreadable.
-            DatasetError: an image's size does not fit.
+            TooManyUnreadableError: More than `max_bad` of the images have turned out to be unreadable.
+            DatasetError: The size of an image does not fit.
         """
         self._bad = []
         return self._batches(self._bad)
@@ -178,7 +180,7 @@ class BatchStream:
         yield from assembler.last_batch()
 
     def _chunks(self) -> Iterator[_Chunk]:
-        """Chunks in order, decoded in threads; ends its threads however it is left."""
+        """Chunks in order, decoded in threads; the threads are stopped however the iteration ends."""
         ahead = self.batch_size * self.prefetch
         length = max(1, min(_MOST_IN_CHUNK, ahead // self.threads))
         parts = iter([self.indices[at : at + length].tolist() for at in range(0, self.images, length)])
@@ -197,9 +199,9 @@ class BatchStream:
             executor.shutdown(wait=True, cancel_futures=True)
 
     def _decode(self, indices: list[int], stop: threading.Event) -> _Chunk:
-        """What a worker thread does; once `stop` is set nobody reads the result, so it may be partial."""
+        """Decode a chunk in a worker thread; once `stop` is set nobody reads the result, so it may be partial."""
         if isinstance(self.source, ImageSource):
-            # Tiny images cost mostly interpreter time, and threads that fight for the interpreter lose a third of it.
+            # Tiny images cost mostly interpreter time, and threads that compete for the interpreter lose a third of it.
             with self._turn if self._tiny else nullcontext():
                 return self._decode_images(self.source, indices, stop)
         samples = [self.source.load(index) for index in indices if not stop.is_set()]
@@ -232,7 +234,7 @@ class BatchStream:
 
 
 def _usable_processors() -> int:
-    """Those that this process may use; as `calib.processors`, which this package does not import."""
+    """The processors that this process may use; like `calib.processors`, which this package must not import."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -247,7 +249,7 @@ class _Assembler:
         self._first_name = ""
 
     def full_batches(self, chunk: _Chunk) -> Iterator[Batch]:
-        """Takes a chunk in and gives the batches that it completes."""
+        """Add a chunk and yield the batches that it completes."""
         at = 0
         while at < len(chunk.indices):
             taken = min(self._batch_size - len(self._indices), len(chunk.indices) - at)
@@ -257,7 +259,7 @@ class _Assembler:
                 yield self._batch()
 
     def last_batch(self) -> Iterator[Batch]:
-        """The samples that are left over, if any."""
+        """Yield the samples that are left over, if any."""
         if self._indices:
             yield self._batch()
 
@@ -283,7 +285,7 @@ class _Assembler:
         inputs = {name: array[:count] for name, array in self._arrays.items()}
         labels = None if self._source.labels is None else self._source.labels[indices]
         batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels)
-        # New arrays for the next batch: this one belongs to whoever gets it. The shape must not change, though.
+        # The next batch gets new arrays, because this one belongs to its receiver. They keep the same shape.
         self._arrays = {name: np.empty_like(array) for name, array in self._arrays.items()}
         self._indices = []
         return batch
@@ -291,5 +293,5 @@ class _Assembler:
     def _size_error(self, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> DatasetError:
         return DatasetError(
             f"{self._source.names[index]}: {found[0]} x {found[1]} pixels (height x width), but {self._first_name} has "
-            f"{expected[0]} x {expected[1]}; state one size to resize all images to"
+            f"{expected[0]} x {expected[1]}; give one size to resize all images to"
         )

@@ -1,7 +1,7 @@
-"""One stored image -> 8-bit RGB pixels, or a plain reason why not.
+"""Decoding one stored image into 8-bit RGB pixels, or giving a plain reason why it cannot be decoded.
 
-Goes to Pillow's decoders directly instead of through `Image.open`: the format is known from the file's name and
-checked against its first bytes, nothing is tried in turn, and a decompression bomb is found from the header without
+This calls Pillow's decoders directly instead of `Image.open`. The format is known from the file's name and checked
+against its first bytes, so no formats are tried in turn. A decompression bomb is detected from the header, without
 `Image.open`'s process-wide Python warning, which threads could not silence safely.
 """
 
@@ -34,7 +34,7 @@ FORMATS = {
     ".tiff": "TIFF",
 }
 
-# JPEG also stands for MPO, a JPEG with more pictures appended; the plain decoder takes the first.
+# JPEG includes MPO, a JPEG with more pictures appended; the plain decoder takes the first.
 _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -43,7 +43,7 @@ _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 
-# First bytes of the formats we read, and of others that are often renamed by mistake.
+# First bytes of the formats we read, and of formats that are often renamed to one of them by mistake.
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -58,26 +58,26 @@ _SIGNATURES = (
 )
 _HEAD_BYTES = 16
 _ORIENTATION_TAG = 0x0112
-# Where Pillow keeps what an orientation can come from; images without these keys need no look at EXIF.
+# The keys under which Pillow keeps metadata that may hold an orientation; images without them need no EXIF lookup.
 _ORIENTATION_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 
 
 def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8]:
-    """Decodes an image, turned upright by its EXIF orientation; the first frame where there are several.
+    """Decode an image and turn it upright by its EXIF orientation; if it has several frames, take the first.
 
-    Alpha is dropped, not composited, as torchvision does. 16-bit grey is scaled to 8 bits (v / 257, rounded).
+    Alpha is dropped, not composited, as in torchvision. 16-bit grey is scaled to 8 bits (v / 257, rounded).
 
     Args:
-        stream: a seekable binary stream at its start.
-        name: the image's name in its source, for the error.
-        expected: the format that its file name promises, a value of `FORMATS`.
+        stream: A seekable binary stream at its start.
+        name: Name of the image in its source, for the error.
+        expected: The format that the file name promises, a value of `FORMATS`.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        UnreadableImageError: empty, not an image, another format than expected, damaged, truncated, too many pixels,
-            or of a kind of pixels without a defined range.
+        UnreadableImageError: The file is empty, not an image, of another format than expected, damaged or truncated,
+            has too many pixels, or has pixels of a type without a defined range.
     """
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
@@ -121,10 +121,10 @@ def _check_pixel_count(size: tuple[int, int], name: str) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     if not _ORIENTATION_KEYS.intersection(image.info):
-        return image  # TIFF keeps its orientation elsewhere, but Pillow has applied it on load
+        return image  # TIFF keeps its orientation elsewhere, but Pillow applies it when loading
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - a damaged EXIF block says nothing about the orientation; the pixels are sound
+    except Exception:  # noqa: BLE001 - a damaged EXIF block gives no orientation, but the pixels are sound
         return image
     return ImageOps.exif_transpose(image) if orientation != 1 else image
 
@@ -133,9 +133,9 @@ def _rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         return _from_16_bit(np.asarray(image), name)
     if image.mode == "F":
-        raise UnreadableImageError(name, "floating-point pixels have no defined range; convert it to 8 or 16 bits")
+        raise UnreadableImageError(name, "floating-point pixels have no defined range; convert them to 8 or 16 bits")
     if image.mode != "RGB":
-        image.info.pop("transparency", None)  # else convert() carries a transparent colour over, with a warning
+        image.info.pop("transparency", None)  # otherwise convert() carries a transparent colour over, with a warning
         image = image.convert("RGB")
     return np.asarray(image)
 
@@ -144,7 +144,7 @@ def _from_16_bit(grey: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     wide = grey.astype(np.int64)
     low, high = int(wide.min()), int(wide.max())
     if low < 0 or high > 65535:
-        reason = f"32-bit integer pixels from {low} to {high}; only 8 and 16 bits are read, convert it"
+        reason = f"32-bit integer pixels from {low} to {high}; only 8 and 16 bits can be read, convert them"
         raise UnreadableImageError(name, reason)
     eight = ((wide + 128) // 257).astype(np.uint8)
     return np.repeat(eight[:, :, np.newaxis], 3, axis=2)

@@ -1,20 +1,20 @@
-"""The errors of `datasets`; every message is one line and says what to do where that is known."""
+"""The errors of `datasets`. Every message is one line, and says what to do if that is known."""
 
 
 class DatasetError(Exception):
-    """Base of all errors of this package: data, labels or preprocessing that cannot be used as they are."""
+    """Base of all errors of this package: the data, labels or preprocessing cannot be used as they are."""
 
 
 class OutputError(DatasetError):
-    """A pack that cannot be written: the disk is full, or rights are missing."""
+    """A pack cannot be written: the disk is full, or permission is denied."""
 
 
 class UnreadableImageError(DatasetError):
-    """One image that cannot be read; batch streams set such images aside instead of stopping.
+    """An image cannot be read; batch streams set such images aside instead of stopping.
 
     Attributes:
-        file: the name of the image within its source.
-        reason: why it cannot be read, in plain words.
+        file: Name of the image in its source.
+        reason: Why it cannot be read, in plain words.
     """
 
     def __init__(self, file: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks of the fields of a preprocessing: each gives the value in one type, or says what was expected."""
+"""Checks for the fields of a `Preprocessing`: each returns the value as one type, or says what was expected."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datasets.errors import DatasetError
 
 
 def check_option(field: str, value: object, options: tuple[str, ...]) -> None:
-    """Raises unless the value is one of the options."""
+    """Raise an error unless the value is one of the options."""
     if value not in options:
         raise DatasetError(f"{field}: expected one of {', '.join(options)}; found {value!r}")
 
 
 def is_int(value: object) -> bool:
-    """Whether a value is a whole number; true and false are none."""
+    """Whether a value is a whole number; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -26,14 +26,14 @@ def checked_number(field: str, value: object) -> float:
 
 
 def checked_size(value: object) -> tuple[int, int]:
-    """The value as height and width, pixels."""
+    """The value as height and width, in pixels."""
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(is_int(side) and side > 0 for side in value):
         return value[0], value[1]
     raise DatasetError(f"size: expected [height, width] in whole pixels, found {value!r}")
 
 
 def checked_per_channel(field: str, value: object, channels: int) -> tuple[float, ...]:
-    """The value as one finite float for all channels, or one a channel."""
+    """The value as one finite float for all channels, or one per channel."""
     if not isinstance(value, (list, tuple)) or len(value) not in (1, channels):
         expected = "a list of 1 number" if channels == 1 else f"a list of 1 or {channels} numbers"
         raise DatasetError(f"{field}: expected {expected}, found {value!r}")

@@ -1,4 +1,4 @@
-"""Resizing uint8 images with Pillow's filters: scale and crop, stretch, letterbox."""
+"""Resizing uint8 images with Pillow's filters: scale and crop, stretch, or letterbox."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ _FILTERS = {
 
 
 def stretched(image: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
-    """The image (uint8 [H, W, 3]) resized to size (height, width), whatever its ratio."""
+    """The image (uint8 [H, W, 3]) resized to size (height, width), whatever its aspect ratio."""
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -22,10 +22,10 @@ def stretched(image: NDArray[np.uint8], size: tuple[int, int], interpolation: st
 def scaled_and_cropped(
     image: NDArray[np.uint8], size: tuple[int, int], fraction: float, interpolation: str
 ) -> NDArray[np.uint8]:
-    """Scales the image until it just covers size / fraction, then takes the centre.
+    """Scale the image until it just covers size / fraction, then crop the centre.
 
     For a square size this is torchvision's Resize(round(size / fraction)) and CenterCrop(size), with its rounding: the
-    longer side is cut down to whole pixels, the crop's corner is rounded (half to even).
+    longer side is rounded down to whole pixels, and the crop's corner is rounded half to even.
     """
     height, width = image.shape[:2]
     cover_height, cover_width = (round(side / fraction) for side in size)
@@ -40,7 +40,7 @@ def scaled_and_cropped(
 def letterboxed(
     image: NDArray[np.uint8], size: tuple[int, int], pad_value: int, interpolation: str
 ) -> NDArray[np.uint8]:
-    """Scales the image, keeping its ratio, until it just fits into size; centred, the rest filled with pad_value."""
+    """Scale the image, keeping its aspect ratio, to just fit into size; centre it and fill the rest with pad_value."""
     height, width = image.shape[:2]
     factor = min(size[0] / height, size[1] / width)
     inner = tuple(min(target, max(1, round(side * factor))) for side, target in zip((height, width), size, strict=True))

@@ -1,4 +1,4 @@
-"""What data a result was made from: one SHA-256 over the ordered contents, without reading unchanged files again."""
+"""Identifying the data that a result was made from: SHA-256 over the contents; unchanged files are not read again."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from datasets.source import Source
 
 @dataclass(frozen=True)
 class ImageIdentity:
-    """One sample's identity.
+    """The identity of one sample.
 
     Attributes:
-        name: in its source.
-        fingerprint: changes when the stored sample may have changed.
-        sha256: of its stored bytes, hex.
+        name: Name of the sample in its source.
+        fingerprint: Changes when the stored sample may have changed.
+        sha256: SHA-256 of the stored bytes, hex.
     """
 
     name: str
@@ -31,9 +31,9 @@ class DataIdentity:
     """The identity of an ordered selection of samples.
 
     Attributes:
-        entries: one a sample, in order.
-        sha256: over the samples' digests in order, each as hex and a line feed; names do not count.
-        hashed: how many contents had to be read for it.
+        entries: One identity per sample, in order.
+        sha256: SHA-256 over the samples' digests in order, each as hex and a line feed; names do not count.
+        hashed: Number of samples whose contents had to be read.
     """
 
     entries: tuple[ImageIdentity, ...]
@@ -44,12 +44,13 @@ class DataIdentity:
 def identify(
     source: Source, indices: Sequence[int] | NDArray[np.int64], known: Iterable[ImageIdentity] = ()
 ) -> DataIdentity:
-    """Identifies samples by their contents.
+    """Identify samples by their contents.
 
-    A sample whose name and fingerprint equal a known one keeps that digest unread, as git's index does.
+    If the name and fingerprint of a sample equal those of a known one, the known digest is used and the sample is not
+    read. Git's index works the same way.
 
     Raises:
-        UnreadableImageError: a sample's bytes cannot be read at all; damaged images are hashed like any other.
+        UnreadableImageError: A sample's bytes cannot be read at all; damaged images are hashed like any other.
     """
     digests = {(entry.name, entry.fingerprint): entry.sha256 for entry in known}
     entries: list[ImageIdentity] = []
@@ -67,11 +68,11 @@ def identify(
 
 
 def contents(source: Source, known: Iterable[ImageIdentity] = ()) -> list[str | None]:
-    """SHA-256 of each sample's stored bytes, in order; None for one that cannot be read.
+    """SHA-256 of each sample's stored bytes, in order; None for a sample that cannot be read.
 
     Args:
-        source: the samples.
-        known: digests that hold as long as name and fingerprint of a sample are the same.
+        source: The samples.
+        known: Digests that stay valid as long as the name and fingerprint of a sample are the same.
     """
     known = tuple(known)
     digests = {(entry.name, entry.fingerprint): entry for entry in known}

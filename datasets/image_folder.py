@@ -1,4 +1,4 @@
-"""Images in a folder: flat, or one sub-folder a class; labels from the sub-folders or a CSV."""
+"""Images in a folder, either flat or with one sub-folder per class; labels come from the sub-folders or a CSV."""
 
 import io
 import os
@@ -13,21 +13,21 @@ from datasets.decoding import FORMATS, decode_image
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.labels import labels_from_csv, labels_from_folders, read_class_names
 
-# Small files are decoded from memory, which is faster; larger ones from disk, so that a 20 GB TIFF is not read whole.
+# Small files are decoded from memory, which is faster. Larger ones are not, so that a 20 GB TIFF is not read whole.
 _READ_WHOLE_BYTES = 64 * 2**20
 
 
 class ImageFolder:
     """The JPEG, PNG, BMP, WebP and TIFF images of a folder and its sub-folders, in name order.
 
-    Hidden files and folders are skipped. Nothing is decoded before `read`, so damaged images are found then.
+    Hidden files and folders are skipped. Nothing is decoded before `read`, so damaged images are only found then.
 
     Attributes:
-        path: the folder.
+        path: The folder.
         names: POSIX paths relative to the folder, sorted as plain strings.
-        labels: class index of every image, int64 [N]; None for a flat folder without a CSV.
-        class_names: class names by index: the `classes` given, else the folders' or the CSV's names in alphabetical
-            order; None where labels are bare indices or absent.
+        labels: Class index of every image, int64 [N]; None for a flat folder without a CSV.
+        class_names: Class names by index: the given `classes`, otherwise the names of the folders or in the CSV in
+            alphabetical order; None if labels are bare indices or absent.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class ImageFolder:
         labels: str | Path | None = None,
         classes: str | Path | Sequence[str] | None = None,
     ) -> None:
-        """Lists the folder and settles the labels.
+        """List the folder and determine the labels.
 
         Args:
-            path: the folder.
-            labels: a CSV with the columns `file` (relative to the folder) and `label` (class name or index); takes
-                the place of labels from sub-folders.
-            classes: class names in the order of the model's outputs, or a file with one name a line.
+            path: The folder.
+            labels: A CSV with the columns `file` (relative to the folder) and `label` (class name or index); it
+                replaces labels from sub-folders.
+            classes: Class names in the order of the model's outputs, or a file with one name per line.
 
         Raises:
-            DatasetError: no such folder, no images in it, or labels that do not fit.
+            DatasetError: The folder does not exist or holds no images, or the labels do not fit.
         """
         self.path = Path(path)
         self.names = _image_names(self.path)
@@ -69,10 +69,10 @@ class ImageFolder:
         return f"{type(self).__name__}({str(self.path)!r}: {len(self)} images, {labelled})"
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The image as uint8 [H, W, 3] RGB, upright by its EXIF orientation, without alpha.
+        """The image as uint8 [H, W, 3] RGB, turned upright by its EXIF orientation, without alpha.
 
         Raises:
-            UnreadableImageError: with the image's name and a plain reason.
+            UnreadableImageError: The image cannot be read. The error holds its name and a plain reason.
         """
         name = self.names[index]
         try:
@@ -87,7 +87,7 @@ class ImageFolder:
         """The bytes of the image's file.
 
         Raises:
-            UnreadableImageError: the file cannot be read.
+            UnreadableImageError: The file cannot be read.
         """
         try:
             return Path(self._prefix + self.names[index]).read_bytes()
@@ -95,10 +95,10 @@ class ImageFolder:
             raise UnreadableImageError(self.names[index], _os_reason(error)) from error
 
     def fingerprint(self, index: int) -> str:
-        """Size, times and inode of the image's file: equal as long as the file was not written to.
+        """Size, times and inode of the image's file; they stay the same until the file is written to.
 
         Raises:
-            UnreadableImageError: the file is gone.
+            UnreadableImageError: The file is gone.
         """
         try:
             status = os.stat(self._prefix + self.names[index])  # noqa: PTH116
@@ -129,7 +129,7 @@ def _image_names(folder: Path) -> tuple[str, ...]:
 def _collect(
     folder: str | Path, prefix: str, ancestors: tuple[tuple[int, int], ...], names: list[str], others: Counter[str]
 ) -> None:
-    """Adds the images below `folder` to `names`, and counts the extensions of the other files."""
+    """Add the images below `folder` to `names`, and count the extensions of the other files."""
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -143,7 +143,7 @@ def _collect(
                 _collect(entry.path, f"{prefix}{entry.name}/", (*ancestors, here), names, others)
             continue
         suffix = PurePath(entry.name).suffix.lower()
-        # A dangling link named like an image is kept: it turns up as unreadable instead of vanishing unseen.
+        # A dangling link named like an image is kept, so that it is reported as unreadable instead of being ignored.
         if suffix in FORMATS and (entry.is_symlink() or entry.is_file()):
             names.append(prefix + entry.name)
         else:
@@ -153,7 +153,7 @@ def _collect(
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 

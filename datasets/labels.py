@@ -1,4 +1,4 @@
-"""Class labels of an image folder: from its sub-folders or from a CSV, with or without a file of class names."""
+"""Class labels of an image folder, from its sub-folders or a CSV, with or without a file of class names."""
 
 import csv
 import io
@@ -15,17 +15,22 @@ from datasets.text_file import text_from_file
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Class index of every image (int64 [N]) and the class names by index, where known."""
+    """Labels of images.
+
+    Attributes:
+        indices: Class index of every image, int64 [N].
+        class_names: Class names by index; None if unknown.
+    """
 
     indices: NDArray[np.int64]
     class_names: tuple[str, ...] | None
 
 
 def read_class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Class names in index order, given as they are or as a file with one name a line.
+    """Class names in index order, from a sequence or from a file with one name per line.
 
     Raises:
-        DatasetError: no such file, not UTF-8 text, no names, or a name twice.
+        DatasetError: The file does not exist or is not UTF-8 text, there are no names, or a name is repeated.
     """
     if isinstance(classes, (str, Path)):
         where, text = str(classes), text_from_file(Path(classes), "classes file")
@@ -35,22 +40,22 @@ def read_class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     else:
         where, names = "classes", list(classes)
     if not names:
-        raise DatasetError(f"{where}: no class names; expected one name a line, in the order of the model's outputs")
+        raise DatasetError(f"{where}: no class names; expected one name per line, in the order of the model's outputs")
     seen: dict[str, int] = {}
     for line, name in enumerate(names, start=1):
         if not name:
             raise DatasetError(f"{where}:{line}: empty line; expected a class name")
         if name in seen:
-            raise DatasetError(f"{where}:{line}: class {name!r} stands on line {seen[name]} already")
+            raise DatasetError(f"{where}:{line}: class {name!r} is already on line {seen[name]}")
         seen[name] = line
     return tuple(names)
 
 
 def labels_from_folders(folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels | None:
-    """Labels from the first folder of every name; None for a flat folder.
+    """Labels from the first folder in every name; None for a flat folder.
 
     Raises:
-        DatasetError: some images lie in the folder itself and others in sub-folders, or a folder is not a class.
+        DatasetError: Some images are in the folder itself and others in sub-folders, or a folder is not a class.
     """
     flat = [name for name in names if "/" not in name]
     nested = [name for name in names if "/" in name]
@@ -58,9 +63,9 @@ def labels_from_folders(folder: Path, names: Sequence[str], classes: tuple[str, 
         return None
     if flat:
         raise DatasetError(
-            f"{folder}: {len(flat)} images lie in the folder itself (first {flat[0]!r}) and {len(nested)} in "
-            f"sub-folders (first {nested[0]!r}); put all in one folder per class, or all in the folder itself, "
-            "or give the labels in a CSV"
+            f"{folder}: {len(flat)} images are in the folder itself (first {flat[0]!r}) and {len(nested)} in "
+            f"sub-folders (first {nested[0]!r}); use one sub-folder per class for all images, put all images in the "
+            "folder itself, or give the labels in a CSV"
         )
     found = [name.split("/", 1)[0] for name in names]
     class_names = classes or tuple(sorted(set(found)))
@@ -72,15 +77,15 @@ def labels_from_folders(folder: Path, names: Sequence[str], classes: tuple[str, 
 
 
 def labels_in_order(path: Path, labels: Labels, classes: tuple[str, ...]) -> Labels:
-    """The same labels with `classes` as the class names; where names are known the names stay, not the indices.
+    """The same labels with `classes` as the class names. If names are known, they decide, not the indices.
 
     Args:
-        path: where the labels are from, for the error.
-        labels: as they are there.
-        classes: the class names by index, in the order wanted.
+        path: Where the labels come from, for the error.
+        labels: The labels as they are there.
+        classes: The class names in the desired order.
 
     Raises:
-        DatasetError: a label is not among the classes.
+        DatasetError: A label is not among the classes.
     """
     used = np.unique(labels.indices)
     if labels.class_names is None:
@@ -98,10 +103,10 @@ def labels_in_order(path: Path, labels: Labels, classes: tuple[str, ...]) -> Lab
 def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels:
     """Labels from a CSV with the columns `file` and `label`; a label is a class name or an index.
 
-    Without `classes`, either all labels are indices or all are names, and names count in alphabetical order.
+    Without `classes`, labels must be all indices or all names; names are then numbered in alphabetical order.
 
     Raises:
-        DatasetError: `file.csv:LINE: ...` for a row that is wrong, `file.csv: ...` where images have no row.
+        DatasetError: `file.csv:LINE: ...` for a wrong row, `file.csv: ...` if images have no row.
     """
     rows = _rows(path, folder, set(names))
     missing = [name for name in names if name not in rows]
@@ -144,7 +149,7 @@ def _rows(path: Path, folder: Path, known: set[str]) -> dict[str, tuple[int, str
         if name not in known:
             raise DatasetError(f"{path}:{line}: no image {name!r} in {folder}")
         if name in rows:
-            raise DatasetError(f"{path}:{line}: {name!r} has a label on line {rows[name][0]} already")
+            raise DatasetError(f"{path}:{line}: {name!r} already has a label on line {rows[name][0]}")
         if not label:
             raise DatasetError(f"{path}:{line}: {name!r} has an empty label")
         rows[name] = line, label
@@ -152,7 +157,7 @@ def _rows(path: Path, folder: Path, known: set[str]) -> dict[str, tuple[int, str
 
 
 def _posix(cell: str, known: set[str]) -> str:
-    """A relative path as a CSV may spell it (with backslashes, blanks or a leading ./) as names are spelled here."""
+    """A relative path from a CSV, which may have backslashes, blanks or a leading ./, in the form of image names."""
     if cell in known:
         return cell
     return cell.strip().replace("\\", "/").removeprefix("./")

@@ -1,4 +1,4 @@
-"""Opening whatever holds the data: a folder of images, an image pack or a tensor pack."""
+"""Opening a source of data: a folder of images, an image pack or a tensor pack."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def open_source(
     classes: str | Path | Sequence[str] | None = None,
     inputs: Sequence[str] | None = None,
 ) -> ImageSource | TensorSource:
-    """Opens a folder of images, an image pack or a tensor pack, whichever `path` is.
+    """Open a folder of images, an image pack or a tensor pack, whichever `path` is.
 
     Args:
-        path: a folder, or a file ending in .h5 or .hdf5.
-        labels: a folder's labels CSV.
-        classes: the class names in the order wanted, or a file of them.
-        inputs: the model's input names, for a tensor pack.
+        path: A folder, or a file ending in .h5 or .hdf5.
+        labels: The labels CSV of a folder.
+        classes: The class names in the desired order, or a file with one name per line.
+        inputs: The model's input names, for a tensor pack.
 
     Raises:
-        DatasetError: none of these, or not as it should be.
+        DatasetError: The path is none of these, or its contents are not as they should be.
     """
     path = Path(path)
     if not path.exists():
@@ -40,7 +40,7 @@ def open_source(
         raise DatasetError(f"{path}: a pack holds its labels itself; leave out the labels CSV")
     with open_hdf5(path) as file:
         images, listing = file.get("images"), listing_of(file)
-        # A model's input may be called `images` too; then the pack may hold it ready made.
+        # A model's input may be called `images` too, and then the pack may hold that input ready-made.
         image_pack = images is not None and (holds_images(images) or "images" not in (inputs or ()))
     if image_pack:
         return ImagePack(path, classes=classes)

@@ -1,4 +1,4 @@
-"""How an image becomes a model input: resize, crop, colour order, normalisation, layout; presets and TOML."""
+"""Turning an image into a model input: resize, crop, colour order, normalisation, layout; presets and TOML."""
 
 import hashlib
 import json
@@ -27,26 +27,27 @@ _LUMA = (19595, 38470, 7471)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A full description of the way from a decoded image to a model input.
+    """A complete description of how a decoded image becomes a model input.
 
-    The value of a pixel is `(pixel * scale - mean) / std`, per channel in the order of `color`. A description is first
-    bound to a model input (`bound_to`), which settles size, layout and dtype; then it can be called.
+    The value of a pixel is `(pixel * scale - mean) / std`, per channel in the order of `color`. A description must
+    first be bound to a model input with `bound_to`, which determines size, layout and dtype; then it can be called.
 
     Attributes:
-        name: for people; has no influence on values or on `digest`.
-        size: height and width of the model input; None takes the model's.
-        resize: `crop` scales until the image covers size / crop_fraction, then takes the centre; `stretch` ignores
-            the ratio; `letterbox` keeps it and fills up with `pad_value`; `none` accepts images of the size only.
-        crop_fraction: the part of the scaled image's side that `crop` keeps (224 / 256 = 0.875 for ImageNet).
-        keep_exact: an image that has the target size already is taken as it is: it was prepared for this model.
-        interpolation: Pillow's filter of that name, with antialiasing when it scales down.
-        color: channel order, or one channel of luma.
-        scale: factor of a pixel before mean and std; 1/255 maps to 0..1.
-        mean: one number for all channels, or one a channel.
-        std: as `mean`.
-        layout: order of the axes; `auto` follows the model.
-        dtype: of the values; `auto` follows the model. `uint8` passes pixels through and allows no normalisation.
-        pad_value: pixel value 0..255 of the letterbox's border.
+        name: A name for people; it has no influence on values or on `digest`.
+        size: Height and width of the model input; None takes the model's.
+        resize: `crop` scales until the image covers size / crop_fraction, then takes the centre. `stretch` ignores the
+            aspect ratio. `letterbox` keeps it and fills the border with `pad_value`. `none` accepts only images that
+            have the size.
+        crop_fraction: The part of the scaled image's side that `crop` keeps (224 / 256 = 0.875 for ImageNet).
+        keep_exact: Whether an image that already has the target size is taken as it is, as prepared for this model.
+        interpolation: Pillow's filter of that name, with antialiasing when scaling down.
+        color: Channel order, or a single channel of luma.
+        scale: Factor that a pixel is multiplied by before mean and std; 1/255 maps pixels to 0..1.
+        mean: One number for all channels, or one per channel.
+        std: One number above 0 for all channels, or one per channel.
+        layout: Order of the axes; `auto` follows the model.
+        dtype: Type of the values; `auto` follows the model. `uint8` passes pixels through without normalisation.
+        pad_value: Pixel value, 0..255, of the letterbox's border.
     """
 
     name: str = "custom"
@@ -64,9 +65,9 @@ class Preprocessing:
     pad_value: int = 114
 
     def __post_init__(self) -> None:
-        """Checks every field and brings numbers to one type, so that equal descriptions have equal digests."""
+        """Check every field and convert numbers to one type, so that equal descriptions have equal digests."""
         if not isinstance(self.name, str):
-            raise DatasetError(f"name: expected a text, found {self.name!r}")
+            raise DatasetError(f"name: expected text, found {self.name!r}")
         for field, options in _OPTIONS.items():
             check_option(field, getattr(self, field), options)
         if not isinstance(self.keep_exact, bool):
@@ -93,14 +94,18 @@ class Preprocessing:
 
     @staticmethod
     def preset(name: str) -> "Preprocessing":
-        """A preset by its name; raises DatasetError listing the presets when there is none of that name."""
+        """The preset of that name.
+
+        Raises:
+            DatasetError: No preset has that name. The message lists the presets.
+        """
         if name not in PRESETS:
-            raise DatasetError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+            raise DatasetError(f"no preset {name!r}; expected one of {', '.join(PRESETS)}")
         return PRESETS[name]
 
     @staticmethod
     def from_spec(spec: str) -> "Preprocessing":
-        """A preset by its name, or the description in a file whose name ends in .toml."""
+        """The preset of that name, or the description in a file whose name ends in .toml."""
         if spec.lower().endswith(".toml"):
             return Preprocessing.from_toml(spec)
         if spec not in PRESETS:
@@ -109,13 +114,14 @@ class Preprocessing:
 
     @staticmethod
     def from_toml(path: str | Path) -> "Preprocessing":
-        """Reads the fields from a TOML file; `preset = "..."` there names what the other keys start from.
+        """Read the fields from a TOML file; its key `preset` names the preset that the other keys change.
 
-        `size` may be one number for a square, `mean` and `std` one number for all channels. Without `name`, the file's
-        name counts.
+        `size` may be one number for a square; `mean` and `std` may be one number for all channels. The default `name`
+        is the file's name.
 
         Raises:
-            DatasetError: `file.toml: ...` for a missing file, broken TOML, unknown keys, wrong types or values.
+            DatasetError: The file is missing, is not valid TOML, or has unknown keys or wrong types or values. The
+                message begins with the file's path.
         """
         path = Path(path)
         table = table_from_toml(path, "preprocessing description in TOML")
@@ -125,7 +131,7 @@ class Preprocessing:
             raise DatasetError(f"{path}: unknown key {unknown[0]!r}; the keys are preset, {', '.join(keys)}")
         base = table.pop("preset", None)
         if base is not None and not (isinstance(base, str) and base in PRESETS):
-            raise DatasetError(f"{path}: no preset {base!r}; there are: {', '.join(PRESETS)}")
+            raise DatasetError(f"{path}: no preset {base!r}; expected one of {', '.join(PRESETS)}")
         for key in ("mean", "std"):
             if isinstance(table.get(key), (int, float)):
                 table[key] = [table[key]]
@@ -137,8 +143,8 @@ class Preprocessing:
             raise DatasetError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
-        """The description as TOML, which `from_toml` reads back equal. An open size has no line: TOML has no null."""
-        # JSON's texts, numbers, booleans and lists are TOML's too.
+        """The description as TOML; `from_toml` restores it exactly. A size of None has no line: TOML has no null."""
+        # JSON strings, numbers, booleans and lists are also valid TOML.
         return "".join(
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
             for key, value in self.to_dict().items()
@@ -158,29 +164,33 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """Channels of the model input: 1 for grey, else 3."""
+        """Number of channels of the model input: 1 for grey, otherwise 3."""
         return 1 if self.color == "grey" else 3
 
     @property
     def is_bound(self) -> bool:
-        """Whether size, layout and dtype are settled."""
+        """Whether size, layout and dtype are determined."""
         return self.size is not None and self.layout != "auto" and self.dtype != "auto"
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """Shape of one model input without the batch axis; raises DatasetError unless bound."""
+        """Shape of one model input without the batch axis.
+
+        Raises:
+            DatasetError: The preprocessing is not bound.
+        """
         height, width = self._bound_size()
         return (self.channels, height, width) if self.layout == "nchw" else (height, width, self.channels)
 
     def bound_to(self, shape: Sequence[int | str | None], dtype: str) -> "Preprocessing":
-        """Settles size, layout and dtype for one model input.
+        """The same preprocessing with size, layout and dtype determined for one model input.
 
         Args:
-            shape: of the model input with its batch axis; open axes are None, a name or negative.
-            dtype: numpy's name of the model input's type, such as `float32`.
+            shape: Shape of the model input with its batch axis; free axes are None, a name or negative.
+            dtype: NumPy's name for the model input's type, such as `float32`.
 
         Raises:
-            DatasetError: the model input cannot take what this describes, or leaves open what this leaves open too.
+            DatasetError: The model input cannot take what this describes, or both leave the same property open.
         """
         axes = [axis if isinstance(axis, int) and axis > 0 else None for axis in shape]
         shown = f"[{', '.join('?' if axis is None else str(axis) for axis in shape)}]"
@@ -200,17 +210,17 @@ class Preprocessing:
             if any(axis not in (None, stated) for axis, stated in zip(found, size, strict=True)):
                 raise DatasetError(
                     f"size {list(size)} is stated, but the model input {shown} takes images of height {found[0]} "
-                    f"and width {found[1]}; leave size out to take the model's"
+                    f"and width {found[1]}; leave size out to use the model's"
                 )
         return replace(self, size=size, layout=layout, dtype=self._dtype_for(dtype))
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """Turns one uint8 [H, W, 3] RGB image into a contiguous array of `sample_shape`."""
+        """Turn one uint8 [H, W, 3] RGB image into a contiguous array of `sample_shape`."""
         sample: NDArray[np.generic] = self.normalised(self.fitted(image)[np.newaxis])[0]
         return sample
 
     def fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image resized to the model's size, uint8 [h, w, 3] RGB still."""
+        """The image resized to the model's size, still uint8 [h, w, 3] RGB."""
         size = self._bound_size()
         if image.shape[:2] == size and (self.keep_exact or self.resize != "crop"):
             return image
@@ -227,7 +237,7 @@ class Preprocessing:
         )
 
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """Turns fitted images, uint8 [B, h, w, 3] RGB, into a contiguous [B, *sample_shape] in one go."""
+        """Turn fitted images, uint8 [B, h, w, 3] RGB, into one contiguous array [B, *sample_shape]."""
         out = np.empty((len(pixels), *self.sample_shape), dtype=self.dtype)
         tables = None if self.dtype == "uint8" else self._tables()
         for channel, plane in enumerate(self._planes(pixels)):
@@ -245,8 +255,9 @@ class Preprocessing:
     def _tables(self) -> list[NDArray[np.floating]]:
         """(pixel * scale - mean) / std of each of the 256 pixel values, per channel.
 
-        Computed step by step in float32, as torchvision's ToTensor and Normalize do: the last digit decides on which
-        side of a bin's edge a value falls. float16 is rounded to at the end, float64 computed as such.
+        Computed step by step in float32, as in torchvision's ToTensor and Normalize, because the last digit decides on
+        which side of a bin's edge a value falls. For float16 the result is rounded at the end; float64 is computed in
+        float64.
         """
         kind = np.float64 if self.dtype == "float64" else np.float32
         pixels = np.arange(256, dtype=kind)
@@ -266,7 +277,7 @@ class Preprocessing:
         if self.layout != "auto":
             if places[self.layout] not in (None, channels):
                 raise DatasetError(
-                    f"layout {self.layout!r} with color {self.color!r} needs {channels} on axis "
+                    f"layout {self.layout!r} with color {self.color!r} needs size {channels} on axis "
                     f"{1 if self.layout == 'nchw' else 3} of the model input {shown}, found {places[self.layout]}"
                 )
             return self.layout
@@ -275,7 +286,7 @@ class Preprocessing:
         if len(possible) == 1:
             return possible[0]
         if possible:
-            raise DatasetError(f"the model input {shown} can be read as nchw and as nhwc; state layout")
+            raise DatasetError(f"the model input {shown} can be read as nchw or as nhwc; state the layout")
         other = 3 if channels == 1 else 1
         hint = f"; set color = '{'rgb' if other == 3 else 'grey'}'" if other in places.values() else ""
         raise DatasetError(
@@ -300,7 +311,7 @@ class Preprocessing:
         if self.scale != 1 or any(self.mean) or set(self.std) != {1.0}:
             raise DatasetError(
                 f"uint8 takes pixels as they are, but preprocessing {self.name!r} normalises them; "
-                "set scale = 1, mean = [0] and std = [1], or take the preset 'raw'"
+                "set scale = 1, mean = [0] and std = [1], or use the preset 'raw'"
             )
 
 
@@ -324,7 +335,7 @@ PRESETS: dict[str, Preprocessing] = {
         Preprocessing("yolo", resize="letterbox"),
         # mean and std of CIFAR-10's training images; nothing is cropped away from so small a picture
         Preprocessing("cifar10", crop_fraction=1.0, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-        # for models that normalise inside
+        # for models that normalise their input themselves
         Preprocessing("raw", scale=1.0),
     )
 }

@@ -1,4 +1,4 @@
-"""Which samples of a source to take: seeded and by class, or the first in order."""
+"""Choosing samples from a source: seeded and by class, or the first ones in order."""
 
 from typing import Literal
 
@@ -12,25 +12,25 @@ from datasets.source import Source
 def sample_indices(
     source: Source, num: int | None, *, sampling: Literal["random", "first"] = "random", seed: int = 0
 ) -> NDArray[np.int64]:
-    """Draws samples of a source without repetition.
+    """Draw samples from a source without repetition.
 
-    `first` takes them in the source's order. `random` takes them in a seeded shuffled order; where labels are known,
-    each class gets its share (largest remainder), and at least one sample while `num` allows.
+    `first` takes them in the source's order. `random` takes them in a seeded, shuffled order; if labels are known, each
+    class gets its share (by largest remainder), and at least one sample as long as `num` allows it.
 
-    Every sample gets one raw 64-bit number of PCG64, whose stream NumPy guarantees over versions, and the smallest
-    numbers win. So a sample is the same everywhere, and a larger one without labels contains a smaller one.
+    Every sample gets one raw 64-bit number from PCG64, whose stream NumPy guarantees across versions, and the smallest
+    numbers win. A selection is therefore the same everywhere, and without labels a larger one contains a smaller one.
 
     Args:
-        source: the source to draw from.
-        num: how many; None or more than there are takes all.
+        source: The source to draw from.
+        num: Number of samples; None, or more than there are, takes all.
         sampling: `random` or `first`.
-        seed: of the draw, 0 or more.
+        seed: Seed of the draw, 0 or more.
 
     Returns:
         int64 indices into the source, in the order in which to use them.
 
     Raises:
-        DatasetError: `num` below 1, an unknown `sampling`, or a negative seed.
+        DatasetError: `num` is below 1, `sampling` is unknown, or the seed is negative.
     """
     if num is not None and num < 1:
         raise DatasetError(f"number of images: expected 1 or more, found {num}")
@@ -47,7 +47,6 @@ def sample_indices(
         return order[:count]
     labels = source.labels[order]
     wanted = _shares(np.unique(labels, return_counts=True), count)
-    # rank of every sample within its class, in drawing order
     kept = np.zeros(total, bool)
     for label, share in wanted.items():
         kept[np.flatnonzero(labels == label)[:share]] = True
@@ -55,7 +54,7 @@ def sample_indices(
 
 
 def _shares(classes: tuple[NDArray[np.int64], NDArray[np.intp]], count: int) -> dict[int, int]:
-    """Samples for each class: proportional by largest remainder, then none left empty while `count` allows."""
+    """Number of samples for each class: proportional by largest remainder, and none empty as long as `count` allows."""
     labels, sizes = classes[0].tolist(), classes[1].tolist()
     total = sum(sizes)
     shares = [count * size // total for size in sizes]

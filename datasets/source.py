@@ -1,4 +1,4 @@
-"""What a source of images or tensors offers; folders and packs fit these protocols without inheriting from them."""
+"""Protocols for sources of images or tensors; folders and packs satisfy them without inheriting from them."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Source(Protocol):
-    """An ordered, indexed collection of samples with names and perhaps labels."""
+    """An ordered, indexed collection of samples with names and optional labels."""
 
     @property
     def path(self) -> Path:
@@ -16,23 +16,23 @@ class Source(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name a sample, unique, in index order."""
+        """One unique name per sample, in index order."""
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """Class index of every sample, int64 [N], or None where the source is unlabelled."""
+        """Class index of every sample, int64 [N], or None if the source is unlabelled."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Class names by class index, or None where they are unknown."""
+        """Class names by class index, or None if they are unknown."""
 
     def __len__(self) -> int: ...
 
     def content(self, index: int) -> bytes:
-        """The stored bytes of a sample: what its identity is hashed from."""
+        """The stored bytes of a sample, from which its identity is hashed."""
 
     def fingerprint(self, index: int) -> str:
-        """A cheap text that changes when the stored sample may have changed, made without reading it."""
+        """A string that changes when the stored sample may have changed, made without reading the sample."""
 
 
 @runtime_checkable
@@ -45,14 +45,14 @@ class ImageSource(Source, Protocol):
 
 @runtime_checkable
 class TensorSource(Source, Protocol):
-    """A source whose samples are ready model inputs, one array an input."""
+    """A source whose samples are ready-made model inputs, one array per input."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the model inputs that a sample has."""
+        """Names of the model inputs in a sample."""
 
     def load(self, index: int) -> dict[str, NDArray[np.generic]]:
-        """One sample: input name -> array without a batch axis. May be called from several threads."""
+        """One sample: arrays without a batch axis, by input name. May be called from several threads."""
 
 
 AnySource = ImageSource | TensorSource

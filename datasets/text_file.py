@@ -1,4 +1,4 @@
-"""Text files that a user wrote: read as UTF-8, with or without the mark that editors on Windows begin it with."""
+"""Reading text files that a user wrote, as UTF-8 with or without the byte order mark that Windows editors add."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def text_from_file(path: Path, what: str) -> str:
         what: What is expected there, for the error.
 
     Raises:
-        DatasetError: There is no such file, it cannot be read, or it is not UTF-8.
+        DatasetError: The file does not exist, cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -40,7 +40,7 @@ def table_from_toml(path: Path, what: str) -> dict[str, Any]:
         what: What is expected there, for the error.
 
     Raises:
-        DatasetError: As `text_from_file`, or it is not valid TOML.
+        DatasetError: The text cannot be read, see `text_from_file`, or is not valid TOML.
     """
     try:
         table: dict[str, Any] = tomllib.loads(text_from_file(path, what))

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, spoken to over its debugging pipe; needs nothing but the browser."""
+"""A page in headless Chromium, controlled over its debugging pipe; this needs only the browser."""
 
 import base64
 import contextlib
@@ -27,7 +27,7 @@ def chromium_path():
 
 
 class Page:
-    """One page: `evaluate` runs an expression in it, `shot` pictures it."""
+    """One page: `evaluate` runs an expression in it, `shot` takes a picture of it."""
 
     def __init__(self, send):
         self._send = send
@@ -36,11 +36,11 @@ class Page:
         self.requests = []
 
     def call(self, method, **parameters):
-        """A command of the DevTools protocol."""
+        """Send a command of the DevTools protocol."""
         return self._send(method, parameters, self._session)
 
     def look(self, width, *, dark=False, media="screen", height=900):
-        """Make the page that wide, CSS pixels."""
+        """Set the width of the page, in CSS pixels."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -48,7 +48,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def open(self, path):
-        """Load a file and wait until it stands."""
+        """Load a file and wait until it is complete."""
         self.call("Page.enable")
         self.call("Page.navigate", url=Path(path).resolve().as_uri())
         self.evaluate(
@@ -90,7 +90,7 @@ class Browser:
         self._count, self._waiting = 0, b""
 
     def send(self, method, parameters, session=None):
-        """The result of a command; an AssertionError where it fails, or none comes in time."""
+        """The result of a command; an AssertionError if it fails or no answer comes in time."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         line = json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0"
@@ -114,7 +114,7 @@ class Browser:
         return line
 
     def close(self):
-        """End the process, whatever state it is in."""
+        """End the process, whatever its state."""
         with contextlib.suppress(AssertionError, OSError):
             self.send("Browser.close", {})
         os.close(self._commands)
@@ -128,9 +128,9 @@ class Browser:
 
 @contextlib.contextmanager
 def chromium_page(profile):
-    """A page of a fresh browser whose profile lies in an empty folder; nothing of it can reach a network.
+    """A page of a fresh browser that has an empty profile folder and cannot reach a network.
 
-    A machine under load may fail to start it: it is tried twice.
+    A machine under load may fail to start it, so it is tried twice.
     """
     browser, page = _started(Path(profile) / "first")
     if page is None:

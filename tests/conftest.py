@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from tests.outcome import Outcome
 
-# The first example compiles, and machines that test are busy: how long an example takes says nothing here.
+# The first example compiles, and test machines are busy, so the time that an example takes means nothing here.
 settings.register_profile("calib", deadline=None)
 settings.load_profile("calib")
 
@@ -24,7 +24,7 @@ def demo_master(tmp_path_factory):
 
 @pytest.fixture
 def demo(demo_master, tmp_path):
-    """A folder as `calib demo` writes it, to change at will."""
+    """A folder as written by `calib demo`, to change at will."""
     return shutil.copytree(demo_master, tmp_path / "digits")
 
 
@@ -47,7 +47,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="session", autouse=True)
 def short_latencies():
-    """No test looks at how long a build takes; seconds of measuring it in each of hundreds of runs would be minutes."""
+    """Shortens latency measurement: no test needs it, and seconds in each of hundreds of runs add up to minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 0.1)
         yield
@@ -55,7 +55,7 @@ def short_latencies():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_spinning():
-    """Workers share the processors: threads that wait in a loop would take them from each other's work."""
+    """Keeps threads from waiting in a loop: workers share the processors, and it would slow each other's work."""
     from quant.onnxruntime.session import OnnxRuntimeSession
 
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def no_spinning():
 
 @pytest.fixture
 def one_processor():
-    """Leaves the test one processor of the machine's, as taskset does."""
+    """Leaves the test only one of the machine's processors, as taskset does."""
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("processors cannot be taken from a process here")
     allowed = os.sched_getaffinity(0)

@@ -1,4 +1,4 @@
-"""CUDA's runtime API in host memory: lets what uses it run, and be watched, where there is no GPU."""
+"""CUDA's runtime API in host memory, so that code that uses it can run and be observed without a GPU."""
 
 import ctypes
 import types
@@ -6,17 +6,17 @@ import types
 CODES = {0: b"cudaSuccess", 2: b"cudaErrorMemoryAllocation", 100: b"cudaErrorNoDevice", 700: b"cudaErrorIllegalAddress"}
 
 
-_ALLOCATED = {}  # as with CUDA, memory that nobody frees stays valid to the end of the process
+_ALLOCATED = {}  # as with CUDA, memory that nobody frees stays valid until the process ends
 
 
 class HostCuda:
-    """Memory lives on the host, copies are done at once; one from or to memory that is not live is refused.
+    """Memory is on the host and copies are done at once; a copy from or to memory that is not live is refused.
 
     Attributes:
-        live: What was made and not yet freed, by handle.
+        live: Objects that were made and not yet freed, by handle.
         made: How often each function was called.
-        fail: Code to return from a function, by its name.
-        limit: Bytes that can be allocated at a time.
+        fail: Error code that a function returns, by the function's name.
+        limit: Number of bytes that can be allocated at a time.
     """
 
     cudaStreamNonBlocking = 1

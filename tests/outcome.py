@@ -1,4 +1,4 @@
-"""What a command line did, as tests look at it."""
+"""What a command line did, in the form that tests check."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Outcome:
 
     @property
     def error(self):
-        """The one line that says what went wrong: not more, not a traceback, nothing on standard output."""
+        """The one line that says what went wrong; there is no more, no traceback and nothing on standard output."""
         lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("calib: error: "), self.err
@@ -22,5 +22,5 @@ class Outcome:
 
     @property
     def warnings(self):
-        """The warnings, one a line."""
+        """The warnings, one per line."""
         return [line.removeprefix("warning: ") for line in self.err.splitlines() if line.startswith("warning: ")]

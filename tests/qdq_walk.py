@@ -1,4 +1,4 @@
-"""Reading a Q/DQ model node by node, and what TensorRT demands of it."""
+"""Reading a Q/DQ model node by node, and what TensorRT requires of it."""
 
 from collections import Counter
 
@@ -6,12 +6,12 @@ import numpy as np
 from onnx import numpy_helper
 
 KERNELS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# Pieces of float models that TensorRT fuses with what is before them: a pair between would split the two.
+# Nodes that TensorRT fuses with the node before them: a pair in between would split the two.
 FUSED = ("BatchNormalization", "Relu", "Clip")
 
 
 class Walk:
-    """A Q/DQ model with what a reader needs to walk it."""
+    """A Q/DQ model with everything needed to walk through it."""
 
     def __init__(self, proto):
         self.nodes = list(proto.graph.node)
@@ -38,7 +38,7 @@ class Walk:
         return weight is not None and weight.dtype == np.int8
 
     def assert_explicit(self):
-        """What TensorRT's explicit quantization demands of a model."""
+        """Check what TensorRT's explicit quantization requires of a model."""
         kernels = [node for node in self.nodes if node.op_type in KERNELS]
         assert kernels
         for node in kernels:

@@ -1,4 +1,4 @@
-"""Who may import whom, and what an import may cost."""
+"""Which module may import which, and what an import may cost."""
 
 import ast
 import importlib
@@ -36,7 +36,7 @@ def imported(path):
 
 
 # The rooms, lowest first. A file imports from its own row and from those above it in this list, never from one below.
-# The longest entry that a module begins with is its row. Nothing of ours may be imported across `apart`.
+# A module's row is the longest entry that its name begins with. Nothing of ours may be imported across `apart`.
 ROOMS = (
     # datasets: images in, batches out
     "datasets.errors",
@@ -85,14 +85,14 @@ APART = {"datasets": ("calib", "quant"), "calib": ("datasets", "quant"), "quant"
 
 
 def room(module):
-    """The longest entry of the table that a module begins with; a package's own name serves its `__init__` alone."""
+    """The longest entry of the table that a module's name begins with; a package's own name is for its `__init__`."""
     parts = module.split(".")
     names = [".".join(parts[:size]) for size in range(len(parts), 0, -1)]
     return next((name for name in names if name in FLOORS), None)
 
 
 def of_ours(module):
-    """The modules of ours that a module imports, wherever in it; a package is imported for its `__init__`."""
+    """Our modules that a module imports anywhere in it; importing a package counts as importing its `__init__`."""
     found = set()
     for name in imported(modules()[module]):
         names = [name, name.rpartition(".")[0]]
@@ -110,7 +110,7 @@ def arrows():
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_every_file_stands_in_a_room(module):
     assert room(module) is not None
-    if room(module) in PACKAGES:  # nothing but the public names stands on its own in a package
+    if room(module) in PACKAGES:  # only a package's public names may be outside the rooms
         assert module == f"{room(module)}.__init__"
 
 
@@ -120,7 +120,7 @@ def test_no_import_runs_up():
 
 
 def faces(module):
-    """Is it a package's face, which only hands on names, and those for type checkers alone?"""
+    """Whether it is a package's `__init__` that only re-exports names, and imports them for type checkers alone."""
     return module.removesuffix(".__init__") in PACKAGES
 
 
@@ -132,7 +132,7 @@ def test_datasets_and_the_library_part_of_calib_import_nothing_else_of_ours():
 
 
 def test_there_is_no_circle():
-    """Each file, after all that it imports is taken away again and again, must go in turn."""
+    """Remove files that import nothing that is left, again and again: every file must go."""
     left = {module: {b for a, b in arrows() if a == module and not faces(a)} for module in modules()}
     while free := [module for module, needs in left.items() if not needs & left.keys()]:
         for module in free:
@@ -143,7 +143,7 @@ def test_there_is_no_circle():
 def test_the_arrows_are_looked_at_in_every_package():
     found = arrows()
     assert {a.split(".")[0] for a, _ in found} == set(PACKAGES)
-    assert ("quant.calibration.stored", "calib.caches.provenance") in found  # known to stand there
+    assert ("quant.calibration.stored", "calib.caches.provenance") in found  # known to exist
     assert ("quant.report.views.charts", "quant.report.views.svg") in found
     assert len(found) > 300
 
@@ -165,7 +165,7 @@ def test_every_room_says_what_it_is_for():
 
 
 def loaded_after(program):
-    """Which heavy packages a program has loaded at its end."""
+    """The heavy packages that a program has loaded when it ends."""
     code = f"{program}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return done.stdout.splitlines()[-1].split()
@@ -184,7 +184,7 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def test_help_answers_at_once():
-    """Seconds depend on the machine and on what else it does; how much is loaded beside Python and click does not."""
+    """Times depend on the machine and its load; the number of modules loaded besides Python and click does not."""
     program = (
         "import sys, click\nbefore = set(sys.modules)\nfrom calib.cli import main\n{}\n"
         "print(len(set(sys.modules) - before))"
@@ -232,6 +232,6 @@ def test_every_public_name_resolves(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_public_name_is_taken_by_a_module(package):
-    """Importing a module sets its name in the package, in place of the function of that name."""
+    """Importing a module sets its name in the package, which replaces a function of that name."""
     inside = {path.stem for path in (ROOT / package).iterdir()}
     assert inside.isdisjoint(importlib.import_module(package).__all__)

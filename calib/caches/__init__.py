@@ -1,1 +1,1 @@
-"""Calibration caches: TensorRT's text format, what a cache was made from, conversion, comparison and merging."""
+"""Calibration caches: TensorRT's text format, provenance, conversion, comparison and merging."""

@@ -1,10 +1,10 @@
 """TensorRT's calibration cache: text, a header line, then `tensor name: 8 hex digits` with the scale's float32 bits.
 
 The header is `TRT-<version>-<calibrator>`; the legacy (percentile) calibrator writes `0 <cutoff> <quantile>` instead,
-both as float64 bits. Format read off caches that TensorRT 8.6.0 wrote. A tensor's name may itself hold ": ", so a line
-is split at the last one. TensorRT leaves out leading zeros of the digits: a scale of 3e-32 has seven, and a tensor that
-was zero throughout has the single digit 0. It refuses to build with a scale of 0, so these become 1 / 127 here: any
-positive scale represents zeros.
+both as float64 bits. The format was worked out from caches that TensorRT 8.6.0 wrote. A tensor's name may itself
+contain ": ", so a line is split at the last one. TensorRT omits leading zeros: a scale of 3e-32 has seven digits, and
+the scale of an all-zero tensor is the single digit 0. TensorRT refuses to build with a scale of 0, so it is read as
+1 / 127 here: any positive scale represents zeros.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _CALIBRATORS = {
     "MinMaxCalibration": "minmax",
     "EntropyCalibration": "entropy1",
     "PercentileCalibration": "percentile",
-    "MSECalibration": "mse",  # ours: TensorRT has no such calibrator and needs another header to take these scales
+    "MSECalibration": "mse",  # ours: TensorRT has no such calibrator, and takes these scales only under another header
 }
 _HEADER = re.compile(r"TRT-(\d+)-(\w+)")
 _LEGACY_HEADER = re.compile(r"0 ([0-9a-fA-F]{16}) ([0-9a-fA-F]{16})")
-_SCALE = re.compile(r"[0-9a-fA-F]{7,8}|0")  # fewer digits are no normal float32
+_SCALE = re.compile(r"[0-9a-fA-F]{7,8}|0")  # with fewer digits it is not a normal float32
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class CalibrationCache:
 
     Attributes:
         header: First line.
-        scales: Scale of each tensor in file order, activation units a step; amax / 127, float32 precision.
-        zero_tensors: Tensors whose scale TensorRT wrote as 0, since they were zero throughout; they have amax 1 here.
+        scales: Scale of each tensor in file order, activation units per step; amax / 127, float32 precision.
+        zero_tensors: Tensors whose scale TensorRT wrote as 0 because all their values were zero; amax is 1 here.
     """
 
     header: str
@@ -62,7 +62,7 @@ class CalibrationCache:
 
     @property
     def version(self) -> int | None:
-        """TensorRT version in the header, 8600 for 8.6.0; the percentile header holds none."""
+        """TensorRT version in the header, 8600 for 8.6.0; None for the percentile header, which holds none."""
         match = _HEADER.fullmatch(self.header)
         return int(match[1]) if match else None
 
@@ -91,9 +91,9 @@ def header_from_algorithm(algorithm: Algorithm, version: int = DEFAULT_VERSION) 
 
 
 def scale_from_amax(amax: float) -> np.float32:
-    """Amax / 127 in float32, kept a positive normal number however small amax is.
+    """Amax / 127 as a float32 that is positive and normal, however small amax is.
 
-    Divided in float64, so that the amax of a scale (127 times it) gives that very scale back.
+    The division is done in float64, so that 127 times a scale gives exactly that scale back.
     """
     return max(np.float32(amax / INT8_LEVELS), np.finfo(np.float32).tiny)
 
@@ -101,16 +101,16 @@ def scale_from_amax(amax: float) -> np.float32:
 def cache_from_amax(
     amax: Mapping[str, float], algorithm: Algorithm, version: int = DEFAULT_VERSION
 ) -> CalibrationCache:
-    """The cache that holds these amax (activation units), its scales rounded to float32 as they are in the file."""
+    """The cache for these amax values (activation units); scales are rounded to float32, as in the file."""
     scales = {name: float(scale_from_amax(value)) for name, value in amax.items()}
     return CalibrationCache(header_from_algorithm(algorithm, version), scales)
 
 
 def checked_header(line: str, source: str) -> str:
-    """A cache's first line without the blanks around it.
+    """The first line of a cache, checked and stripped of surrounding blanks.
 
     Raises:
-        CacheError: It is no such line, or names an unknown calibrator.
+        CacheError: The line is not a cache's first line, or names an unknown calibrator.
     """
     header = line.strip()
     match = _HEADER.fullmatch(header)
@@ -128,12 +128,12 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
     """Parse and check a cache.
 
     Args:
-        text: The whole file; Unix or Windows line ends.
+        text: The whole file, with Unix or Windows line endings.
         source: Name of the file for messages.
 
     Raises:
-        CacheError: Not a cache, an unknown calibrator, a malformed line, a scale that is not finite and positive, or
-            a tensor twice. The message names the line.
+        CacheError: The text is not a cache, names an unknown calibrator, or has a malformed line, a scale that is not
+            finite and positive, or the same tensor twice. The message names the line.
     """
     lines = text.splitlines()
     header = checked_header(lines[0] if lines else "", f"{source}:1")
@@ -157,7 +157,7 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
             scale = float(scale_from_amax(1.0))
         if not (math.isfinite(scale) and scale > 0):
             raise CacheError(
-                f"{source}:{number}: expected a finite scale over zero for '{name}', found {scale}; "
+                f"{source}:{number}: expected a finite scale above zero for '{name}', found {scale}; "
                 "delete the file to recalibrate"
             )
         if name in scales:
@@ -169,7 +169,7 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
         raise CacheError(f"{source}: expected scales after the header, found none; delete the file to recalibrate")
     if len(zeros) == len(scales):
         raise CacheError(
-            f"{source}: expected scales over zero, found 0 for every tensor; delete the file to recalibrate"
+            f"{source}: expected scales above zero, found 0 for every tensor; delete the file to recalibrate"
         )
     return CalibrationCache(header, scales, tuple(zeros))
 
@@ -178,7 +178,7 @@ def read_cache(path: Path) -> CalibrationCache:
     """Read and check a cache file.
 
     Raises:
-        CacheError: See `cache_from_text`; also when the file cannot be read.
+        CacheError: The file cannot be read, or is not a valid cache, see `cache_from_text`.
     """
     try:
         text = path.read_bytes().decode()
@@ -195,25 +195,25 @@ def text_from_cache(cache: CalibrationCache) -> str:
     """The file's text.
 
     Raises:
-        CacheError: A tensor's name holds a line break, or a scale is not finite and positive.
+        CacheError: A tensor's name contains a line break, or a scale is not finite and positive.
     """
     lines = [cache.header]
     for name, scale in cache.scales.items():
         if name.splitlines() != [name]:
-            raise CacheError(f"tensor {name!r}: a cache cannot hold a name with a line break; rename the tensor")
+            raise CacheError(f"tensor {name!r}: expected a name without a line break; rename the tensor")
         if not (math.isfinite(scale) and scale > 0):
-            raise CacheError(f"tensor '{name}': expected a finite scale over zero, found {scale}")
+            raise CacheError(f"tensor '{name}': expected a finite scale above zero, found {scale}")
         lines.append(f"{name}: {struct.pack('>f', scale).hex()}")
     return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How a cache and a model fit.
+    """How well a cache fits a model.
 
     Attributes:
-        missing: Tensors that the model needs a scale for and the cache lacks.
-        foreign: Tensors of the cache that the model does not have.
+        missing: Tensors that need a scale but have none in the cache.
+        foreign: Tensors in the cache that the model does not have.
     """
 
     missing: tuple[str, ...]
@@ -226,7 +226,7 @@ def coverage(cache: CalibrationCache, needed: Collection[str], known: Collection
     Args:
         cache: The cache.
         needed: Tensors that must have a scale.
-        known: All tensors of the model. TensorRT's own inner tensors, "(Unnamed Layer* ...", never count as foreign.
+        known: All tensors of the model. TensorRT's own internal tensors, "(Unnamed Layer* ...", never count as foreign.
     """
     known_names = set(known)
     missing = tuple(name for name in needed if name not in cache.scales)
@@ -235,7 +235,7 @@ def coverage(cache: CalibrationCache, needed: Collection[str], known: Collection
 
 
 def number_from_version(version: str) -> int:
-    """A version as caches write it: 8600 for 8.6.0, 100300 for 10.3.0."""
+    """A version as the number that caches hold: 8600 for 8.6.0, 100300 for 10.3.0."""
     parts = [int(part) for part in re.findall(r"\d+", version)[:3]]
     major, minor, patch = (*parts, 0, 0, 0)[:3]
     return major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch

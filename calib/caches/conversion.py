@@ -1,7 +1,7 @@
-"""A calibration cache in other clothes: another TensorRT version, another calibrator's header, JSON.
+"""Converting a calibration cache: to another TensorRT version, another calibrator's header, JSON.
 
-The scales never change. TensorRT takes a cache only when version and calibrator in its first line are its own, and
-otherwise silently calibrates anew; so the line is rewritten for the TensorRT that is to read it.
+The scales never change. TensorRT accepts a cache only if the version and the calibrator in its first line are its own,
+and otherwise recalibrates without saying so. The line is therefore rewritten for the TensorRT that will read it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def version_from_text(text: str) -> int:
     """TensorRT's version as a cache holds it: 8600 or 8.6.0 gives 8600; 100300 or 10.3.0 gives 100300.
 
     Raises:
-        CacheError: No version, or one whose TensorRT reads no cache (11 and later).
+        CacheError: The text is not a version, or that version of TensorRT does not read caches (11 and later).
     """
     dotted = _DOTTED.fullmatch(text)
     if dotted:
@@ -40,22 +40,22 @@ def version_from_text(text: str) -> int:
         version = int(text)
         major = version // 10000 if len(text) > 4 else version // 1000
     else:
-        raise CacheError(f"TensorRT version: expected such as 8600, 8.6.0, 100300 or 10.3.0, found '{text}'")
+        raise CacheError(f"TensorRT version: expected a version like 8600, 8.6.0, 100300 or 10.3.0, found '{text}'")
     if major >= _FIRST_WITHOUT_CACHES:
         raise CacheError(
-            f"TensorRT version: {text} reads no calibration cache; convert to a Q/DQ model instead "
+            f"TensorRT version: {text} does not read calibration caches; convert to a Q/DQ model instead "
             "(an output ending in .onnx, with --model)"
         )
     return version
 
 
 def with_header(cache: CalibrationCache, calibrator: str | None = None, version: int | None = None) -> CalibrationCache:
-    """The same scales under another first line.
+    """The same scales under a different first line.
 
     Args:
         cache: What to convert.
-        calibrator: One of `calib.names.CALIBRATORS`; None keeps the cache's.
-        version: TensorRT's version; None keeps the cache's (8600 where it has none).
+        calibrator: One of `calib.names.CALIBRATORS`; None keeps the cache's own.
+        version: TensorRT's version; None keeps the cache's own (8600 if it has none).
     """
     number = version or cache.version or DEFAULT_VERSION
     if calibrator is None:
@@ -72,7 +72,7 @@ def with_header(cache: CalibrationCache, calibrator: str | None = None, version:
 
 
 def json_from_cache(cache: CalibrationCache) -> str:
-    """A cache as JSON: header, what it says, scales, amax. `header` and `scales` hold all that the text holds."""
+    """A cache as JSON: the header, its parts, scales and amax. `header` and `scales` hold all that the text does."""
     document = {
         "header": cache.header,
         "algo": cache.algo,
@@ -85,10 +85,10 @@ def json_from_cache(cache: CalibrationCache) -> str:
 
 
 def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
-    """Read what `json_from_cache` wrote; only `header` and `scales` count.
+    """Read what `json_from_cache` wrote; only `header` and `scales` are used.
 
     Raises:
-        CacheError: Not such a document, or a scale is not finite and positive.
+        CacheError: The text is not such a document, or a scale is not finite and positive.
     """
     try:
         document = json.loads(text, object_pairs_hook=_without_repetition)
@@ -96,7 +96,7 @@ def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
         raise CacheError(f"{source}: not valid JSON: {error}") from error
     scales = document.get("scales") if isinstance(document, dict) else None
     if not (isinstance(scales, dict) and scales and isinstance(document.get("header"), str)):
-        raise CacheError(f"{source}: expected an object with 'header' and 'scales' of tensors, found something else")
+        raise CacheError(f"{source}: expected an object with 'header' and the tensors' 'scales', found something else")
     header = checked_header(document["header"], f"{source}: header")
     return CalibrationCache(header, {name: _checked_scale(value, name, source) for name, value in scales.items()})
 
@@ -106,7 +106,7 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"'{repeated}' stands there twice")
+        raise ValueError(f"'{repeated}' appears twice")
     return result
 
 
@@ -118,5 +118,5 @@ def _checked_scale(value: object, name: str, source: str) -> float:
     except OverflowError:  # a whole number beyond what a float can hold
         scale = math.inf
     if not (math.isfinite(scale) and scale > 0):
-        raise CacheError(f"{source}: expected a finite scale over zero for '{name}', found {value!r:.40}")
+        raise CacheError(f"{source}: expected a finite scale above zero for '{name}', found {value!r:.40}")
     return scale

@@ -33,9 +33,9 @@ class CacheDifference:
     """How two caches differ.
 
     Attributes:
-        tensors: Those in both, the one furthest from ratio 1 first, up or down alike.
-        only_first: Those that the second lacks.
-        only_second: Those that the first lacks.
+        tensors: Tensors in both; those whose ratio is furthest from 1, in either direction, come first.
+        only_first: Tensors that the second cache lacks.
+        only_second: Tensors that the first cache lacks.
     """
 
     tensors: tuple[TensorDifference, ...]
@@ -48,7 +48,7 @@ class CacheDifference:
         return statistics.median(t.ratio for t in self.tensors) if self.tensors else None
 
     def share_within(self, tolerance: float) -> float:
-        """Share of the tensors in both whose ratio is within 1 - tolerance .. 1 + tolerance, 0..1."""
+        """Share, 0..1, of the tensors in both whose ratio is within 1 - tolerance .. 1 + tolerance."""
         near = sum(abs(t.ratio - 1) <= tolerance for t in self.tensors)
         return near / len(self.tensors) if self.tensors else 0.0
 
@@ -65,7 +65,7 @@ def difference(first: CalibrationCache, second: CalibrationCache) -> CacheDiffer
 
 
 def json_from_difference(found: CacheDifference) -> str:
-    """All of it as JSON."""
+    """The whole difference as JSON."""
     document = {
         "median_ratio": found.median_ratio,
         "tensors": [asdict(tensor) for tensor in found.tensors],
@@ -76,14 +76,14 @@ def json_from_difference(found: CacheDifference) -> str:
 
 
 def text_from_difference(found: CacheDifference, names: tuple[str, str]) -> str:
-    """A table for people: the median ratio, tensors worst first, and what only one of the two holds.
+    """A table for people: the median ratio, the tensors with the worst first, and those that only one cache holds.
 
     Args:
         found: What to show.
         names: What to call the two caches.
     """
     if not found.tensors:
-        lines = ["no tensor is in both"]
+        lines = ["no tensors in both"]
     else:
         shares = (f"{found.share_within(part):.0%} within {part:.0%}" for part in (0.01, 0.05))
         lines = [

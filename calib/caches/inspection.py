@@ -12,7 +12,7 @@ def text_from_cache_file(path: Path) -> str:
     """A cache as a table: tensor, scale, amax.
 
     Raises:
-        CacheError: The file is no cache.
+        CacheError: The file is not a cache.
     """
     cache = read_cache(path)
     widest = max(len(name) for name in cache.scales)
@@ -30,6 +30,6 @@ def json_from_cache_file(path: Path) -> str:
     """A cache as JSON, see `calib.caches.conversion`.
 
     Raises:
-        CacheError: The file is no cache.
+        CacheError: The file is not a cache.
     """
     return json_from_cache(read_cache(path))

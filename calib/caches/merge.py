@@ -1,4 +1,4 @@
-"""Statistics of shards of the images, merged exactly; then the cache of all of them."""
+"""Merging the statistics of several shards of the images exactly, and computing the cache of them all."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Merge:
     Attributes:
         images: How many images the statistics come from.
         tensors: How many tensors the cache holds.
-        provenance: Was provenance merged too? Only when every shard has it.
-        warnings: What a user should know, a line each.
+        provenance: Whether provenance was merged too, which takes provenance for every shard.
+        warnings: What a user should know, one line each.
     """
 
     images: int
@@ -41,7 +41,7 @@ class Merge:
 
 
 def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algorithm) -> Merge:
-    """Merge statistics and write the cache, its statistics (.h5) and, where all shards have it, the provenance.
+    """Merge statistics; write the cache, its statistics (.h5) and, if all shards have it, the provenance.
 
     The merged statistics are bit for bit those of one pass over all images.
 
@@ -51,10 +51,10 @@ def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algo
         algorithm: How amax is computed.
 
     Raises:
-        CalibrationError: A shard cannot be read, is of another model, or `target` would replace a foreign file.
+        CalibrationError: A shard cannot be read or belongs to another model, or `target` would replace a foreign file.
     """
     if target.suffix in (".h5", ".json"):
-        raise CacheError(f"{target}: expected the path of a cache, such as merged.cache; the .h5 goes beside it")
+        raise CacheError(f"{target}: expected the path of a cache, such as merged.cache; the .h5 is written beside it")
     caches = [path.with_suffix(".cache") for path in shards]
     _refuse_to_replace(target, shards)
     merged = reduce(Statistics.merged, (read_statistics(path.with_suffix(".h5")) for path in shards))
@@ -75,25 +75,27 @@ def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algo
 
 def _refuse_to_replace(target: Path, shards: Sequence[Path]) -> None:
     if target.resolve().with_suffix("") in {path.resolve().with_suffix("") for path in shards}:
-        raise CacheError(f"{target}: is one of the shards; give another name")
+        raise CacheError(f"{target}: expected a new file, found one of the shards; give another name")
     foreign = foreign_file(target)
     if foreign is not None:
-        raise CacheError(f"{foreign}: exists, and would be replaced; give another name")
+        raise CacheError(f"{foreign}: already exists and would be replaced; give another name")
 
 
 def _merged_source(shards: Sequence[Calibration], paths: Sequence[Path]) -> tuple[Source, list[str]]:
-    """What the merged statistics were made from: the images of the shards one after the other."""
+    """The source of the merged statistics, with the images of all shards in turn, and warnings."""
     first = shards[0].source
     for shard, path in zip(shards, paths, strict=True):
         for what in ("model", "preprocessing"):
             if getattr(shard.source, what) != getattr(first, what):
-                raise CacheError(f"{path}: was made from another {what} than {paths[0]}; calibrate the shards alike")
+                raise CacheError(
+                    f"{path}: expected the {what} of {paths[0]}, found another; calibrate all shards alike"
+                )
     images = tuple(image for shard in shards for image in shard.source.images)
     warnings = []
     repeated = len(images) - len({image.sha256 for image in images})
     if repeated:
         warnings.append(f"{repeated} images are in more than one shard (or twice in one) and are counted each time")
-    # As `datasets.identify` does it: the digests in order, a line each.
+    # As in `datasets.identify`: the digests in order, one per line.
     data = hashlib.sha256("".join(f"{image.sha256}\n" for image in images).encode()).hexdigest()
     quarantined = tuple(item for shard in shards for item in shard.source.quarantined)
     folders = ", ".join(dict.fromkeys(shard.source.paths.get("data", "") for shard in shards))

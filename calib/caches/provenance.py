@@ -1,7 +1,7 @@
-"""What a calibration cache was made from: the sidecar `calibration.json`, and the statistics `calibration.h5`.
+"""What a calibration cache was made from: the sidecar `calibration.json` and the statistics `calibration.h5`.
 
-A cache is only used again for the same model, images and preprocessing. The sidecar holds their hashes, and those of
-the two files beside it, so that a file that was edited, swapped or half replaced is noticed.
+A cache is reused only for the same model, images and preprocessing. The sidecar holds their hashes. It also holds the
+hashes of the cache and the statistics, so that a file that was edited, swapped or only half replaced is noticed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class ImageRecord:
     """One calibration image.
 
     Attributes:
-        name: Path relative to the data's folder.
-        fingerprint: Changes when the file is written to; compared before its contents are read.
-        sha256: Hash of its contents.
+        name: Path relative to the data folder.
+        fingerprint: Changes when the file is written to. It is compared first: an unchanged file is not read.
+        sha256: Hash of the file's contents.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Source:
 
     Attributes:
         model: SHA-256 of the ONNX file.
-        data: SHA-256 over the ordered hashes of the image contents.
-        preprocessing: The preprocessing's fields.
+        data: SHA-256 over the hashes of the images' contents, in order.
+        preprocessing: The fields of the preprocessing.
         images: The images in order.
-        paths: Where model and data lay, for people.
-        quarantined: Images that could not be read, with the reason; they are among `images`.
+        paths: Where the model and the data were, for people.
+        quarantined: Images that could not be read, each with the reason; they are among `images` too.
     """
 
     model: str
@@ -60,15 +60,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A cache with all that is known of it.
+    """A cache and everything that is known about it.
 
     Attributes:
         cache: The scales.
         algorithm: Name of the algorithm.
-        parameters: The algorithm's parameters, and what else the scales depend on.
+        parameters: The algorithm's parameters, and anything else that the scales depend on.
         source: What the statistics were made from.
         statistics: Histograms of all tensors; none when TensorRT calibrated by itself.
-        versions: Versions of the tool and of the back end that ran the model.
+        versions: Versions of the toolkit and of the back end that ran the model.
     """
 
     cache: CalibrationCache
@@ -79,11 +79,11 @@ class Calibration:
     versions: Mapping[str, str]
 
     def matches(self, algorithm: Algorithm) -> bool:
-        """Were the scales computed by this algorithm with these parameters?"""
+        """Whether the scales were computed by this algorithm with these parameters."""
         return not self.algorithm_difference(algorithm)
 
     def algorithm_difference(self, algorithm: Algorithm) -> str:
-        """What of the algorithm and its parameters differs from those of the scales; empty when all is equal."""
+        """How this algorithm and its parameters differ from those of the scales; empty if they do not."""
         if self.algorithm != algorithm.name:
             return f"another algorithm ({self.algorithm}, now {algorithm.name})"
         own = {key: value for key, value in self.parameters.items() if key not in ("calibrator", "batch_size")}
@@ -93,12 +93,12 @@ class Calibration:
 
     @property
     def zero_tensors(self) -> tuple[str, ...]:
-        """Tensors that were zero throughout."""
+        """Tensors whose values were all zero."""
         return zero_tensors(self.cache, self.statistics)
 
 
 def zero_tensors(cache: CalibrationCache, statistics: Statistics | None) -> tuple[str, ...]:
-    """Tensors that were zero for all images: by their statistics, or as the cache itself marks them."""
+    """Tensors that were zero for all images, according to the statistics or to marks in the cache itself."""
     histograms = statistics.histograms if statistics is not None else {}
     return (*(name for name, h in histograms.items() if not h.abs_max), *cache.zero_tensors)
 
@@ -109,7 +109,7 @@ def sidecar_paths(cache: Path) -> tuple[Path, Path]:
 
 
 def differences(found: Source, expected: Source) -> list[str]:
-    """What of a calibration's source is not as this run needs it, a line each; empty when all is equal."""
+    """How a calibration's source differs from the expected one, one line per difference; empty if it does not."""
     lines = []
     if found.model != expected.model:
         lines.append(f"another model (SHA-256 {found.model[:12]}, now {expected.model[:12]})")
@@ -120,7 +120,7 @@ def differences(found: Source, expected: Source) -> list[str]:
             if found.preprocessing.get(key) != expected.preprocessing.get(key)
         )
         changes = (f"{key} {found.preprocessing.get(key)}, now {expected.preprocessing.get(key)}" for key in keys)
-        lines.append(f"another preprocessing ({'; '.join(changes)})")
+        lines.append(f"other preprocessing ({'; '.join(changes)})")
     if found.data != expected.data:
         lines.append(f"other images ({_image_difference(found.images, expected.images)})")
     return lines
@@ -143,7 +143,7 @@ def _image_difference(found: Sequence[ImageRecord], expected: Sequence[ImageReco
 
 
 def write_calibration(calibration: Calibration, cache: Path) -> None:
-    """Write cache, provenance and statistics together, whole or not at all.
+    """Write the cache, the provenance and the statistics together, whole or not at all.
 
     Raises:
         CalibrationError: They cannot be written; older files are untouched.
@@ -163,9 +163,9 @@ def write_calibration(calibration: Calibration, cache: Path) -> None:
 
 
 def foreign_file(cache: Path) -> Path | None:
-    """The first file in the places of a cache and its two companions that was not written as one of the three.
+    """The first of the files that writing a calibration here would replace and that is not part of a calibration.
 
-    None when writing a calibration there replaces nothing else's file: all are absent, or the provenance names them.
+    None if there is no such file: the three files are all absent, or the provenance names the other two.
     """
     provenance, statistics = sidecar_paths(cache)
     try:
@@ -176,10 +176,10 @@ def foreign_file(cache: Path) -> Path | None:
 
 
 def read_calibration(cache: Path) -> Calibration:
-    """Read a cache with its sidecar files, checking that the three belong together.
+    """Read a cache with its sidecar files and check that the three belong together.
 
     Raises:
-        CacheError: A file is missing, malformed, or not the one that the provenance names.
+        CacheError: A file is missing, malformed, or not the one that the provenance describes.
     """
     provenance_path, statistics_path = sidecar_paths(cache)
     contents = read_cache(cache)
@@ -204,7 +204,7 @@ def read_calibration(cache: Path) -> Calibration:
     for path in (cache, statistics_path):
         if not path.is_file() or sha256_of_files(path) != digests.get(path.name):
             raise CacheError(
-                f"{path}: is not the file that {provenance_path.name} was written with (edited, swapped or missing); "
+                f"{path}: is not the file that {provenance_path.name} describes (edited, swapped or missing); "
                 "recalibrate"
             )
     try:
@@ -215,7 +215,7 @@ def read_calibration(cache: Path) -> Calibration:
 
 
 def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A part of the provenance that must hold names and values."""
+    """A part of the provenance that must be a JSON object."""
     if not isinstance(document[key], dict):
         raise TypeError(f"'{key}': expected an object, found {document[key]!r:.40}")
     part: dict[str, Any] = document[key]

@@ -1,4 +1,4 @@
-"""The command line: one module a command; each parses, calls one function and prints."""
+"""The command line: one module per command, which parses the options, calls one function and prints the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when the command, or the help, is asked for."""
+    """Imports a command's module only when the command or the help is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -32,15 +32,15 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="calib-int8", prog_name="calib")
 def command_line() -> None:
-    """INT8 calibration: images in; INT8 model, reusable calibration cache and accuracy-drop report out.
+    """INT8 calibration: images in; INT8 model, reusable calibration cache and accuracy report out.
 
-    Exit codes: 0 done and within --max-drop; 1 failed; 2 wrong usage; 3 done, but neither INT8 nor a fallback is
-    within --max-drop; 4 done, but FP32 itself is at chance, so nothing was shown; 130 interrupted.
+    Exit codes: 0 done, within --max-drop; 1 failed; 2 wrong usage; 3 done, but neither INT8 nor a fallback is within
+    --max-drop; 4 done, but FP32 itself is at chance, so nothing was shown; 130 interrupted.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code; errors of the library become one line."""
+    """Run the command line and exit with its code; an error from the library becomes one line."""
     warnings.filterwarnings("ignore", module="PIL")  # a damaged image is quarantined with its reason instead
     problem = shadowing_datasets()
     if problem is not None:
@@ -58,20 +58,20 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except BrokenPipeError:
-        # The reader went away (`calib ... | head`): nothing is left to say, also not by the interpreter at its end.
+        # The reader has gone (`calib ... | head`). The interpreter must not try to flush to it on exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except _library_errors() as error:
         _fail(str(error))
     except MemoryError:
-        _fail("out of memory; give a smaller --batch-size")
-    except OSError as error:  # what no package foresaw: still a line, never a traceback
+        _fail("out of memory; use a smaller --batch-size")
+    except OSError as error:  # not foreseen by any package: still one line, never a traceback
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _leave_a_running_build() -> None:
-    """End at once when TensorRT is still building, which 8.6 cannot stop: the interpreter's own end would crash it."""
+    """End at once if TensorRT is still building: 8.6 cannot stop a build, and a normal exit would crash in it."""
     if any(thread.name == "tensorrt-build" for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,8 +79,8 @@ def _leave_a_running_build() -> None:
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """What the packages raise on bad input; asked for only once something was raised."""
-    from calib.errors import CalibrationError  # quant's too
+    """What the packages raise on purpose; imported only after something was raised."""
+    from calib.errors import CalibrationError  # also the base of quant's errors
     from datasets import DatasetError
 
     return CalibrationError, DatasetError

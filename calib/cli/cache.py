@@ -1,4 +1,4 @@
-"""`calib cache`: look at calibration caches, check, compare, convert and merge them."""
+"""`calib cache`: show, check, compare, convert and merge calibration caches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _FILE = click.Path(path_type=Path)
 
 @click.group("cache")
 def command() -> None:
-    """Look at calibration caches; check, compare, convert and merge them."""
+    """Show, check, compare, convert and merge calibration caches."""
 
 
 @command.command("show", epilog="Example: calib cache show calib-out/calibration.cache")
 @click.argument("cache", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(cache: Path, as_json: bool) -> None:
-    """Print the tensors of a cache with scale and amax."""
+    """Print the tensors of a cache, each with its scale and amax."""
     from calib.caches.inspection import json_from_cache_file, text_from_cache_file
 
     click.echo(json_from_cache_file(cache) if as_json else text_from_cache_file(cache), nl=False)
@@ -30,7 +30,7 @@ def show(cache: Path, as_json: bool) -> None:
 @click.argument("cache", type=_FILE)
 @click.option("--model", type=_FILE, help="ONNX model that the cache should fit.")
 def check(cache: Path, model: Path | None) -> None:
-    """Check a cache: format, scales, provenance; with --model, what it lacks or has too much."""
+    """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have."""
     from calib.errors import CacheError
     from quant.jobs.cache_check import check_cache_file
 
@@ -46,9 +46,9 @@ def check(cache: Path, model: Path | None) -> None:
 @click.argument("b", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(a: Path, b: Path, as_json: bool) -> None:
-    """Two caches side by side: ratio of amax (B over A), worst first, and what only one of them holds.
+    """Compare two caches: the ratio of amax (B over A), worst first, and the tensors that only one of them has.
 
-    A and B are TensorRT caches, JSON, or Q/DQ models (.onnx).
+    A and B are TensorRT caches, JSON files or Q/DQ models (.onnx).
     """
     from calib.caches.difference import json_from_difference, text_from_difference
     from quant.jobs.cache_convert import diff_cache_files
@@ -60,15 +60,16 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @command.command("convert", epilog="Example: calib cache convert old.cache new.cache --tensorrt 10.3.0")
 @click.argument("source", type=_FILE, metavar="IN")
 @click.argument("target", type=_FILE, metavar="OUT")
-@click.option("--model", type=_FILE, help="FP32 model that the scales are written into, for an OUT ending in .onnx.")
-@click.option("--tensorrt", metavar="VERSION", help="TensorRT that is to read OUT: 8600, 8.6.1, 100300, 10.3.0.")
+@click.option("--model", type=_FILE, help="FP32 model to write the scales into, when OUT ends in .onnx.")
+@click.option("--tensorrt", metavar="VERSION", help="TensorRT that will read OUT: 8600, 8.6.1, 100300, 10.3.0.")
 @click.option(
     "--header", type=click.Choice(tuple(CALIBRATORS)), help="Calibrator named in OUT; trtexec reads entropy2."
 )
 def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None, header: str | None) -> None:
-    """Write the scales of IN as OUT: .onnx is a Q/DQ model, .json is JSON, anything else TensorRT's text.
+    """Write the scales of IN to OUT: a Q/DQ model for .onnx, JSON for .json, otherwise TensorRT's text format.
 
-    IN is a TensorRT cache, JSON, or a Q/DQ model, also one that another tool made. The scales do not change.
+    IN is a TensorRT cache, a JSON file or a Q/DQ model; the model may come from another tool. The scales do not
+    change.
     """
     from quant.jobs.cache_convert import convert_cache_file
 
@@ -82,13 +83,13 @@ def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None
     "merge", epilog="Example: calib cache merge shard1/calibration.h5 shard2/calibration.h5 --out all.cache"
 )
 @click.argument("shards", type=_FILE, nargs=-1, required=True)
-@click.option("--out", type=_FILE, required=True, help="Where the cache goes; its statistics (.h5) go beside it.")
+@click.option("--out", type=_FILE, required=True, help="The cache to write; its statistics (.h5) are put beside it.")
 @click.option(
     "--algo", type=click.Choice(ALGORITHMS), default="entropy", show_default=True, help="How amax is computed."
 )
 @click.option("--percentile", type=float, default=99.99, show_default=True, help="Per cent kept by --algo percentile.")
 def merge(shards: tuple[Path, ...], out: Path, algo: str, percentile: float) -> None:
-    """Merge the statistics of shards of the images, exactly, and compute the cache of all of them."""
+    """Merge the statistics of several shards of the images exactly, and compute one cache from them."""
     from calib.algorithms import algorithm_from_name
     from calib.caches.merge import merge_statistics_files
 
@@ -96,4 +97,4 @@ def merge(shards: tuple[Path, ...], out: Path, algo: str, percentile: float) -> 
     for line in done.warnings:
         click.echo(f"warning: {line}", err=True)
     provenance = "with provenance" if done.provenance else "without provenance: not every shard has it"
-    click.echo(f"{out}: {done.tensors} tensors of {done.images} images, {provenance}")
+    click.echo(f"{out}: {done.tensors} tensors from {done.images} images, {provenance}")

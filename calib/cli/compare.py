@@ -25,11 +25,12 @@ _SHARED = (
 @click.argument("b", type=_FILE)
 @click.option("--out", type=_FILE, default="calib-compare", show_default=True, help="Folder for the reports.")
 def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - several types
-    """Compare model B with model A on the same images: the report of calib run, without calibrating.
+    """Compare model B with model A on the same images, and write the report of calib run without calibrating.
 
-    A and B are ONNX models, TensorRT engines, or reports of runs (report.json, or its folder), which stand for what
-    those built. All images of --eval, else of --data, are used; without either, those that the reports' runs evaluated.
-    With an engine both run on TensorRT. Exit code 3 when B loses more than --max-drop.
+    A and B are ONNX models, TensorRT engines, or reports of runs (report.json or its folder); a report stands for the
+    model that its run built. All images of --eval are used, otherwise those of --data. Without either, the images that
+    the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
+    more than --max-drop.
     """
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.compare import compare_files

@@ -1,4 +1,4 @@
-"""`calib demo`: a small real project to try the main job on."""
+"""`calib demo`: a small real project for trying the main job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 @click.command("demo", epilog="Example: calib demo digits && cd digits && calib run --data imgs/ --algo entropy")
 @click.argument("folder", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
-    """Write a small real project: handwritten digits, a network trained on others, and calib.toml."""
+    """Write a small real project: handwritten digits, a network trained on other digits, and calib.toml."""
     from calib.sample_project import write_sample_project
 
     images = write_sample_project(folder)

@@ -7,7 +7,7 @@ import click
 
 @click.command("doctor", epilog="Example: calib doctor")
 def command() -> None:
-    """Driver, CUDA, TensorRT, ONNX Runtime, torch: what is found, what is missing, which paths are open."""
+    """Look for the driver, CUDA, TensorRT, ONNX Runtime and torch; list what is missing and what works."""
     from quant.jobs.doctor import examine, text_from_findings
 
     click.echo(text_from_findings(examine()), nl=False)

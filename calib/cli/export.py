@@ -16,23 +16,25 @@ _FILE = click.Path(path_type=Path)
 @click.argument("source", metavar="NAME|FILE.py:CALLABLE")
 @click.option("--out", type=_FILE, required=True, help="The ONNX file.")
 @click.option(
-    "--data", type=_FILE, required=True, help="Real images, on which ONNX Runtime must give what PyTorch gives."
+    "--data", type=_FILE, required=True, help="Real images on which ONNX Runtime must give the results of PyTorch."
 )
-@click.option("--weights", type=_FILE, help="File with a state dict; none leaves the network as it begins.")
+@click.option(
+    "--weights", type=_FILE, help="File with a state dict; without it, the network keeps its initial weights."
+)
 @click.option(
     "--preprocess", default="imagenet", show_default=True, metavar="PRESET|FILE.toml", help="As for calib run."
 )
 @click.option("--input-size", metavar="HxW", help="Default: the preprocessing's size, else 224x224.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Images in a batch.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Images per batch.")
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
-@click.option("--num-images", type=int, default=16, show_default=True, help="Images that are compared.")
+@click.option("--num-images", type=int, default=16, show_default=True, help="Images to compare the results on.")
 @click.option("--tolerance", type=float, default=1e-3, show_default=True, help="Largest accepted difference.")
 def command(input_size: str | None, **options: Any) -> None:  # noqa: ANN401 - options hold several types
     """Export a PyTorch network to ONNX and compare ONNX Runtime with PyTorch on real images.
 
-    NAME is a torchvision model such as resnet18; FILE.py:CALLABLE gives a torch.nn.Module. Nothing is downloaded.
-    Where the results differ by more than --tolerance, no file is left and the exit code is 1.
+    NAME is a torchvision model such as resnet18; FILE.py:CALLABLE returns a torch.nn.Module. Nothing is downloaded.
+    If the results differ by more than --tolerance, no file is left and the exit code is 1.
     """
     from quant.jobs.export import ExportSettings, export
 

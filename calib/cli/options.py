@@ -1,4 +1,4 @@
-"""Options that several commands share: they are those of `calib run`."""
+"""Options of `calib run` that other commands share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 
 def run_options(*names: str) -> list[click.Parameter]:
-    """The options of `calib run` of these names, for another command to take."""
+    """The options of `calib run` with these names, for use in another command."""
     from calib.cli.run import command
 
     known = {parameter.name: parameter for parameter in command.params}
@@ -14,7 +14,7 @@ def run_options(*names: str) -> list[click.Parameter]:
 
 
 def parsed_size(text: str | None, option: str) -> tuple[int, int] | None:
-    """Height and width out of HxW; None stays None."""
+    """Height and width from HxW; None stays None."""
     if text is None:
         return None
     height, separator, width = text.lower().partition("x")

@@ -14,15 +14,15 @@ _FILE = click.Path(path_type=Path)
 @click.command("pack", epilog="Example: calib pack imgs/ imgs.h5 --size 256x256")
 @click.argument("folder", type=_FILE)
 @click.argument("pack", type=_FILE)
-@click.option("--labels", type=_FILE, help="CSV file,label.")
-@click.option("--classes", type=_FILE, help="File with one class name a line, in order.")
+@click.option("--labels", type=_FILE, help="CSV with the columns file,label.")
+@click.option("--classes", type=_FILE, help="File with one class name per line, in order.")
 @click.option("--size", metavar="HxW", help="Resize and crop to this size; needed when the images differ in size.")
 @click.option("--max-bad", type=float, default=0.05, show_default=True, help="Accepted share of unreadable images.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 def command(
     folder: Path, pack: Path, labels: Path | None, classes: Path | None, size: str | None, max_bad: float, quiet: bool
 ) -> None:
-    """Pack an image folder into one HDF5 file, which streams faster and travels better."""
+    """Pack an image folder into one HDF5 file, which streams faster and is easier to copy."""
     from calib.cli.terminal import TerminalConsole
     from datasets import ImageFolder, write_pack
 

@@ -15,9 +15,9 @@ _FILE = click.Path(path_type=Path)
 @click.command("run", epilog="Example: calib run --data imgs/ --algo entropy")
 @click.option("--model", type=_FILE, help="ONNX model; by default the only *.onnx in the working folder.")
 @click.option("--data", type=_FILE, help="Calibration images: a folder (flat or class-per-folder) or an HDF5 pack.")
-@click.option("--eval", type=_FILE, help="Evaluation images; by default those of --data that calibration leaves over.")
-@click.option("--labels", type=_FILE, help="CSV file,label for the evaluated images.")
-@click.option("--classes", type=_FILE, help="File with one class name a line, in the model's order.")
+@click.option("--eval", type=_FILE, help="Evaluation images; default: those of --data not used for calibration.")
+@click.option("--labels", type=_FILE, help="CSV with the columns file,label for the evaluated images.")
+@click.option("--classes", type=_FILE, help="File with one class name per line, in the model's order.")
 @click.option(
     "--preprocess",
     metavar="PRESET|FILE.toml",
@@ -29,65 +29,65 @@ _FILE = click.Path(path_type=Path)
     "--match-tensorrt",
     is_flag=True,
     default=None,
-    help="With --algo entropy: TensorRT's very answers, which depend on the first batch.",
+    help="With --algo entropy: TensorRT's exact answers, which depend on the first batch.",
 )
 @click.option("--num-images", type=int, help="Calibration images; default 512.")
 @click.option(
     "--sampling",
     type=click.Choice(CHOICES["sampling"]),
-    help="random: a seeded sample, by class where labels are known (default); first: name order.",
+    help="random: a seeded sample, by class if labels are known (default); first: the first in name order.",
 )
-@click.option("--batch-size", type=int, help="Images in a batch; default 64.")
+@click.option("--batch-size", type=int, help="Images per batch; default 64.")
 @click.option("--seed", type=int, help="Seed of the sample; default 0.")
 @click.option(
     "--backend",
     type=click.Choice(CHOICES["backend"]),
-    help="What runs the model; default auto: TensorRT where it and a GPU are found.",
+    help="What runs the model; default auto: TensorRT if it and a GPU are found.",
 )
 @click.option(
     "--calibrator",
     type=click.Choice(CHOICES["calibrator"]),
-    help="toolkit: own statistics (default); tensorrt: TensorRT calibrates by itself (8.6 and 10).",
+    help="toolkit: the toolkit's own statistics (default); tensorrt: TensorRT calibrates by itself (8.6 and 10).",
 )
 @click.option(
     "--precision",
     type=click.Choice(CHOICES["precision"]),
-    help="int8 (default; FP16 and FP32 are baselines and fallbacks), or fp16 or fp32 alone.",
+    help="int8 (default, with FP16 and FP32 as baselines and fallbacks), or only fp16 or fp32.",
 )
 @click.option("--cache", type=_FILE, help="Calibration cache; default calibration.cache in --out.")
 @click.option(
     "--cache-only",
     is_flag=True,
     default=None,
-    help="Stop when the cache does not fit, algorithm included; never write it.",
+    help="Stop if the cache does not fit, including its algorithm; never write it.",
 )
-@click.option("--trust-cache", is_flag=True, default=None, help="Use a bare cache from elsewhere, after a check.")
+@click.option("--trust-cache", is_flag=True, default=None, help="Use a cache without provenance, after a check.")
 @click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
 @click.option(
     "--max-drop", type=float, help="Largest accepted drop: points of top-1, or per cent of --metric; default 1.0."
 )
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
-@click.option("--memory-limit", type=int, help="MB of activations held while calibrating; default 1024.")
+@click.option("--memory-limit", type=int, help="MB of activations held at a time while calibrating; default 1024.")
 @click.option("--strict-int8", is_flag=True, default=None, help="TensorRT: no FP16 kernels in the INT8 engine.")
-@click.option("--explicit", is_flag=True, default=None, help="TensorRT: INT8 as Q/DQ in the model; always so in 11.")
+@click.option("--explicit", is_flag=True, default=None, help="TensorRT: INT8 as Q/DQ in the model; always on for 11.")
 @click.option(
-    "--dynamic", metavar="MIN:OPT:MAX", help="TensorRT: batch sizes of the engines; default --batch-size alone."
+    "--dynamic", metavar="MIN:OPT:MAX", help="TensorRT: batch sizes of the engines; default: only --batch-size."
 )
-@click.option("--workspace", type=int, metavar="MIB", help="TensorRT: memory that kernels may use; default all.")
+@click.option("--workspace", type=int, metavar="MIB", help="TensorRT: memory that kernels may use; default: all.")
 @click.option("--builder-level", type=click.IntRange(0, 5), help="TensorRT: effort of a build; default TensorRT's own.")
-@click.option("--tactic-sources", metavar="LIST", help="TensorRT: names with commas; default all that work here.")
-@click.option("--dla", type=int, metavar="CORE", help="TensorRT: build for this DLA core, the GPU for the rest.")
+@click.option("--tactic-sources", metavar="LIST", help="TensorRT: comma-separated names; default: all that work here.")
+@click.option("--dla", type=int, metavar="CORE", help="TensorRT: build for this DLA core, with the GPU for the rest.")
 @click.option(
     "--metric",
     metavar="FILE.py:CALLABLE",
-    help="A metric of your own: callable(outputs, labels) gives one score an image, higher is better.",
+    help="A metric of your own: callable(outputs, labels) returns one score per image, higher is better.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report's JSON alone.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes; warnings remain.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
 def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
-    """Calibrate, build, compare, report: the main job.
+    """Calibrate, build, compare and report: the main job.
 
-    Settings also come from calib.toml in the working folder; options win.
+    Settings also come from calib.toml in the working folder; options override them.
     """
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.run import run

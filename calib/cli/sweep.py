@@ -18,14 +18,14 @@ _SHARED = (
 @click.option(
     "--per-tensor",
     is_flag=True,
-    help="Also change single tensors of the best to other algorithms, where calibration images gain beyond chance.",
+    help="Also try other algorithms on single tensors, and keep what helps on calibration images beyond chance.",
 )
 def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> None:  # noqa: ANN401 - several types
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
 
-    The smallest drop decides (of --metric where given), ties go to the larger SQNR. Writes calibration.cache,
-    model.int8.onnx, sweep.json and sweep.svg into --out. Runs on ONNX Runtime; with --backend tensorrt an engine is
-    built for each. Settings also come from calib.toml; options win.
+    The smallest drop wins (in --metric, if it is given); ties go to the larger SQNR. calibration.cache,
+    model.int8.onnx, sweep.json and sweep.svg are written to --out. ONNX Runtime runs the models; with --backend
+    tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.sweep import sweep

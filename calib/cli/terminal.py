@@ -10,23 +10,23 @@ import click
 
 
 class TerminalConsole:
-    """Shows a run's progress; bars only on a terminal, nothing but warnings when quiet."""
+    """Shows a run's progress: bars only on a terminal, only warnings when quiet."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
 
     def note(self, line: str) -> None:
-        """One line of what is being done."""
+        """Print one line about what is being done."""
         if not self._quiet:
             click.echo(line, err=True)
 
     def warn(self, line: str) -> None:
-        """One line that the user should read."""
+        """Print one line that the user should read."""
         click.echo(f"warning: {line}", err=True)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar with images/s and the time left."""
+        """Show a bar with images/s and the time left."""
         if self._quiet or not sys.stderr.isatty():
             yield lambda images: None
             return

@@ -1,1 +1,1 @@
-"""Histograms of |x|: counting activations, merging, storing, and the noise that an amax leaves."""
+"""Histograms of |x|: counting activations, merging, storing, and the noise that an amax causes."""

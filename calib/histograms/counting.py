@@ -1,4 +1,4 @@
-"""Counting the tensors of some images into the histograms of all, from several threads."""
+"""Counting activations into histograms, one per tensor, from several threads."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Array = NDArray[Any]
 
 
 class Counts:
-    """Histograms of the tensors that are counted; two threads never count the same one at a time.
+    """The histograms of a model's tensors; no two threads ever count the same tensor at the same time.
 
     Attributes:
-        histograms: By tensor.
-        first: The same tensors on TensorRT's grid, which depends on the first batch; None when that is not wanted.
-        dropped: Tensors that held NaN or infinity, and need not be finite: their histograms do not count.
+        histograms: Histogram of each tensor, by name.
+        first: Histogram of each tensor on TensorRT's grid, which depends on the first batch; None if not wanted.
+        dropped: Tensors that held NaN or infinity where that is no error: their histograms do not count.
     """
 
     def __init__(
@@ -35,35 +35,36 @@ class Counts:
         holders: Mapping[str, str] | None = None,
         required: Collection[str] | None = None,
     ) -> None:
-        """Start empty.
+        """Create empty histograms.
 
         Args:
-            limits: Tensors, and the limit that each is counted with.
-            first_batch: Count on TensorRT's grid too.
-            holders: The tensor that messages name for each; itself by default.
-            required: Tensors in which NaN and infinity are errors; in others they end the counting of that tensor. None
+            limits: For each tensor to count, the limit of its `SplitHistogram`.
+            first_batch: Whether to count on TensorRT's grid too.
+            holders: For each tensor, the tensor to name in messages; by default the tensor itself.
+            required: Tensors in which NaN and infinity are errors. In others they end the counting of that tensor. None
                 for all.
         """
         self._holders = holders or {}
         self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
         self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
-        self._early: dict[str, list[Array]] = {name: [] for name in limits}  # of this batch; their range is not known
+        # Arrays of the current batch that cannot be counted on TensorRT's grid yet, because its range is not known.
+        self._early: dict[str, list[Array]] = {name: [] for name in limits}
         self._locks = {name: threading.Lock() for name in limits}
         self._required = required
         self.dropped: set[str] = set()
 
     def count(self, activations: Mapping[str, Array], names: Sequence[str], helpers: Executor, threads: int) -> None:
-        """Count tensors of some images.
+        """Count the activations of some images.
 
         Args:
-            activations: By tensor, in the order of the graph.
-            names: Of the images.
-            helpers: Where more threads come from.
-            threads: How many count, this one included.
+            activations: Values by tensor name, in the order of the graph.
+            names: Names of the images.
+            helpers: Executor that provides the additional threads.
+            threads: Number of threads that count, including the calling one.
 
         Raises:
-            NonFiniteError: A value of a required tensor is NaN or infinite; names the first such tensor in the graph,
-                and the image.
+            NonFiniteError: A value of a required tensor is NaN or infinite. The error names the first such tensor in the
+                graph, and the image.
         """
         errors: dict[str, NonFiniteError] = {}
 
@@ -90,11 +91,11 @@ class Counts:
         largest = largest_magnitude(array)
         if self.first[name].limit:
             self.first[name].add(array, largest)
-        elif largest:  # zero in all batches before: the range is this whole batch's, not that of the part that is first
+        elif largest:  # zero in all earlier batches: the range comes from this whole batch, not from its first part
             self._early[name].append(array.copy())
 
     def end_batch(self) -> None:
-        """Say that a batch is counted: tensors that were zero in all batches before it get their range from it."""
+        """Finish a batch: tensors that were zero in all earlier batches get their range from this one."""
         for name, arrays in self._early.items():
             if self.first is not None and arrays:
                 self.first[name].open(max(map(largest_magnitude, arrays)))
@@ -103,21 +104,21 @@ class Counts:
                 arrays.clear()
 
     def start_batch(self) -> None:
-        """Say that the images of another batch follow."""
+        """Finish the current batch and start a new one: the images counted from now on belong to it."""
         self.end_batch()
         for histogram in (self.first or {}).values():
             histogram.start_batch()
 
     def open(self, largest: Mapping[str, float]) -> None:
-        """Set the ranges of TensorRT's grids: the largest magnitudes of the first batch. Counting finds NaN there."""
+        """Set the ranges of TensorRT's grids to the largest magnitudes of the first batch."""
         for name, histogram in (self.first or {}).items():
-            if math.isfinite(largest[name]):
+            if math.isfinite(largest[name]):  # otherwise counting will raise the error
                 histogram.open(largest[name])
 
     def _for_each(
         self, activations: Mapping[str, Array], use: Callable[[str, Array], None], helpers: Executor, threads: int
     ) -> None:
-        """Call something for each tensor, the largest first so that threads end together."""
+        """Call `use` for each tensor, the largest first so that all threads end at about the same time."""
         left = deque(sorted(activations, key=lambda name: -activations[name].size))
         put_off: set[str] = set()
 
@@ -128,7 +129,7 @@ class Counts:
                 except IndexError:
                     return
                 lock = self._locks[name]
-                if not lock.acquire(blocking=name in put_off):  # a thread is at it with other images: later
+                if not lock.acquire(blocking=name in put_off):  # another call is counting this tensor: try it later
                     put_off.add(name)
                     left.append(name)
                     continue

@@ -1,9 +1,9 @@
 """A histogram of |x| as TensorRT's entropy calibrator builds it: its range comes from the first batch.
 
-2048 bins over [0, R], R = max |x| of the first batch in float32; before a later batch that exceeds R, neighbouring bins
-are added in pairs and R is doubled, until it fits. The first batch's maximum is counted in the last bin. The result
-depends on which images come first, and on the batch size. Recovered from caches of TensorRT 8.6.0, which it reproduces
-to float32 rounding on all 224 tensors of three models.
+There are 2048 bins over [0, R], where R is max |x| of the first batch in float32. Before a later batch that exceeds R,
+neighbouring bins are added in pairs and R is doubled until the batch fits. The first batch's maximum is counted in the
+last bin. The result depends on which images come first, and on the batch size. The rule was recovered from caches of
+TensorRT 8.6.0, and reproduces them to float32 rounding on all 224 tensors of three models.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from calib.errors import CalibrationError
 class FirstBatchHistogram:
     """Counts of one tensor on TensorRT's grid.
 
-    Batches may come in parts: give the largest magnitude of the whole first batch to `open` before adding its parts.
+    Batches may come in parts: pass the largest magnitude of the whole first batch to `open` before adding its parts.
 
     Attributes:
-        counts: int64 [SEARCH_BINS], counts by magnitude; zeros are not meaningful (bin 0 is never read).
-        limit: Upper edge of the last bin, activation units, a float32; 0 until a value other than zero is known.
+        counts: int64 [SEARCH_BINS], counts by magnitude; bin 0 has no meaning, since it is never read.
+        limit: Upper edge of the last bin, activation units, a float32; 0 until a non-zero value is known.
     """
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SEARCH_BINS, np.int64))
     limit: float = 0.0
-    _at_edge: int = 0  # values of this batch that were exactly at the edge, and so were clamped into the last bin
+    _at_edge: int = 0  # values of this batch that were exactly at the edge, and were clamped into the last bin
 
     def open(self, largest: float) -> None:
-        """Set the range from the largest magnitude of the first batch that is not zero throughout."""
+        """Set the range to the largest magnitude of the first batch that is not all zero."""
         if not self.limit:
             self.limit = float(np.float32(largest))
 
     def start_batch(self) -> None:
-        """Say that the parts of another batch follow."""
+        """Start a new batch: the parts added from now on belong to it."""
         self._at_edge = 0
 
     def add(self, values: ArrayLike, largest: float) -> None:
-        """Count values, or a part of a batch.
+        """Count the values of a batch, or of a part of one.
 
         Args:
-            values: Any shape; finite.
+            values: Finite values of any shape.
             largest: Their largest magnitude.
         """
         self.open(largest)
@@ -59,15 +59,15 @@ class FirstBatchHistogram:
         self._at_edge += _count(flat, self._bins_per_unit(), self.counts)
 
     def _bins_per_unit(self) -> np.floating[Any]:
-        """How many bins an activation unit takes: a float32, as TensorRT has it, where that is finite."""
+        """The number of bins per activation unit: a float32, as in TensorRT, if that is finite."""
         fits = SEARCH_BINS / self.limit <= float(np.finfo(np.float32).max)
         kind: type[np.floating[Any]] = np.float32 if fits else np.float64
         found: np.floating[Any] = kind(SEARCH_BINS) / kind(self.limit)
         return found
 
     def _double(self) -> None:
-        # TensorRT doubles before it counts a batch. Values at the old edge that an earlier part of this same batch
-        # brought were clamped into the last bin; on the doubled grid they belong one bin higher.
+        # TensorRT doubles before it counts a batch. Here, values at the old edge in an earlier part of the same batch
+        # were clamped into the last bin; on the doubled grid they belong one bin higher.
         self.counts[SEARCH_BINS - 1] -= self._at_edge
         joined = self.counts.reshape(-1, 2).sum(axis=1)
         self.counts = np.concatenate([joined, np.zeros(SEARCH_BINS // 2, np.int64)])
@@ -84,7 +84,7 @@ class FirstBatchHistogram:
         """Rebuild from `counts` and `limit`.
 
         Raises:
-            CalibrationError: The parts are not such a histogram's.
+            CalibrationError: The parts do not belong to such a histogram.
         """
         if counts.shape != (SEARCH_BINS,) or (counts < 0).any() or not (np.isfinite(limit) and limit >= 0):
             raise CalibrationError(f"expected {SEARCH_BINS} counts and a finite range, found {counts.shape}, {limit}")
@@ -99,12 +99,12 @@ def largest_magnitude(values: ArrayLike) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _count(values: NDArray[np.float32], bins_per_unit: np.floating[Any], counts: NDArray[np.int64]) -> int:
-    """Count magnitudes; returns how many were clamped into the last bin."""
+    """Count magnitudes, and return how many were clamped into the last bin."""
     bins = counts.size
     clamped = 0
     for value in values:
         place = abs(value) * bins_per_unit
-        if place < bins:  # compared before it becomes an integer, which does not hold every float
+        if place < bins:  # compared as a float, since not every float fits into an integer
             counts[np.int64(place)] += 1
         else:
             counts[bins - 1] += 1

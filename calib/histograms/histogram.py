@@ -1,9 +1,9 @@
 """Mergeable histogram of an activation.
 
-Bins have width 2^k and start at zero. When a value falls outside, the width is doubled by adding neighbouring bins;
-edges nest, so this is exact, and the smallest width that holds the largest magnitude is the one that remains. The
-result therefore depends on the set of values alone: any batch size, order, shard or merge gives the same counts, and
-memory does not grow with the number of images. Negative and other values are counted apart, each with a width of its
+Bins have width 2^k and start at zero. When a value falls outside, the width is doubled by adding neighbouring bins. The
+edges nest, so this is exact, and the width ends up as the smallest that holds the largest magnitude. The result
+therefore depends only on the set of values: any batch size, order, shards or merges give the same counts, and memory
+does not grow with the number of images. Negative and other values are counted separately, each with a width of their
 own, so that the histogram of a Relu's or a Clip's output follows exactly from that of its input.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from calib.errors import CalibrationError, NonFiniteError
 from calib.histograms import kernels
 
-BINS = 8192  # for each sign; a power of two: the largest magnitude lies in the upper half of them
+BINS = 8192  # for each sign; a power of two, so that the largest magnitude lies in the upper half
 _SIGNS = (kernels.NEGATIVE, kernels.POSITIVE)
 
 
@@ -42,7 +42,7 @@ def _key_from_value(value: float) -> int:
 
 
 class _Counter:
-    """Counts values into a histogram's arrays; `flush` has to be called before these are read."""
+    """Counts values into a histogram's arrays; call `flush` before reading them."""
 
     def __init__(self, counts: NDArray[np.int64], state: NDArray[np.int64], limit: float = math.inf) -> None:
         self._counts, self._state, self._limit = counts, state, limit
@@ -69,11 +69,11 @@ class _Counter:
 
 @dataclass
 class Histogram:
-    """Counts of one tensor's values, by sign and magnitude, with the exact extremes beside them.
+    """Counts of one tensor's values, by sign and magnitude, with the exact extremes.
 
     Attributes:
-        signed_counts: int64 [2, BINS]; row 0 negative values, row 1 zero and positive ones. Bin i of a row holds
-            magnitudes in [i * width, (i + 1) * width) of that row's width, see `widths`.
+        signed_counts: int64 [2, BINS]; row 0 counts negative values, row 1 zero and positive ones. Bin i of a row holds
+            magnitudes in [i * width, (i + 1) * width), where width is that row's, see `widths`.
     """
 
     signed_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
@@ -83,14 +83,14 @@ class Histogram:
         """Count values of any shape; other floating types are read as float32.
 
         Raises:
-            NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
+            NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
         """
         counter = _Counter(self.signed_counts, self._state)
         counter.add(values)
         counter.flush()
 
     def merged(self, other: Histogram) -> Histogram:
-        """The histogram of both sets of values together; neither operand is changed."""
+        """The histogram of both sets of values together; neither operand changes."""
         counts, state = np.empty_like(self.signed_counts), self._state.copy()
         for sign in _SIGNS:
             counts[sign], state[sign] = _joined_rows(self, other, sign)
@@ -103,7 +103,7 @@ class Histogram:
         return Histogram(counts, state)
 
     def rectified(self) -> Histogram:
-        """The histogram of max(x, 0), as counting those values would give it."""
+        """The histogram of max(x, 0), exactly as counting those values would give it."""
         negative = int(self.signed_counts[kernels.NEGATIVE].sum())
         counts, state = self.signed_counts.copy(), self._state.copy()
         counts[kernels.NEGATIVE] = 0
@@ -115,7 +115,7 @@ class Histogram:
         return Histogram(counts, state)
 
     def halved(self, times: int) -> Histogram:
-        """The histogram of x / 2^times, as counting those values would give it where none of them is subnormal."""
+        """The histogram of x / 2^times, exactly as counting those values would give it if none is subnormal."""
         counts, state = self.signed_counts.copy(), self._state.copy()
         for sign in _SIGNS:
             if state[sign] != kernels.UNSET:
@@ -127,23 +127,23 @@ class Histogram:
         return Histogram(counts, state)
 
     def digest(self) -> bytes:
-        """Equal for histograms that hold the same, and for no others."""
+        """A digest that is equal for histograms with the same contents, and only for those."""
         return hashlib.sha256(self.signed_counts.tobytes() + self._state.tobytes()).digest()
 
     @property
     def widths(self) -> tuple[float, float]:
-        """Widths of the bins of negative and of other values, activation units; powers of two."""
+        """Widths of the bins of negative and of other values, activation units; both are powers of two."""
         negative, positive = (2.0 ** max(int(self._state[sign]), kernels.MIN_EXPONENT) for sign in _SIGNS)
         return negative, positive
 
     @property
     def width(self) -> float:
-        """Width of the bins of `counts`, activation units: the larger of `widths`."""
+        """Width of the bins of `counts`, activation units; the larger of `widths`."""
         return max(self.widths)
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """int64 [BINS]: how many values have a magnitude in each bin of `width`; zeros are in bin 0."""
+        """int64 [BINS]: the number of values with a magnitude in each bin of `width`; zeros are in bin 0."""
         exponent = int(self._state[list(_SIGNS)].max())
         total = np.zeros(BINS, np.int64)
         for sign in _SIGNS:
@@ -185,7 +185,7 @@ class Histogram:
         minimum: float,
         maximum: float,
     ) -> Histogram:
-        """Rebuild a histogram from what `signed_counts`, `widths`, `zeros`, `min` and `max` gave.
+        """Rebuild a histogram from its `signed_counts`, `widths`, `zeros`, `min` and `max`.
 
         Raises:
             CalibrationError: The parts contradict each other.
@@ -217,12 +217,12 @@ class Histogram:
 
 
 class SplitHistogram:
-    """Counts values up to a limit and those above it apart, in one pass.
+    """Counts values up to a limit and values above it separately, in one pass.
 
-    A tensor and its Clip(0, limit) then both have the histogram that counting each of them would give, bit for bit.
+    This gives the histograms of a tensor and of its Clip(0, limit), bit for bit as counting each of them would.
 
     Attributes:
-        limit: Upper bound of the Clip, over zero; infinity for none.
+        limit: Upper bound of the Clip, above zero; infinity for none.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
@@ -235,7 +235,7 @@ class SplitHistogram:
         """Count values of any shape.
 
         Raises:
-            NonFiniteError: A value is NaN or infinite; the histogram is then unfinished and must be dropped.
+            NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
         """
         self._counter.add(values)
 
@@ -261,13 +261,13 @@ class SplitHistogram:
             state[slot] = min(int(state[slot]), _key_from_value(self.limit))
         kept = Histogram(counts, state).rectified()
         at_limit = int(self._counts[kernels.ABOVE].sum()) if len(self._counts) > 2 else 0
-        if at_limit:  # then the positive row is as wide as the limit needs
+        if at_limit:  # then the positive row is already wide enough for the limit
             kept.signed_counts[kernels.POSITIVE, int(self.limit / kept.widths[1])] += at_limit
         return kept
 
 
 def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArray[np.int64], int]:
-    """Counts of one sign of two histograms together, and their exponent."""
+    """The sum of two histograms' counts of one sign, and its exponent."""
     exponents = int(first._state[sign]), int(second._state[sign])
     widest = max(exponents)
     rows = (_folded(h.signed_counts[sign], widest, e) for h, e in zip((first, second), exponents, strict=True))
@@ -275,7 +275,7 @@ def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArra
 
 
 def _folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
-    """A row with bins of width 2^exponent, at least its own width; a row of zeros alone fits any."""
+    """A row with its bins joined to width 2^exponent, at least its own width; a row of only zeros fits any width."""
     times = 0 if own == kernels.UNSET else exponent - own
     if times == 0:
         return row

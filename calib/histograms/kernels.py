@@ -1,8 +1,8 @@
-"""Compiled loops over activations (numba). They release the GIL, so tensors can be counted in threads side by side.
+"""Compiled loops over activations (numba). They release the GIL, so several threads can count at the same time.
 
-Float32 values are compared through their bits: for a float with bits ``b``, ``b ^ ((b >> 31) & 0x7fffffff)`` read as a
-signed integer orders values exactly as the floats do, so one integer pass gives minimum, maximum and non-finite values,
-and the compiler can vectorise it.
+Float32 values are compared through their bits. For a float with bits ``b``, ``b ^ ((b >> 31) & 0x7fffffff)`` read as a
+signed integer is its order key: the keys are ordered exactly as the floats are. One integer pass, which the compiler
+can vectorise, therefore finds the minimum, the maximum and whether there are non-finite values.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 4096  # values: a chunk and its indices stay in the L1 cache between the loops over it
-TABLES = 2  # values go to these in turn: equal ones in a row do not wait for each other's increment
-MOST = 1 << 30  # values that the tables hold before they must be carried over; they count in uint32
-INFINITY_KEY = 0x7F800000  # order key of +inf; keys from here on, or up to -INFINITY_KEY - 1, are not finite
-MIN_EXPONENT = -120  # smallest bin width 2^-120: keeps 1 / width a float32
+CHUNK = 4096  # values; a chunk and its indices stay in the L1 cache between the loops over it
+TABLES = 2  # values go to them in turn, so that equal values in a row need not wait for each other's increment
+MOST = 1 << 30  # values that the tables may hold before they are carried over, since they count in uint32
+INFINITY_KEY = 0x7F800000  # order key of +inf; keys >= this, or <= -INFINITY_KEY - 1, are not finite
+MIN_EXPONENT = -120  # smallest bin width 2^-120, so that 1 / width fits a float32
 UNSET = MIN_EXPONENT - 1  # exponent of a row that holds nothing but zeros
 
-# Rows of counts: magnitudes of negative values, of zero and positive ones, of those above a limit.
+# Rows of counts: magnitudes of negative values, of zero and positive values, and of values above a limit.
 NEGATIVE, POSITIVE, ABOVE = range(3)
 # Slots of the integer state that `accumulate` keeps between calls; the first three are the rows' exponents.
 ZEROS, MIN_KEY, MAX_KEY, STARTED = range(3, 7)
@@ -50,14 +50,15 @@ def _make_room(row: NDArray[np.int64], state: NDArray[np.int64], slot: int, larg
 
 @numba.njit(nogil=True, cache=True)
 def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
-    """Smallest and largest order key and the number of zeros of the float32 values with these bits; -0.0 is 0.0.
+    """Smallest and largest order key, and the number of zeros, of the float32 values with these bits; -0.0 is 0.0.
 
-    As integers with a sign, bits of positive floats keep their order and those of negative floats lie below them, in
-    reverse. So the largest is the largest positive, and without a sign the largest is the negative of largest
-    magnitude. Only where all values have one sign is the smallest needed: it is the value next to zero.
+    Read as signed integers, the bits of positive floats keep their order, and those of negative floats lie below them
+    in reverse order. So the largest signed integer is the largest positive value, and the largest unsigned integer is
+    the negative value of largest magnitude. The smallest signed integer is needed only if all values have the same
+    sign: it is the value closest to zero.
     """
     smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
-    for i in range(bits.size):  # over positions: numba does not vectorise a loop over the array itself
+    for i in range(bits.size):  # numba does not vectorise a loop over the array itself
         b = bits[i]
         smallest = min(smallest, b)
         largest = max(largest, b)
@@ -69,7 +70,7 @@ def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
 
 @numba.njit(nogil=True, cache=True)
 def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
-    """Smallest and largest order key, of bits' extremes as `_extremes` finds them."""
+    """Smallest and largest order key from the extremes of the bits, see `_extremes`."""
     high = largest if largest >= 0 else smallest ^ np.int32(0x7FFFFFFF)
     negative = np.int32(unsigned)
     low = negative ^ np.int32(0x7FFFFFFF) if negative < 0 else smallest
@@ -78,7 +79,7 @@ def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
 
 @numba.njit(nogil=True, cache=True)
 def _index(values: NDArray[np.float32], scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]) -> None:
-    """Position of each value in the flattened counts. Without branches, and a loop of its own: it is vectorised."""
+    """Position of each value in the flattened counts; a loop of its own without branches, so that it is vectorised."""
     negative, positive = scales[NEGATIVE], scales[POSITIVE]
     one_row = np.int32(bins)
     for i in range(values.size):
@@ -96,9 +97,10 @@ def _index_and_extremes(
     bins: int,
     index: NDArray[np.uint32],
 ) -> tuple[int, int, int]:
-    """`_index` and `_extremes` in one loop, which reads the values once.
+    """`_index` and `_extremes` in one loop, which reads the values only once.
 
-    The positions are worth nothing where the extremes want wider bins: then, and beside a limit, the two stand alone.
+    The positions are useless if the extremes need wider bins. In that case, and with a limit, the separate loops are
+    used.
     """
     smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
     negative, positive = scales[NEGATIVE], scales[POSITIVE]
@@ -120,7 +122,7 @@ def _index_and_extremes(
 def _index_with_limit(
     values: NDArray[np.float32], limit: float, scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]
 ) -> None:
-    """As `_index`, with a row of its own for what lies above the limit."""
+    """Like `_index`, with a separate row for values above the limit."""
     negative, positive, above = scales[NEGATIVE], scales[POSITIVE], scales[ABOVE]
     one_row = np.int32(bins)
     for i in range(values.size):
@@ -133,7 +135,7 @@ def _index_with_limit(
 
 @numba.njit(nogil=True, cache=True)
 def _scatter(index: NDArray[np.uint32], tables: NDArray[np.uint32]) -> None:
-    """Add one at each position of either table in turn."""
+    """Add one at each position, in the two tables alternately."""
     for i in range(index.size // 2):
         tables[0, np.uint64(index[2 * i])] += np.uint32(1)
         tables[1, np.uint64(index[2 * i + 1])] += np.uint32(1)
@@ -143,11 +145,11 @@ def _scatter(index: NDArray[np.uint32], tables: NDArray[np.uint32]) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def carry_over(tables: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
-    """Move what the tables hold to where it belongs.
+    """Add the tables to the counts and clear the tables.
 
     Args:
-        tables: uint32 [TABLES, rows * bins], emptied.
-        counts: int64 [rows, bins], edited.
+        tables: uint32 [TABLES, rows * bins], set to zero.
+        counts: int64 [rows, bins], changed in place.
     """
     flat = counts.reshape(counts.size)
     for i in range(flat.size):
@@ -157,13 +159,13 @@ def carry_over(tables: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _needs_room(state: NDArray[np.int64], slot: int, largest: int, log2_bins: int) -> bool:
-    """Are a row's bins too narrow for the magnitude with these float32 bits?"""
+    """Whether a row's bins are too narrow for the magnitude with these float32 bits."""
     return largest > 0 and state[slot] < max((largest >> 23) - 126 - log2_bins, MIN_EXPONENT)
 
 
 @numba.njit(nogil=True, cache=True)
 def _first_not_finite(bits: NDArray[np.int32]) -> int:
-    """Position of the first NaN or infinity, of which there must be one."""
+    """Position of the first NaN or infinity; there must be one."""
     i = 0
     while (bits[i] & np.int32(INFINITY_KEY)) != np.int32(INFINITY_KEY):
         i += 1
@@ -181,18 +183,18 @@ def accumulate(
 ) -> int:
     """Count values into histograms that grow by doubling.
 
-    The counts are those of `tables` and `counts` together, see `carry_over`.
+    The result is the sum of `tables` and `counts`, see `carry_over`.
 
     Args:
         values: float32 [n], contiguous.
         bits: The same memory as int32 [n].
         limit: Values above it go to the third row; infinity for none.
-        tables: uint32 [TABLES, rows * bins], edited; must not come to hold more than MOST values.
-        counts: int64 [rows, bins], edited; see the row names above. Two rows will do without a limit.
-        state: int64 [STATE_SLOTS], edited.
+        tables: uint32 [TABLES, rows * bins], changed in place; they must not come to hold more than MOST values.
+        counts: int64 [rows, bins], changed in place; see the row names above. Without a limit, two rows are enough.
+        state: int64 [STATE_SLOTS], changed in place.
 
     Returns:
-        -1, or the flat index of the first NaN or infinity, at whose chunk counting stopped.
+        -1, or the flat index of the first NaN or infinity; counting stops before its chunk.
     """
     limited, bins = counts.shape[0] > ABOVE, counts.shape[1]
     log2_bins = int(np.log2(bins))

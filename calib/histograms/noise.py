@@ -1,7 +1,7 @@
-"""What INT8 does to one tensor alone, from its histogram: signal to noise, and how much is clipped.
+"""The effect of INT8 on a single tensor, from its histogram: the signal-to-noise ratio and the share clipped.
 
-Values are taken to be spread evenly within each bin; on that, the sums are exact, however the bins and the INT8 grid
-lie to each other. The grid is that of symmetric INT8: steps of amax / 127, from -128 to 127 of them.
+Values are assumed to be spread evenly within each bin. Under this assumption the sums are exact, however the bins and
+the INT8 grid are aligned. The grid is that of symmetric INT8: steps of amax / 127, from -128 to 127 steps.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _LEVELS = {kernels.NEGATIVE: 128.0, kernels.POSITIVE: 127.0}  # steps of the gri
 
 
 def sqnr_db(histogram: Histogram, amax: float) -> float:
-    """Signal to quantization noise of a tensor on its INT8 grid.
+    """Signal-to-quantization-noise ratio of a tensor on its INT8 grid.
 
     Args:
         histogram: The tensor's values.
-        amax: Largest magnitude kept, activation units, over 0.
+        amax: Largest magnitude kept, activation units, above 0.
 
     Returns:
-        10 log10(sum of squares / sum of squared errors), dB; infinity for a tensor that was zero throughout.
+        10 log10(sum of squares / sum of squared errors), dB; infinity for a tensor whose values are all zero.
     """
     signal = noise = 0.0
     for sign, levels in _LEVELS.items():
@@ -41,14 +41,14 @@ def sqnr_db(histogram: Histogram, amax: float) -> float:
 
 
 def _integrated_error(x: NDArray[np.float64], step: float, levels: float) -> NDArray[np.float64]:
-    """Integral of (t - quantized t)^2 for t from 0 to x: a whole step about a level gives step^3 / 12."""
+    """Integral of (t - quantized t)^2 for t from 0 to x; a whole step around a level contributes step^3 / 12."""
     u = x / step
     level = np.minimum(np.rint(u), levels)
     return np.asarray(step**3 * (level / 12 + (u - level) ** 3 / 3))
 
 
 def clipped_share(histogram: Histogram, amax: float) -> float:
-    """Share of the values, 0..1, whose magnitude is above amax; interpolated in the bin that amax lies in."""
+    """Share of the values, 0..1, with a magnitude above amax; interpolated within the bin that holds amax."""
     if amax >= histogram.abs_max or not histogram.count:
         return 0.0
     counts, at = histogram.counts, amax / histogram.width
@@ -59,7 +59,7 @@ def clipped_share(histogram: Histogram, amax: float) -> float:
 
 
 def coarse_counts(histogram: Histogram, most: int = 128) -> tuple[NDArray[np.int64], float]:
-    """Counts of |x| in at most that many bins for a plot, as far as there are values, and their width."""
+    """Counts of |x| in at most `most` bins, for a plot, and the bins' width; empty bins at the end are left out."""
     counts = histogram.counts
     used = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 1
     joined = 1

@@ -1,4 +1,4 @@
-"""Statistics of all activations of a model: one histogram a tensor, mergeable, kept as HDF5."""
+"""Statistics of all activations of a model: one mergeable histogram per tensor, stored as HDF5."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FORMAT = "calib-statistics-2"
 
 @dataclass
 class Statistics:
-    """Histograms by tensor name, and how many images they come from.
+    """Histograms by tensor name, and the number of images they come from.
 
     Attributes:
-        histograms: Independent of batches and order.
-        images: How many images.
-        first_batch: Histograms on TensorRT's grid, which depend on the first batch; None when they were not collected.
-        first_batch_size: Images in that first batch.
-        products: Tensors that enter products of matrices (MatMul), where plain entropy clips less.
+        histograms: Histograms that do not depend on batches or order.
+        images: Number of images.
+        first_batch: Histograms on TensorRT's grid, which depend on the first batch; None if they were not collected.
+        first_batch_size: Number of images in that first batch.
+        products: Tensors that are inputs of matrix products (MatMul), where plain entropy clips less.
         left_out: Tensors without a histogram: they need no scale, and hold NaN, infinity or values beyond any scale.
     """
 
@@ -43,7 +43,7 @@ class Statistics:
         """Count the values of one tensor.
 
         Raises:
-            NonFiniteError: A value is NaN or infinite; names the tensor.
+            NonFiniteError: A value is NaN or infinite. The error names the tensor.
         """
         try:
             self.histograms.setdefault(tensor, Histogram()).add(values)
@@ -51,7 +51,7 @@ class Statistics:
             raise NonFiniteError(f"tensor '{tensor}': {error}", tensor=tensor, index=error.index) from None
 
     def merged(self, other: Statistics) -> Statistics:
-        """Statistics of both sets of images together, exactly as one pass over all of them would give.
+        """Statistics of both sets of images together, exactly as one pass over all images would give them.
 
         Histograms that depend on the first batch cannot be merged and are left out.
 
@@ -63,8 +63,8 @@ class Statistics:
         different = sorted(set(self.histograms) ^ set(other.histograms))
         if different:
             raise CalibrationError(
-                f"cannot merge statistics of different models: {len(different)} tensors are in one of them only, "
-                f"'{different[0]}' first; collect both with the same model"
+                f"cannot merge statistics of different models: {len(different)} tensors are in only one of them, "
+                f"the first is '{different[0]}'; collect both with the same model"
             )
         histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
         left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
@@ -73,10 +73,10 @@ class Statistics:
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Write statistics as HDF5, compressed: about 10 kB a tensor. The file appears whole or not at all.
+    """Write statistics as compressed HDF5, about 10 kB per tensor. The file appears whole or not at all.
 
     Raises:
-        CalibrationError: It cannot be written; an older file is untouched.
+        CalibrationError: The file cannot be written; an older file is untouched.
     """
     contents = hdf5_from_statistics(statistics)
     with Transaction(path.parent) as files:
@@ -84,7 +84,7 @@ def write_statistics(statistics: Statistics, path: Path) -> None:
 
 
 def hdf5_from_statistics(statistics: Statistics) -> bytes:
-    """The statistics file's contents. HDF5 writes into memory: when a disk fills up under it, it ends the process."""
+    """The contents of the statistics file, written in memory: HDF5 ends the process if the disk fills up under it."""
     import h5py
 
     buffer = io.BytesIO()
@@ -101,7 +101,7 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
         file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
         file.create_dataset("max", data=np.array([h.max for h in histograms], np.float64))
         shape, packed = (len(histograms), 2, BINS), {}
-        if histograms:  # an empty data set cannot be chunked
+        if histograms:  # an empty dataset cannot be chunked
             packed = {"chunks": (1, 2, BINS), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         counts = file.create_dataset("signed_counts", shape, np.int64, **packed)
         for i, histogram in enumerate(histograms):
@@ -124,7 +124,7 @@ def read_statistics(path: Path) -> Statistics:
     """Read what `write_statistics` wrote.
 
     Raises:
-        CalibrationError: The file is no HDF5 file, is truncated, or holds something else.
+        CalibrationError: The file is not an HDF5 file, is truncated, or holds something else.
     """
     import h5py
 

@@ -1,1 +1,1 @@
-"""Packs: images or ready model inputs in one HDF5 file; reading and writing them."""
+"""Reading and writing packs: images or ready-made model inputs in one HDF5 file."""

@@ -1,8 +1,8 @@
-"""Writing an HDF5 file so that a disk that fills up is an error like any other.
+"""Writing an HDF5 file in such a way that a full disk is an error like any other.
 
 HDF5 cannot close a file that it cannot write: it fails, keeps the file half closed, and ends the process when the
-objects are freed. So it writes through a file that takes everything and remembers the first error, and it does so in a
-thread of its own, where no Ctrl-C can come between HDF5 and that file.
+objects are freed. Here it writes to a file object that accepts everything and remembers the first error. It does so in
+a thread of its own, where Ctrl-C cannot interrupt HDF5 while it uses that object.
 """
 
 import io
@@ -18,12 +18,12 @@ Result = TypeVar("Result")
 
 
 class PatientFile:
-    """A new file whose writes never fail; what did not reach the disk is kept in memory, so that it can be read back.
+    """A new file whose writes never fail; data that did not reach the disk is kept in memory, so it can be read back.
 
-    That is little: whoever writes must look at `error` after each step, and stop.
+    The writer must check `error` after each step and stop, so that little data is kept.
 
     Attributes:
-        error: The first error of the disk; None while all is well.
+        error: The first error from the disk; None if there was none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,16 +33,16 @@ class PatientFile:
         self.error: OSError | None = None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; `whence` is SEEK_SET or SEEK_END, HDF5 needs no other."""
+        """Move to a position; `whence` is SEEK_SET or SEEK_END, since HDF5 needs no other."""
         self._position = offset + (self._end if whence == io.SEEK_END else 0)
         return self._position
 
     def tell(self) -> int:
-        """The place that the next write goes to."""
+        """The position of the next write."""
         return self._position
 
     def write(self, data: bytes) -> int:
-        """Write all of the data at the current place."""
+        """Write all of the data at the current position."""
         start, self._position = self._position, self._position + len(data)
         self._end = max(self._end, self._position)
         if self.error is None:
@@ -58,7 +58,7 @@ class PatientFile:
         return len(data)
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, zeros where nothing was written, as HDF5 expects it of a file that it makes longer."""
+        """Exactly `size` bytes, zeros where nothing was written, as HDF5 expects from a file that it extends."""
         start, self._position = self._position, self._position + size
         self._file.seek(start)
         contents = bytearray(self._file.read(size) or b"")
@@ -80,13 +80,13 @@ class PatientFile:
         return size
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Do nothing, since nothing is buffered."""
 
     def close(self) -> None:
         """Flush to the disk and close.
 
         Raises:
-            OSError: The disk's first error.
+            OSError: The first error from the disk.
         """
         with self._file:
             if self.error is not None:
@@ -95,13 +95,13 @@ class PatientFile:
 
 
 class Hdf5Writer:
-    """A new HDF5 file, written in a thread of its own; a context manager."""
+    """A context manager for a new HDF5 file, which is written in a thread of its own."""
 
     def __init__(self, path: Path) -> None:
         """Create the file.
 
         Raises:
-            OSError: It exists, or cannot be created.
+            OSError: The file exists, or cannot be created.
         """
         self._disk = PatientFile(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="datasets-hdf5")
@@ -111,7 +111,7 @@ class Hdf5Writer:
         """Call `step(file, *arguments)` in the thread.
 
         Raises:
-            OSError: The disk is full, or fails otherwise; then there is no use in going on.
+            OSError: The disk is full or fails otherwise; there is then no point in continuing.
         """
         result = self._thread.submit(step, self._file, *arguments).result()
         if self._disk.error is not None:

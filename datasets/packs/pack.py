@@ -1,4 +1,4 @@
-"""Packs: images or ready model inputs in one HDF5 file, read row by row; and `open_source`, which knows all sources."""
+"""Packs: images or ready-made model inputs in one HDF5 file, read row by row."""
 
 import threading
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _CACHE_BYTES = 16 * 2**20
 
 
 class _Pack:
-    """What both packs share: the open file, its lock, names and labels."""
+    """The parts that both kinds of pack share: the open file, its lock, names and labels."""
 
     def __init__(self, path: str | Path, classes: str | Path | Sequence[str] | None = None) -> None:
         self.path = Path(path)
@@ -40,12 +40,12 @@ class _Pack:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; nothing can be read from then on."""
+        """Close the file; nothing can be read afterwards."""
         with self._lock:
             self._file.close()
 
     def content(self, index: int) -> bytes:
-        """The bytes of a row; of several inputs, one after the other."""
+        """The bytes of a row; those of several inputs follow one another."""
         return b"".join(np.ascontiguousarray(row).tobytes() for row in self._rows(index).values())
 
     def fingerprint(self, index: int) -> str:
@@ -61,7 +61,7 @@ class _Pack:
             raise UnreadableImageError(self.names[index], f"damaged HDF5 data: {one_line(error)}") from error
 
     def _read_names_and_labels(self, count: int) -> None:
-        """Reads the small datasets beside the samples."""
+        """Read the small datasets beside the samples."""
         if not count:
             raise DatasetError(f"{self.path}: holds no samples; expected at least one row")
         names = self._texts("names")
@@ -87,7 +87,7 @@ class _Pack:
         wrong = np.flatnonzero((indices < 0) | (indices > highest))
         if len(wrong):
             raise DatasetError(
-                f"{self.path}: 'labels' holds {indices[wrong[0]]} at row {wrong[0]}, which is no class index"
+                f"{self.path}: 'labels' holds {indices[wrong[0]]} at row {wrong[0]}, which is not a class index"
             )
         return indices
 
@@ -108,31 +108,31 @@ class _Pack:
                 for item in np.asarray(stored).ravel().tolist()
             )
         except TypeError as error:
-            raise DatasetError(f"{self.path}: {name!r} must hold texts; found {error}") from None
+            raise DatasetError(f"{self.path}: {name!r} must hold text; found {error}") from None
 
 
 class ImagePack(_Pack):
-    """Images in one HDF5 file: `images` uint8 [N, H, W, 3] RGB, perhaps `labels`, `names` and `class_names`.
+    """Images in one HDF5 file: `images` uint8 [N, H, W, 3] RGB, and optionally `labels`, `names` and `class_names`.
 
-    Rows are read when they are asked for. Rows without a name are called `#0`, `#1`, ...
+    A row is read when it is asked for. Rows without a name are called `#0`, `#1`, ...
 
     Attributes:
-        path: the file.
-        names: one an image.
-        labels: class index of every image, int64 [N], or None.
-        class_names: class names by index, or None.
+        path: The file.
+        names: One name per image.
+        labels: Class index of every image, int64 [N], or None.
+        class_names: Class names by index, or None.
     """
 
     def __init__(self, path: str | Path, *, classes: str | Path | Sequence[str] | None = None) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            path: the file.
-            classes: the class names in the order wanted, or a file of them; by default in the pack's order.
+            path: The file.
+            classes: The class names in the desired order, or a file with one per line; by default the pack's order.
 
         Raises:
-            DatasetError: no such file, not HDF5, no dataset `images`, datasets of the wrong type or shape, or a label
-                that is not among the classes.
+            DatasetError: The file does not exist, is not HDF5, has no dataset `images`, has a dataset of the wrong type
+                or shape, or has a label that is not among the classes.
         """
         super().__init__(path, classes)
         try:
@@ -146,7 +146,7 @@ class ImagePack(_Pack):
         """The image as uint8 [H, W, 3] RGB.
 
         Raises:
-            UnreadableImageError: the file is damaged there.
+            UnreadableImageError: The file is damaged there.
         """
         return self._rows(index)["images"].astype(np.uint8, copy=False)
 
@@ -160,29 +160,29 @@ class ImagePack(_Pack):
 
 
 class TensorPack(_Pack):
-    """Ready model inputs in one HDF5 file: a dataset [N, ...] for every input, perhaps `labels` and `names`.
+    """Ready-made model inputs in one HDF5 file: a dataset [N, ...] per input, and optionally `labels` and `names`.
 
     Attributes:
-        path: the file.
-        inputs: names of the model inputs.
-        names: one a sample.
-        labels: class index of every sample, int64 [N], or None.
-        class_names: class names by index, or None.
+        path: The file.
+        inputs: Names of the model inputs.
+        names: One name per sample.
+        labels: Class index of every sample, int64 [N], or None.
+        class_names: Class names by index, or None.
     """
 
     def __init__(
         self, path: str | Path, inputs: Sequence[str], *, classes: str | Path | Sequence[str] | None = None
     ) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            path: the file.
-            inputs: names of the model inputs.
-            classes: the class names in the order wanted, or a file of them; by default in the pack's order.
+            path: The file.
+            inputs: Names of the model inputs.
+            classes: The class names in the desired order, or a file with one per line; by default the pack's order.
 
         Raises:
-            DatasetError: no such file, not HDF5, an input without a dataset, no numbers, differing lengths, or a label
-                that is not among the classes.
+            DatasetError: The file does not exist or is not HDF5, an input has no dataset, a dataset does not hold
+                numbers, the datasets differ in length, or a label is not among the classes.
         """
         super().__init__(path, classes)
         self.inputs = tuple(inputs)
@@ -194,10 +194,10 @@ class TensorPack(_Pack):
             raise
 
     def load(self, index: int) -> dict[str, NDArray[np.generic]]:
-        """One sample: input name -> array without a batch axis.
+        """One sample: arrays without a batch axis, by input name.
 
         Raises:
-            UnreadableImageError: the file is damaged there.
+            UnreadableImageError: The file is damaged there.
         """
         return self._rows(index)
 
@@ -221,7 +221,11 @@ class TensorPack(_Pack):
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """The open file; raises DatasetError when it is none, or is damaged."""
+    """The opened file.
+
+    Raises:
+        DatasetError: The file does not exist, is not HDF5, or is damaged.
+    """
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; expected an HDF5 pack")
     try:

@@ -1,4 +1,4 @@
-"""Writing images into an image pack: one HDF5 file, a chunk at a time, whole or not at all."""
+"""Writing images to an image pack: one HDF5 file, written chunk by chunk, which appears whole or not at all."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from datasets.packs.pack import SUFFIXES, one_line
 from datasets.preprocessing import Preprocessing
 from datasets.source import ImageSource
 
-# Rows are stored in chunks of about this size: large enough for the disk, small enough to read one row.
+# Rows are stored in chunks of about this size: large enough for the disk, small enough for reading a single row.
 _CHUNK_BYTES = 2**20
 _MOST_IN_BATCH = 512
 
@@ -30,25 +30,25 @@ def write_pack(
     progress: Callable[[int, int], None] | None = None,
     max_bad: float = 0.05,
 ) -> list[Quarantined]:
-    """Writes images into one HDF5 file that `ImagePack` reads, a chunk at a time.
+    """Write images, chunk by chunk, to one HDF5 file that `ImagePack` reads.
 
     The file appears whole or not at all, whatever happens on the way.
 
     Args:
-        source: the images; their names, labels and class names go along.
-        dest: the file, ending in .h5 or .hdf5; replaced if it exists.
-        size: height and width: every image is scaled until its sides cover them, then cropped to the centre. None
-            for images that have one size already.
-        progress: called with the number of images written so far and the number of images in all.
-        max_bad: the largest share (0..1) of unreadable images that is put up with.
+        source: The images; their names, labels and class names are written too.
+        dest: The file, ending in .h5 or .hdf5; it is replaced if it exists.
+        size: Height and width; every image is scaled until it covers them, then cropped to the centre. None if the
+            images already have the same size.
+        progress: Called with the number of images written so far and the total number of images.
+        max_bad: Largest accepted share (0..1) of unreadable images.
 
     Returns:
         The unreadable images, which were left out.
 
     Raises:
-        DatasetError: images of different sizes and no `size`.
+        DatasetError: The images differ in size and no `size` is given.
         OutputError: `dest` cannot be written.
-        TooManyUnreadableError: more than `max_bad` of the images are unreadable.
+        TooManyUnreadableError: More than `max_bad` of the images are unreadable.
     """
     dest = Path(dest)
     if dest.suffix.lower() not in SUFFIXES:
@@ -81,7 +81,7 @@ def write_pack(
 
 @contextmanager
 def _whole_or_not_at_all(dest: Path) -> Iterator[Path]:
-    """A temporary path beside `dest` that takes its place at the end, or vanishes on any exception."""
+    """A temporary path beside `dest` that replaces it at the end, or is removed on any exception."""
     temporary = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -119,10 +119,10 @@ def _first_size(source: ImageSource) -> tuple[int, int]:
         except UnreadableImageError:
             continue
         return height, width
-    return 1, 1  # nothing is readable, which the stream will say
+    return 1, 1  # nothing is readable: the stream will raise the error
 
 
 def _write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
-    # File names need not be UTF-8; such bytes come and go as surrogates.
+    # File names need not be UTF-8; other bytes are kept as surrogates.
     encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
     file.create_dataset(name, data=encoded, dtype=h5py.string_dtype("utf-8"))

@@ -125,7 +125,7 @@ def _pair_from_node(node: onnx.NodeProto, editor: GraphEditor, source: str) -> _
     tensor = _tensor_of(node, editor)
     step = float(scale.reshape(-1)[0])
     if not (np.isfinite(step) and step > 0):
-        raise CacheError(f"{source}: expected a finite scale over zero for '{tensor}', found {step}")
+        raise CacheError(f"{source}: expected a finite scale above zero for '{tensor}', found {step}")
     covering, symmetric = _symmetric_scale(np.float32(step), zero_point.reshape(-1)[0])
     return _Pair(tensor, covering, symmetric)
 

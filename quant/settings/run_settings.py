@@ -91,7 +91,7 @@ class RunSettings:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if not 0 < self.percentile <= 100:
-            raise SettingsError(f"percentile: expected a number over 0 and up to 100, found {self.percentile}")
+            raise SettingsError(f"percentile: expected a number above 0 and up to 100, found {self.percentile}")
         if not 0 <= self.max_bad <= 1:
             raise SettingsError(f"max_bad: expected a share from 0 to 1, found {self.max_bad}")
         if self.match_tensorrt and self.algo != "entropy":

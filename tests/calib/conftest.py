@@ -19,7 +19,7 @@ def histogram_of():
 
 @pytest.fixture(scope="session")
 def assert_same_histogram():
-    """Two histograms hold the same in everything that can be asked of them."""
+    """Check that two histograms agree in everything that they can be asked for."""
 
     def check(found, expected):
         np.testing.assert_array_equal(found.signed_counts, expected.signed_counts)

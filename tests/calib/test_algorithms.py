@@ -32,7 +32,7 @@ def test_percentile_lies_within_one_bin_of_numpy_s(histogram_of, values, percent
     )
     amax = Percentile(percent).amax(histogram)
     if low == 0 and amax == histogram.abs_max:
-        return  # a percentile of zero is no scale: the largest magnitude is taken instead
+        return  # a percentile of zero cannot be a scale: the largest magnitude is taken instead
     assert low - histogram.width <= amax <= high + histogram.width
 
 
@@ -84,7 +84,7 @@ def test_mse_is_as_good_as_the_best_of_all_candidates(histogram_of, values):
     amax = MSE().amax(histogram)
     assert 0 < amax <= limit
     best = min(brute_force_error(points, i * limit / 2048) for i in range(64, 2049, 8))
-    # The search looks at a thousandth of the range at a time; errors below that are the same to it.
+    # The search moves in steps of a thousandth of the range, and cannot tell smaller errors apart.
     assert brute_force_error(points, amax) <= best * 1.02 + len(points) * (limit / 1000) ** 2
 
 
@@ -149,7 +149,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize("percent", [0, -1, 100.001, math.nan, math.inf])
 def test_a_percentile_outside_its_range_is_refused(percent):
-    with pytest.raises(CalibrationError, match="expected a number over 0 and up to 100"):
+    with pytest.raises(CalibrationError, match="expected a number above 0 and up to 100"):
         Percentile(percent)
 
 

@@ -85,7 +85,7 @@ def test_resuming_from_disk_gives_the_cache_of_one_pass(tmp_path, activations):
     second.resume(tmp_path / "calibration.h5")
     second.collect(rows(activations, 5, 12), 7)
     assert second.compute_cache() == whole.compute_cache()
-    # Also when something was collected before.
+    # This also holds if something was collected before.
     third = PercentileCalibrator(percentile=99.0)
     third.collect(rows(activations, 5, 12), 7)
     third.resume(str(tmp_path / "calibration.h5"))

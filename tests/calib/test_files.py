@@ -202,7 +202,7 @@ def writer(tmp_path):
 
 
 def test_what_another_writer_has_staged_is_left_alone_while_it_lives(tmp_path, writer):
-    """Writers of single files do not hold the folder; a run that does must not take their work away."""
+    """Writers of single files do not lock the folder; a run that does must not remove their work."""
     with exclusive(tmp_path):
         pass
     writer.communicate(timeout=10)

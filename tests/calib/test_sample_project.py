@@ -28,7 +28,7 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("x")
-    with pytest.raises(CalibrationError, match="expected a new or empty folder, found something in it"):
+    with pytest.raises(CalibrationError, match="expected a new or empty folder, found files in it"):
         write_sample_project(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -22,16 +22,16 @@ COLOURS = {"blue": (20, 30, 200), "green": (30, 190, 20), "red": (210, 20, 30)}
 IMAGES_A_CLASS = 12
 # minmax: the entropy search needs more values than the pooled colours of 24 images.
 CONFIG = 'model = "model.onnx"\ndata = "imgs"\npreprocess = "unit"\nalgo = "minmax"\nnum_images = 24\nbatch_size = 8\n'
-PATIENCE = 300  # seconds until a process that does not get anywhere fails its test
+PATIENCE = 300  # seconds until a process that makes no progress fails its test
 
 
 @pytest.fixture
 def start_calib():
-    """Starts a command line as a process of its own; what still runs at the end of the test is killed."""
+    """Starts a command line in its own process; a process that still runs at the end of the test is killed."""
     started = []
 
     def start(*arguments, cwd, prefix=(), **options):
-        # As from a terminal: a job in the background, which the tests may run in, inherits an ignored Ctrl-C.
+        # As from a terminal: the tests may run in a background job, whose children inherit an ignored Ctrl-C.
         terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         python = [sys.executable, "-c", f"{terminal}; from calib.cli import main; main()"]
         path = os.pathsep.join([*map(str, prefix), str(ROOT)])
@@ -66,7 +66,7 @@ def finish():
 
 @pytest.fixture
 def snapshot():
-    """Contents and times of all files of a folder but the lock; fails when scratch lies there."""
+    """Contents and times of all files of a folder except the lock; fails if there are scratch files."""
 
     def take(folder):
         files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"]
@@ -84,7 +84,7 @@ def report():
 
 @pytest.fixture(scope="session")
 def save_graph():
-    """Writes a graph as a model of some opset."""
+    """Writes a graph as a model with a given opset."""
 
     def save(graph, path, opset=17):
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
@@ -95,7 +95,7 @@ def save_graph():
 
 @pytest.fixture(scope="session")
 def write_model(save_graph):
-    """Writes the colour classifier: logits are the mean blue, green and red of an image, so its answer is known.
+    """Writes the colour classifier: logits are the mean blue, green and red of an image, so its answers are known.
 
     `before` nodes make the tensor `pixels` out of `input`; `after` nodes make `features` out of `colours`.
     """
@@ -134,7 +134,7 @@ def write_model(save_graph):
 
 @pytest.fixture(scope="session")
 def colours_master(tmp_path_factory, write_model):
-    """A project with 3 classes of 8x8 images in one colour each, and noise; tests take `colours`, a copy."""
+    """A project with 3 classes of 8x8 images, each class in one colour with noise; tests take `colours`, a copy."""
     project = tmp_path_factory.mktemp("colours") / "project"
     generator = np.random.default_rng(0)
     for name, colour in COLOURS.items():
@@ -150,7 +150,7 @@ def colours_master(tmp_path_factory, write_model):
 
 @pytest.fixture
 def colours(colours_master, tmp_path):
-    """The colour project, nothing run in it yet, to change at will."""
+    """The colour project before any run, to change at will."""
     return shutil.copytree(colours_master, tmp_path / "project")
 
 
@@ -170,16 +170,16 @@ def finished_master(colours_master, tmp_path_factory):
 
 @pytest.fixture
 def finished(finished_master, tmp_path):
-    """The colour project after a run, with its files in calib-out, to change at will."""
+    """The colour project after a run, with the run's files in calib-out, to change at will."""
     return shutil.copytree(finished_master, tmp_path / "finished")
 
 
 @pytest.fixture
 def slow_image(tmp_path):
-    """Puts a file in an image's place that gives its bytes only when the test hands them over.
+    """Replaces an image by a file that gives its bytes only when the test provides them.
 
-    Returns a function that waits until a process opens the image, and gives another one that lets it read on. Every
-    opening meets a new pipe, so that two readings cannot be taken for one; after the last it is a plain file.
+    Returns a function that waits until a process opens the image and returns another one, which lets it continue. Every
+    opening gets a new pipe, so that two readings cannot be taken for one; after the last, it is a plain file.
     """
     numbers = itertools.count()
 
@@ -201,7 +201,7 @@ def slow_image(tmp_path):
                     descriptor = os.open(waiting[-1], os.O_WRONLY | os.O_NONBLOCK)
                     break
                 except OSError as error:
-                    assert error.errno == errno.ENXIO, error  # nobody reads yet
+                    assert error.errno == errno.ENXIO, error  # nobody is reading yet
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < end
                 time.sleep(0.005)
@@ -225,7 +225,7 @@ def slow_image(tmp_path):
 
 @pytest.fixture
 def scales():
-    """Rewrites the scales of a cache file: `change` gets each line's hexadecimal digits."""
+    """Rewrites the scales of a cache file with `change`, which gets each line's hexadecimal digits."""
 
     def rewrite(path, change):
         header, *lines = path.read_text().splitlines()

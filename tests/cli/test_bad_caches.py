@@ -1,4 +1,4 @@
-"""Calibration caches that are not what they should be: never used unseen, never lost."""
+"""Bad calibration caches: never used without a check, never lost."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
 
 
 def spoilers(scales):
-    """Ways to spoil a cache file, and what `read_cache` says of each."""
+    """Ways to spoil a cache file, and what `read_cache` says about each."""
 
     def hexadecimal(value):
         return lambda path: scales(path, lambda digits: struct.pack(">f", value).hex())
@@ -28,10 +28,10 @@ def spoilers(scales):
         "empty": (lambda path: path.write_bytes(b""), ":1: expected 'TRT-<version>-<calibrator>', found ''"),
         "header": (lambda path: path.write_text(path.read_text().split("\n")[0]), "expected scales after the header"),
         "truncated": (cut_off, "expected '<tensor>: <8 hex digits>'"),
-        "zero": (hexadecimal(0.0), "expected a finite scale over zero for 'input', found 0.0"),
-        "negative": (hexadecimal(-1.0), "expected a finite scale over zero for 'input', found -1.0"),
-        "nan": (hexadecimal(float("nan")), "expected a finite scale over zero for 'input', found nan"),
-        "infinite": (hexadecimal(float("inf")), "expected a finite scale over zero for 'input', found inf"),
+        "zero": (hexadecimal(0.0), "expected a finite scale above zero for 'input', found 0.0"),
+        "negative": (hexadecimal(-1.0), "expected a finite scale above zero for 'input', found -1.0"),
+        "nan": (hexadecimal(float("nan")), "expected a finite scale above zero for 'input', found nan"),
+        "infinite": (hexadecimal(float("inf")), "expected a finite scale above zero for 'input', found inf"),
         "twice": (doubled_line, "expected each tensor once, found 'input' again"),
     }
 
@@ -41,7 +41,7 @@ SPOILED = list(spoilers(None))
 
 @pytest.fixture
 def spoil(scales):
-    """Spoils a cache file in a named way and returns what will be said of it."""
+    """Spoils a cache file in a named way, and returns the message that is expected."""
 
     def apply(path, how):
         change, message = spoilers(scales)[how]
@@ -103,7 +103,7 @@ def test_doubled_scales_are_noticed_by_the_provenance(calib, finished, scales, r
     scales(cache, lambda digits: struct.pack(">f", 2 * struct.unpack(">f", bytes.fromhex(digits))[0]).hex())
     strict = calib("run", "--quiet", "--cache-only", cwd=finished)
     assert strict.code == 1
-    assert "is not the file that calibration.json was written with (edited, swapped or missing)" in strict.error
+    assert "is not the file that calibration.json describes (edited, swapped or missing)" in strict.error
     result = calib("run", "--quiet", cwd=finished)
     assert "edited, swapped or missing" in result.warnings[0]
     assert cache.read_bytes() == good
@@ -193,7 +193,7 @@ def test_a_named_cache_of_ours_is_recalibrated_when_something_differs(calib, col
     assert calib(*options, cwd=colours).code == 0
     result = calib(*options, "--preprocess", "imagenet-tf", cwd=colours)
     assert result.code == 0
-    assert "another preprocessing" in result.warnings[0]
+    assert "other preprocessing" in result.warnings[0]
     assert report(colours)["calibration"]["how"] == "calibrated"
 
 

@@ -1,4 +1,4 @@
-"""Data that is not what it should be: where it is, one line, exit code 1, older files as they were."""
+"""Bad data: one line that says where it is, exit code 1, older files unchanged."""
 
 import shutil
 import struct
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def bomb():
-    """A PNG of 40,000 x 40,000 pixels that holds next to nothing."""
+    """A PNG of 40,000 x 40,000 pixels with almost no contents."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""Models that are not what they should be, and those that only look as if: one line, exit code 1, or they work."""
+"""Bad models, and models that only look bad: either one line and exit code 1, or they work."""
 
 import json
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def failing(calib, finished, snapshot):
-    """Runs in the finished project, checks that it fails with one line and harms nothing, and returns the line."""
+    """Runs a command in the finished project, checks that it fails with one line and no harm, and returns the line."""
 
     def run(*options):
         older = snapshot(finished / "calib-out")
@@ -207,7 +207,7 @@ def test_a_pack_of_another_shape_than_the_input(failing, two_inputs):
 
 @pytest.mark.parametrize("infinite", [True, False])
 def test_nan_or_infinity_in_an_activation_names_tensor_and_image(calib, finished, write_model, snapshot, infinite):
-    # Of a pixel of 0: log(0) is minus infinity, 0 / 0 is no number. All other images have no such pixel.
+    # For a pixel of 0, log(0) is minus infinity and 0 / 0 is not a number. No other image has such a pixel.
     node = helper.make_node("Log", ["input"], ["pixels"])
     if not infinite:
         node = helper.make_node("Div", ["input", "input"], ["pixels"])

@@ -60,7 +60,7 @@ def test_convert_to_a_model_gives_the_model_that_run_builds(calib, finished, ran
 
 @pytest.fixture
 def random_colours():
-    """What a model gives for the same random input."""
+    """The outputs of a model for the same random input."""
     import onnxruntime
 
     def run(path: Path):
@@ -90,8 +90,8 @@ def test_convert_warns_of_a_header_that_tensorrt_does_not_know(calib, finished):
         (("model.onnx", "out.cache"), "model.onnx: expected a Q/DQ model, found no QuantizeLinear"),
         ((OURS, "out.onnx"), "out.onnx: expected the FP32 model that the scales go into, found none"),
         ((OURS, "calib-out/calibration.json"), "calibration.json: holds what the cache beside it was made from"),
-        ((OURS, "out.cache", "--tensorrt", "11.4.0"), "11.4.0 reads no calibration cache"),
-        ((OURS, "out.cache", "--tensorrt", "new"), "TensorRT version: expected such as 8600"),
+        ((OURS, "out.cache", "--tensorrt", "11.4.0"), "11.4.0 does not read calibration caches"),
+        ((OURS, "out.cache", "--tensorrt", "new"), "TensorRT version: expected a version like 8600"),
         (("part.cache", "out.onnx", "--model", "model.onnx"), "part.cache: expected scales of all 2 tensors"),
         (("imgs/red/00.png", "out.cache"), "00.png: expected a cache as text or JSON, or a name ending in .onnx"),
     ],
@@ -140,7 +140,7 @@ def test_merged_shards_are_bit_by_bit_the_whole(calib, shards):
         "--algo", "minmax", cwd=shards,
     )  # fmt: skip
     assert (result.code, result.err) == (0, "")
-    assert "tensors of 36 images, with provenance" in result.out
+    assert "tensors from 36 images, with provenance" in result.out
     assert (shards / "all" / "all.cache").read_bytes() == (shards / "whole" / "calibration.cache").read_bytes()
     merged, whole = read_calibration(shards / "all" / "all.cache"), read_calibration(shards / "whole/calibration.cache")
     assert merged.source.data == whole.source.data
@@ -183,7 +183,7 @@ def test_shards_of_another_model_or_preprocessing_are_refused(calib, shards, wri
     before = snapshot(shards)
     result = calib("cache", "merge", "out-a/calibration.h5", "other/calibration.h5", "--out", "x.cache", cwd=shards)
     assert result.code == 1
-    assert "calibration.cache: was made from another preprocessing than out-a/calibration.cache" in result.error
+    assert "calibration.cache: expected the preprocessing of out-a/calibration.cache, found another" in result.error
     assert snapshot(shards) == before
 
 
@@ -191,8 +191,14 @@ def test_shards_of_another_model_or_preprocessing_are_refused(calib, shards, wri
     ("arguments", "part"),
     [
         (("none.h5", "--out", "x.cache"), "none.h5: cannot be read as statistics"),
-        (("calib-out/calibration.h5", "--out", "calib-out/calibration.cache"), "is one of the shards"),
-        (("calib-out/calibration.h5", "--out", "precious.cache"), "precious.cache: exists, and would be replaced"),
+        (
+            ("calib-out/calibration.h5", "--out", "calib-out/calibration.cache"),
+            "expected a new file, found one of the shards",
+        ),
+        (
+            ("calib-out/calibration.h5", "--out", "precious.cache"),
+            "precious.cache: already exists and would be replaced",
+        ),
         (("calib-out/calibration.h5", "--out", "x.h5"), "x.h5: expected the path of a cache"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`calib compare`: two models, engines or runs on the same data, and the report of it."""
+"""`calib compare`: two models, engines or runs on the same data, and its report."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ INT8 = "calib-out/model.int8.onnx"
 
 @pytest.fixture
 def compared(calib, finished):
-    """Compares, and gives the outcome and report.json."""
+    """Runs a comparison; returns the outcome and report.json."""
 
     def run(*arguments, code=0):
         result = calib("compare", *arguments, cwd=finished)
@@ -29,7 +29,7 @@ def compared(calib, finished):
 def test_int8_against_fp32_on_all_images(compared, finished):
     result, document = compared("model.onnx", INT8)
     assert [build["precision"] for build in document["builds"]] == ["fp32", "int8"]
-    assert document["data"]["evaluation"]["images"] == 36  # nothing calibrates: none is held back
+    assert document["data"]["evaluation"]["images"] == 36  # nothing is calibrated, so no image is held back
     assert document["builds"][1]["drop_top1"] == 0
     assert document["builds"][1]["file"] == INT8
     assert [entry["found"] for entry in document["compared"]] == ["fp32", "int8"]
@@ -64,7 +64,7 @@ def test_two_int8_models_go_by_their_files(compared, calib, finished):
 
 @pytest.fixture
 def worse(finished):
-    """The model with the order of its classes turned round and its tensors renamed."""
+    """The model with the order of its classes reversed and its tensors renamed."""
     model = onnx.load(finished / "model.onnx")
     for tensor in model.graph.initializer:
         if tensor.name == "identity":
@@ -79,7 +79,7 @@ def test_a_worse_model_is_told_apart_whatever_its_tensors_are_called(compared, w
     _, document = compared("model.onnx", "worse.onnx", code=3)
     assert [build["precision"] for build in document["builds"]] == ["fp32", "fp32"]
     assert (document["verdict"], document["chosen"]) == ("fail", "baseline")
-    assert document["builds"][1]["top1"] == pytest.approx(100 / 3, abs=0.01)  # green, in the middle, stays right
+    assert document["builds"][1]["top1"] == pytest.approx(100 / 3, abs=0.01)  # green, in the middle, is still right
     _, document = compared("model.onnx", "worse.onnx", "--max-drop", 70)
     assert document["verdict"] == "pass"
 
@@ -125,7 +125,7 @@ def test_with_a_metric_there_is_a_verdict_without_labels(compared, finished):
 
 
 def test_what_report_json_holds(compared, finished):
-    """The keys of a run's report, without what only a calibration has, and what was compared."""
+    """The keys of a run's report, without those that only a calibration has, and what was compared."""
     _, document = compared("model.onnx", "calib-out")
     run = json.loads((finished / "calib-out" / "report.json").read_text())
     assert set(document) == {*run, "compared"}
@@ -157,7 +157,7 @@ def test_what_report_json_holds(compared, finished):
 
 @pytest.fixture
 def bare(finished):
-    """The finished project without its calib.toml: only reports tell of the data."""
+    """The finished project without its calib.toml: only the reports know the data."""
     (finished / "calib.toml").unlink()
     return finished
 
@@ -189,7 +189,7 @@ def test_two_reports_are_compared_on_what_neither_calibrated_on(compared, calib,
 
 @pytest.mark.parametrize("change", ["gone", "renamed", "moved"])
 def test_what_calibrated_is_left_out_by_its_contents(compared, bare, change):
-    """Indices and spellings change when a file goes, when files are renamed, and when the whole project is moved."""
+    """Indices and paths change when a file is removed, files are renamed, or the whole project is moved."""
     calibrated = json.loads((bare / "calib-out" / "calibration.json").read_text())["source"]["images"]
     folder, expected = bare / "imgs", 12
     if change == "gone":
@@ -222,7 +222,7 @@ def test_a_report_of_all_images_beside_one_that_left_some_out_is_not_said_to_lac
     options = ("--model", "model.onnx", "--data", "imgs", "--preprocess", "unit", "--precision", "fp16")
     assert calib("run", *options, "--out", "half", cwd=bare).code == 0
     _, document = compared("calib-out", "half")
-    assert document["data"]["evaluation"]["images"] == 12  # of 36, those that the first did not calibrate on
+    assert document["data"]["evaluation"]["images"] == 12  # of the 36, those that the first did not calibrate on
     assert not any("its run evaluated" in line for line in document["warnings"])
 
 

@@ -107,7 +107,7 @@ def test_outputs_of_a_dict_keep_their_names(calib, project):
 
 
 def test_a_difference_above_the_tolerance_fails_and_leaves_no_file(calib, project, snapshot):
-    """The dummy input is zero, so tracing takes the other branch than real images."""
+    """The dummy input is zero, so tracing takes another branch than real images do."""
     before = snapshot(project)
     result = calib(*replaced("net.py:make", "net.py:depends_on_values"), cwd=project)
     assert result.code == 1

@@ -48,7 +48,7 @@ def test_a_generous_max_drop_accepts_int8(calib, crushed, report):
 
 
 def test_when_nothing_meets_max_drop_fp32_is_chosen_with_exit_3(calib, colours, report):
-    result = calib("run", "--max-drop", -0.5, cwd=colours)  # only a gain of half a point would do
+    result = calib("run", "--max-drop", -0.5, cwd=colours)  # only a gain of half a point would be accepted
     assert result.code == 3
     found = report(colours)
     assert (found["verdict"], found["chosen"], found["exit_code"]) == ("fail", "fp32", 3)
@@ -66,7 +66,7 @@ def test_json_keeps_the_exit_code(calib, colours):
 
 @pytest.fixture
 def unquantizable(finished, save_graph):
-    """A project after a run, whose model then became one that has nothing to quantize."""
+    """A project after a run, whose model was then replaced by one that has nothing to quantize."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["logits"]),

@@ -12,7 +12,7 @@ OPTIONS = ("run", "--num-images", 36)  # all images calibrate, all are evaluated
 
 @pytest.fixture
 def red_dot():
-    """The bytes of an image that no project holds."""
+    """The bytes of an image that is not in any project."""
     file = io.BytesIO()
     Image.new("RGB", (8, 8), (250, 1, 1)).save(file, format="PNG")
     return file.getvalue()
@@ -20,9 +20,9 @@ def red_dot():
 
 @pytest.fixture
 def waiting(slow_image, red_dot, start_calib):
-    """Starts a run that stops where it reads an image for the n-th time, because the image does not come.
+    """Starts a run that blocks when it reads an image for the n-th time, because the image's bytes do not come.
 
-    Gives the process and the function that lets the image come.
+    Returns the process and the function that provides the bytes.
     """
 
     def start(project, image, *options, reading):
@@ -78,7 +78,7 @@ def test_ctrl_c_while_evaluating_ends_with_130_and_leaves_a_whole_cache(
     assert {path: state for path, state in newer.items() if path.name in reports} == {
         path: state for path, state in older.items() if path.name in reports
     }
-    # What was calibrated before the interruption is not lost: it is whole, and is used again.
+    # What was calibrated before the interruption is not lost: it is complete, and is reused.
     assert calib("run", "--preprocess", "imagenet-tf", "--cache-only", cwd=finished).code == 0
     assert report(finished)["calibration"]["how"] == "reused"
 
@@ -104,7 +104,7 @@ def test_what_a_killed_run_was_writing_is_cleared_away(calib, finished, snapshot
     left.mkdir()
     (left / "calibration.h5").write_bytes(b"half a fi")
     assert calib("run", cwd=finished).code == 0
-    assert snapshot(finished / "calib-out")  # finds scratch, if there is any
+    assert snapshot(finished / "calib-out")  # finds scratch files, if there are any
     assert not left.exists()
 
 

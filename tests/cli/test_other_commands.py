@@ -25,7 +25,7 @@ def test_demo_overwrites_nothing(calib, tmp_path, is_file):
     precious.write_text("precious")
     result = calib("demo", "digits", cwd=tmp_path)
     assert result.code == 1
-    assert "digits: expected a new or empty folder, found something in it; choose another" in result.error
+    assert "digits: expected a new or empty folder, found files in it; choose another folder" in result.error
     assert precious.read_text() == "precious"
 
 
@@ -163,7 +163,7 @@ def test_cache_check_of_a_bare_cache_that_lacks_a_tensor(calib, finished):
         (b"", "bad.cache:1: expected 'TRT-<version>-<calibrator>', found ''"),
         (b"\xff\x00", "bad.cache: expected text, found binary data"),
         (b"TRT-8600-MinMaxCalibration\ninput: 3f\n", "bad.cache:2: expected '<tensor>: <8 hex digits>'"),
-        (b"TRT-8600-MinMaxCalibration\ninput: 00000000\n", "bad.cache:2: expected a finite scale over zero"),
+        (b"TRT-8600-MinMaxCalibration\ninput: 00000000\n", "bad.cache:2: expected a finite scale above zero"),
         (b"TRT-8600-OtherCalibration\ninput: 3f800000\n", "bad.cache:1: expected one of EntropyCalibration2"),
     ],
 )

@@ -14,13 +14,13 @@ def change_an_image(project):
 
 
 def fill(folder, *, leave):
-    """Fills a disk up to some bytes."""
+    """Fills a disk, except for some bytes."""
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     with (folder / "filler").open("wb") as file:
         file.write(bytes(free - leave))
 
 
-# Room for the cache alone; for the cache and part of the statistics.
+# Room for only the cache; for the cache and part of the statistics.
 @pytest.mark.parametrize("leave", [8 << 10, 20 << 10])
 def test_a_disk_that_fills_leaves_the_older_files(start_calib, finish, finished, small_disk, snapshot, leave):
     out = small_disk("size=1m") / "out"

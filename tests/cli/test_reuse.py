@@ -1,4 +1,4 @@
-"""A second run: what it uses again, what it computes anew, and what it says."""
+"""A second run: what it reuses, what it computes again, and what it says."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import datasets.image_folder
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Which images were read, for pixels or for their hash, since the test began."""
+    """The images that were read, for their pixels or their hash, since the test began."""
     names = []
     for method in ("read", "content"):
         original = getattr(datasets.image_folder.ImageFolder, method)
@@ -65,7 +65,7 @@ def test_another_algorithm_is_computed_from_the_statistics(calib, colours, repor
 
 
 def test_another_algorithm_on_the_demo_runs_no_model_and_reads_no_image(calib, demo, report, opened, monkeypatch):
-    """So it takes under a second, which no test asserts: it depends on the machine."""
+    """It therefore takes less than a second, but no test asserts that, since it depends on the machine."""
     assert calib("run", "--batch-size", 16, cwd=demo).code == 0
     calibration = calibration_images(demo)
     opened.clear()
@@ -125,7 +125,7 @@ def test_a_copied_project_is_used_again(calib, finished, report, tmp_path):
 
 def test_another_preprocessing_is_told_with_its_fields(calib, finished, report):
     result = calib("run", "--quiet", "--preprocess", "imagenet-tf", cwd=finished)
-    assert "another preprocessing" in result.warnings[0]
+    assert "other preprocessing" in result.warnings[0]
     assert "mean [0.0], now [1.0]" in result.warnings[0]
     assert report(finished)["calibration"]["how"] == "calibrated"
 
@@ -146,7 +146,7 @@ def test_another_model_is_told(calib, finished, write_model, report):
 def test_everything_that_differs_is_told_at_once(calib, finished, write_model):
     write_model(finished / "model.onnx", opset=16)
     result = calib("run", "--quiet", "--preprocess", "imagenet-tf", "--num-images", 12, cwd=finished)
-    assert all(what in result.warnings[0] for what in ("another model", "another preprocessing", "other images"))
+    assert all(what in result.warnings[0] for what in ("another model", "other preprocessing", "other images"))
 
 
 def test_cache_only_runs_on_a_cache_that_fits(calib, finished, report):
@@ -158,7 +158,7 @@ def test_cache_only_stops_when_something_differs(calib, finished, snapshot):
     older = snapshot(finished / "calib-out")
     result = calib("run", "--quiet", "--cache-only", "--preprocess", "imagenet-tf", cwd=finished)
     assert result.code == 1
-    assert "calib-out/calibration.cache: cannot be used: another preprocessing" in result.error
+    assert "calib-out/calibration.cache: cannot be used: other preprocessing" in result.error
     assert "leave out --cache-only" in result.error
     assert snapshot(finished / "calib-out") == older
 

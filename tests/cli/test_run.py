@@ -80,7 +80,7 @@ def test_quiet_leaves_the_result_and_the_warnings(calib, colours):
     result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
     assert result.code == 0
     assert result.out.endswith("report: calib-out/report.html\n")
-    assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones evaluated
+    assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones are evaluated
 
 
 def test_fewer_images_than_asked_for_is_a_warning(calib, colours, report):

@@ -39,7 +39,7 @@ def test_another_datasets_stops_calib_with_one_line_before_anything_else(run_wit
     done = run_with_path(program, foreign.parent, CHECKOUT)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        "calib: error: import package 'datasets': expected the one of calib-int8, found another distribution's at "
+        "calib: error: import package 'datasets': expected the one from calib-int8, found another distribution's at "
         f"{foreign}; install calib-int8 into an environment of its own (python -m venv), without the other 'datasets'"
     ]
 
@@ -50,10 +50,10 @@ def test_no_datasets_at_all_is_said(run_with_path, tmp_path):
     (tmp_path / "alone" / "click").symlink_to(Path(click.__file__).parent)
     program = "from calib.cli.shadowing import shadowing_datasets; print(shadowing_datasets())"
     done = run_with_path(program, tmp_path / "alone", site=False)
-    assert done.stdout.startswith("import package 'datasets': expected the one of calib-int8, found none;")
+    assert done.stdout.startswith("import package 'datasets': expected the one from calib-int8, found none;")
 
 
 def test_our_own_datasets_is_fine_also_beside_a_folder_of_that_name(run_with_path, tmp_path):
-    (tmp_path / "work" / "datasets" / "imgs").mkdir(parents=True)  # somebody's data, no package
+    (tmp_path / "work" / "datasets" / "imgs").mkdir(parents=True)  # somebody's data, not a package
     program = "from calib.cli.shadowing import shadowing_datasets; print(shadowing_datasets())"
     assert run_with_path(program, tmp_path / "work", CHECKOUT).stdout == "None\n"

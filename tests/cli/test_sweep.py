@@ -19,7 +19,7 @@ NAMES = {"entropy", "minmax", "mse", "percentile 99.9", "percentile 99.99", "per
 
 @pytest.fixture
 def swept(calib, colours):
-    """Runs a sweep in the colour project; its outcome and its document."""
+    """Runs a sweep in the colour project; returns its outcome and its document."""
 
     def run(*options, code=0):
         result = calib("sweep", *options, cwd=colours)
@@ -68,7 +68,7 @@ def test_the_plot_names_every_algorithm(swept, colours):
 
 
 def test_the_images_are_calibrated_once(swept, calib, colours):
-    """A second sweep uses the statistics again, and so does a run of any algorithm."""
+    """A second sweep reuses the statistics, and so does a run with any algorithm."""
     swept()
     result, _ = swept()
     assert "no image is read for calibration" in result.err or "from the same statistics" in result.err
@@ -144,7 +144,7 @@ def test_the_choice_by_tensor_is_scored_by_the_metric_on_the_same_images(calib, 
 
 
 def test_where_nothing_is_confirmed_per_tensor_is_the_best_single_algorithm(calib, two_needs):
-    """Of four images one is for the trials: one tells nothing."""
+    """Of four images, one is for the trials, and a single image shows nothing."""
     result = calib("sweep", "--per-tensor", "--num-images", "4", cwd=two_needs)
     document = json.loads((two_needs / "calib-out" / "sweep.json").read_text())
     best, second = document["rows"][:2]

@@ -1,4 +1,4 @@
-"""How the command line answers to its own options, to calib.toml and to its surroundings."""
+"""How the command line reacts to its options, to calib.toml and to its environment."""
 
 import subprocess
 import sys
@@ -43,8 +43,8 @@ def test_wrong_usage_exits_with_2(calib, colours, arguments, part):
     [
         (("--num-images", 0), "num_images: expected at least 1, found 0"),
         (("--batch-size", -3), "batch_size: expected at least 1, found -3"),
-        (("--percentile", 0), "percentile: expected a number over 0 and up to 100, found 0"),
-        (("--percentile", "nan"), "percentile: expected a number over 0 and up to 100, found nan"),
+        (("--percentile", 0), "percentile: expected a number above 0 and up to 100, found 0"),
+        (("--percentile", "nan"), "percentile: expected a number above 0 and up to 100, found nan"),
         (("--max-bad", 1.5), "max_bad: expected a share from 0 to 1, found 1.5"),
         (("--max-drop", "nan"), "max_drop: expected a number of percentage points, found nan"),
         (("--max-drop", "inf"), "max_drop: expected a number of percentage points, found inf"),
@@ -133,7 +133,9 @@ def test_another_distributions_datasets_is_told_before_anything_else(start_calib
     (tmp_path / "site" / "datasets" / "__init__.py").write_text("raise SystemExit('imported')\n")
     result = finish(start_calib("run", "--unknown", cwd=tmp_path, prefix=[tmp_path / "site"]))
     assert result.code == 1
-    assert "import package 'datasets': expected the one of calib-int8, found another distribution's at " in result.error
+    assert (
+        "import package 'datasets': expected the one from calib-int8, found another distribution's at " in result.error
+    )
     assert str(tmp_path / "site" / "datasets") in result.error
 
 
@@ -150,4 +152,4 @@ def test_a_failure_that_no_package_foresaw_is_still_one_line(calib, colours, mon
 def test_a_batch_beyond_all_memory_is_told(calib, colours):
     result = calib("run", "--quiet", "--batch-size", 1 << 44, cwd=colours)
     assert result.code == 1
-    assert "out of memory; give a smaller --batch-size" in result.error
+    assert "out of memory; use a smaller --batch-size" in result.error

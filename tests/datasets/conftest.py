@@ -24,7 +24,7 @@ def save_image():
 
 @pytest.fixture
 def numbered_folder(tmp_path, save_image):
-    """A folder of `count` 4x4 PNGs; the red value of image i is i. Indices in `bad` are files that are no images."""
+    """A folder of `count` 4x4 PNGs; the red value of image i is i. The files with indices in `bad` are not images."""
 
     def make(count, bad=(), name="imgs"):
         for i in range(count):
@@ -41,7 +41,7 @@ def numbered_folder(tmp_path, save_image):
 
 @pytest.fixture
 def decoding_threads():
-    """Counts the decoding threads that are alive."""
+    """Counts the live decoding threads."""
     return lambda: sum(thread.name.startswith("datasets-decode") for thread in threading.enumerate())
 
 

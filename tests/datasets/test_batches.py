@@ -164,7 +164,7 @@ def test_closing_waits_for_no_more_than_the_image_in_hand(numbered_folder):
     stream = iter(BatchStream(source, preprocessing=PLAIN, batch_size=32, threads=2))  # 32 images a thread at a time
     next(stream)
     deadline = time.monotonic() + 120
-    while len(source.reads) < 66 and time.monotonic() < deadline:  # until a thread is well into its next 32
+    while len(source.reads) < 66 and time.monotonic() < deadline:  # until a thread has begun its next 32
         time.sleep(0.01)
     before = len(source.reads)
     stream.close()
@@ -238,7 +238,7 @@ def test_without_preprocessing_images_stay_as_they_are(numbered_folder):
 def test_without_preprocessing_the_first_image_of_another_size_is_named(numbered_folder, save_image, batch_size):
     folder = numbered_folder(5)
     save_image(folder / "003.png", size=(4, 9))
-    message = r"003\.png: 4 x 9 pixels \(height x width\), but 000\.png has 4 x 4; state one size"
+    message = r"003\.png: 4 x 9 pixels \(height x width\), but 000\.png has 4 x 4; give one size"
     with pytest.raises(DatasetError, match=message):
         list(BatchStream(ImageFolder(folder), batch_size=batch_size))
 

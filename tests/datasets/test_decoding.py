@@ -111,7 +111,7 @@ def test_32_bit_integers_are_unreadable():
 
 def test_floating_point_tiff_is_unreadable():
     data = encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF")
-    assert reason_of(data, "TIFF") == "floating-point pixels have no defined range; convert it to 8 or 16 bits"
+    assert reason_of(data, "TIFF") == "floating-point pixels have no defined range; convert them to 8 or 16 bits"
 
 
 # A 2 x 3 picture whose first row is a b c and second d e f, after each EXIF orientation, by the EXIF standard.

@@ -28,7 +28,7 @@ def test_class_per_folder_counts_classes_alphabetically(tmp_path, save_image):
 
 
 def test_names_are_sorted_as_texts_not_as_paths(tmp_path, save_image):
-    # "a-b/1.png" < "a/1.png" as texts, since "-" comes before "/".
+    # As strings, "a-b/1.png" < "a/1.png", since "-" comes before "/".
     for name in ("a/1.png", "a-b/1.png"):
         save_image(tmp_path / name)
     assert ImageFolder(tmp_path).names == ("a-b/1.png", "a/1.png")
@@ -127,7 +127,7 @@ def test_images_beside_class_folders_are_an_error_that_says_what_to_do(tmp_path,
         save_image(tmp_path / name)
     with pytest.raises(DatasetError) as caught:
         ImageFolder(tmp_path)
-    assert "1 images lie in the folder itself (first 'x.png') and 2 in sub-folders (first 'cat/1.png')" in str(
+    assert "1 images are in the folder itself (first 'x.png') and 2 in sub-folders (first 'cat/1.png')" in str(
         caught.value
     )
-    assert "put all in one folder per class" in str(caught.value)
+    assert "use one sub-folder per class for all images" in str(caught.value)

@@ -86,7 +86,7 @@ def test_classes_set_the_order_of_folders(tmp_path, save_image):
         ("a.png,1\nb.png,2\n", "labels.csv:1: expected a header with the columns 'file,label', found 'a.png,1'"),
         ("", "labels.csv:1: expected a header with the columns 'file,label', found ''"),
         ("file,label\na.png,1\nz.png,1\n", "labels.csv:3: no image 'z.png' in "),
-        ("file,label\na.png,1\n\na.png,2\n", "labels.csv:4: 'a.png' has a label on line 2 already"),
+        ("file,label\na.png,1\n\na.png,2\n", "labels.csv:4: 'a.png' already has a label on line 2"),
         ("file,label\na.png,\n", "labels.csv:2: 'a.png' has an empty label"),
         ("file,label\na.png\n", "labels.csv:2: expected 2 columns, found 1"),
         ("file,label\na.png,1\nb.png,cat\nc.png,1\n", "labels.csv:2: label '1' is an index, but other labels are"),
@@ -120,9 +120,9 @@ def test_missing_or_undecodable_csv(flat, labels_csv, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("cat\ndog\ncat\n", "classes.txt:3: class 'cat' stands on line 1 already"),
+        ("cat\ndog\ncat\n", "classes.txt:3: class 'cat' is already on line 1"),
         ("cat\n\ndog\n", "classes.txt:2: empty line; expected a class name"),
-        ("\n", "classes.txt: no class names; expected one name a line"),
+        ("\n", "classes.txt: no class names; expected one name per line"),
     ],
 )
 def test_wrong_classes_file(flat, tmp_path, text, expected):

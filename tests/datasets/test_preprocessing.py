@@ -15,7 +15,7 @@ def picture(height, width, seed=0):
 
 
 def raw(size, **fields):
-    """Bound so that only the geometry is left: uint8, NHWC."""
+    """Bound so that only the geometry matters: uint8, NHWC."""
     return dataclasses.replace(Preprocessing.preset("raw"), **fields).bound_to([1, *size, 3], "uint8")
 
 
@@ -187,12 +187,12 @@ def test_open_spatial_axes_take_the_stated_size():
         ({"color": "grey"}, [1, 3, 8, 8], "float32", r"fits the 1 channel of color 'grey'.*; set color = 'rgb'"),
         ({}, ["N", 4, 28, 28], "float32", r"expected \[N, 3, H, W\] or \[N, H, W, 3\]$"),
         ({"size": (32, 32)}, [1, 3, 64, 64], "float32", r"size \[32, 32\] is stated, but .* height 64 and width 64"),
-        ({"size": (32, 32)}, [1, 3, None, 64], "float32", r"leave size out to take the model's"),
+        ({"size": (32, 32)}, [1, 3, None, 64], "float32", r"leave size out to use the model's"),
         ({}, [None, 3, "h", "w"], "float32", r"\[\?, 3, h, w\] leaves the image size open; state it as size ="),
-        ({"layout": "nchw"}, [1, 8, 8, 3], "float32", r"layout 'nchw' .* needs 3 on axis 1 of .*, found 8"),
-        ({"layout": "nhwc"}, [1, 3, 8, 8], "float32", r"layout 'nhwc' .* needs 3 on axis 3 of .*, found 8"),
-        ({}, [1, 3, 9, 3], "float32", r"can be read as nchw and as nhwc; state layout"),
-        ({}, [None] * 4, "float32", r"can be read as nchw and as nhwc; state layout"),
+        ({"layout": "nchw"}, [1, 8, 8, 3], "float32", r"layout 'nchw' .* needs size 3 on axis 1 of .*, found 8"),
+        ({"layout": "nhwc"}, [1, 3, 8, 8], "float32", r"layout 'nhwc' .* needs size 3 on axis 3 of .*, found 8"),
+        ({}, [1, 3, 9, 3], "float32", r"can be read as nchw or as nhwc; state the layout"),
+        ({}, [None] * 4, "float32", r"can be read as nchw or as nhwc; state the layout"),
         ({}, [1, 3, 8, 8], "int64", r"takes int64; images can be given as float32, float16, float64 or uint8"),
         ({}, [1, 3, 8, 8], "auto", r"takes auto; images can be given"),
         (
@@ -235,7 +235,7 @@ def test_calling_unbound_is_an_error():
         ({"size": (0, 5)}, r"size: expected \[height, width\] in whole pixels"),
         ({"size": (5.0, 5)}, r"size: expected \[height, width\]"),
         ({"keep_exact": 1}, "keep_exact: expected true or false, found 1"),
-        ({"name": 1}, "name: expected a text, found 1"),
+        ({"name": 1}, "name: expected text, found 1"),
     ],
 )
 def test_fields_are_checked(fields, message):
@@ -271,7 +271,7 @@ def test_toml_starts_from_a_preset_and_takes_short_forms(tmp_path):
         ("size = 'big'", r"p.toml: size: expected \[height, width\] in whole pixels, found 'big'"),
         ("std = [0, 1, 1]", "p.toml: std: expected numbers above 0"),
         ("mean = nan", "p.toml: mean: expected a finite number, found nan"),
-        ("preset = 'vgg'", "p.toml: no preset 'vgg'; there are: imagenet, imagenet-tf, unit, yolo, cifar10, raw"),
+        ("preset = 'vgg'", "p.toml: no preset 'vgg'; expected one of imagenet, imagenet-tf, unit, yolo, cifar10, raw"),
         ("preset = 3", "p.toml: no preset 3"),
         ("preset = ['unit']", "p.toml: no preset"),
         ("size = [1", "p.toml: not valid TOML: "),
@@ -294,7 +294,7 @@ def test_missing_toml_and_unknown_preset(tmp_path):
         DatasetError, match=r"no preset 'vgg'; expected one of imagenet, .*, or a path ending in \.toml"
     ):
         Preprocessing.from_spec("vgg")
-    with pytest.raises(DatasetError, match="no preset 'vgg'; there are: imagenet"):
+    with pytest.raises(DatasetError, match="no preset 'vgg'; expected one of imagenet"):
         Preprocessing.preset("vgg")
 
 

@@ -11,7 +11,7 @@ from datasets import DatasetError, sample_indices
 
 @dataclass
 class Rows:
-    """A source as far as sampling looks at one."""
+    """The parts of a source that sampling uses."""
 
     labels: np.ndarray | None
     count: int

@@ -1,4 +1,4 @@
-"""`quant.build` and `quant.compare`: records are true whatever was given, engines are freed by whom they belong to."""
+"""`quant.build` and `quant.compare`: records are correct for any input, and engines are freed by their owner."""
 
 import shutil
 
@@ -18,7 +18,7 @@ from quant.tensorrt.engines.engine_model import EngineModel
 
 
 class Engine:
-    """What a comparison needs of an engine, run by ONNX Runtime: TensorRT needs a GPU."""
+    """The parts of an engine that a comparison needs, run by ONNX Runtime because TensorRT needs a GPU."""
 
     smallest = largest = 32
 
@@ -47,7 +47,7 @@ def engine_of(demo):
 
 @pytest.fixture
 def loaded(engine_of, monkeypatch):
-    """The engines that were loaded so far; files need not be there."""
+    """The engines that were loaded so far; their files need not exist."""
     engines = []
 
     def load(path):
@@ -117,7 +117,7 @@ def evaluated(document):
 
 
 def test_a_calibrator_starts_anew_with_each_build(built, demo):
-    """What it held before, of these images or of others, counts no more; a second build is as good as a first one."""
+    """What it held before, from these or other images, no longer counts; a second build is as good as a first."""
     calibrator = MinMaxCalibrator()
     calibrator.collect({"another": np.ones(3)}, 7)
     first = built(calibrator=calibrator)

@@ -1,4 +1,4 @@
-"""Ctrl-C is kept while a library that calls back is at work, and is never lost."""
+"""Ctrl-C is held back while a library that calls back is working, and is never lost."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ def press():
 
 @pytest.fixture(autouse=True)
 def terminal():
-    """As from a terminal: a job in the background inherits an ignored Ctrl-C."""
+    """Restore Ctrl-C as in a terminal: a background job inherits it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

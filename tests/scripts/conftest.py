@@ -23,13 +23,13 @@ def load_data():
 
 @pytest.fixture(scope="session")
 def prepared(demo_master, tmp_path_factory):
-    """A calibrated demo project, with the files that the guides speak of."""
+    """A calibrated demo project, with the files that the guides mention."""
     from quant import run
     from quant.settings.calib_toml import settings_from_options
 
     project = shutil.copytree(demo_master, tmp_path_factory.mktemp("docs") / "digits")
     with (project / "calib.toml").open("a") as file:
-        file.write('backend = "onnxruntime"\n')  # the guides show what a machine without a GPU says
+        file.write('backend = "onnxruntime"\n')  # the guides show the output of a machine without a GPU
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         run(settings_from_options({}))
@@ -51,7 +51,7 @@ def prepared(demo_master, tmp_path_factory):
 
 
 def write_colour_project(demo, folder):
-    """The README's own project: images in colour, preprocessed as for ImageNet; the network takes that back."""
+    """The README's own project: colour images, preprocessed as for ImageNet, which the network undoes."""
     folder.mkdir()
     (folder / "imgs").symlink_to(demo / "imgs")
     (folder / "calib.toml").write_text('backend = "onnxruntime"\n')

@@ -1,4 +1,4 @@
-"""The benchmark: real rounds on the sample, and the page from figures made up so that medians can be told by hand."""
+"""The benchmark: real rounds on the sample, and the page from invented figures whose medians can be told by hand."""
 
 import json
 import xml.etree.ElementTree as ET

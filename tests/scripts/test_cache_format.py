@@ -1,4 +1,4 @@
-"""docs/cache-format.md says what the files hold."""
+"""docs/cache-format.md describes what the files hold."""
 
 import json
 import re
@@ -84,8 +84,8 @@ def test_the_data_sets_are_those_that_are_written(demo, tmp_path):
     with h5py.File(tmp_path / "statistics.h5") as file:
         found = {name: [file[name].shape, file[name].dtype] for name in file}
         attributes = dict(file.attrs)
-    assert set(found) == {row[0] for row in table("data set")}
-    for name, shape, kind, _ in table("data set"):
+    assert set(found) == {row[0] for row in table("dataset")}
+    for name, shape, kind, _ in table("dataset"):
         assert list(found[name][0]) == [count if n == "N" else int(n) for n in shape.strip("[]").split(", ")]
         assert found[name][1] == (h5py.string_dtype() if kind == "UTF-8 text" else np.dtype(kind))
     assert set(attributes) == {row[0] for row in table("attribute of the file")}

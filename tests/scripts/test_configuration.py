@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the settings are."""
+"""docs/configuration.md agrees with the settings."""
 
 import re
 from dataclasses import MISSING, fields
@@ -79,7 +79,7 @@ def test_every_command_shows_an_example_that_its_parser_takes(names, command):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_gets_its_completion(shell):
-    """What the documented line evaluates, and what the shell is answered when the tab key is pressed."""
+    """Run the documented line, and check the completions that the shell gets for the tab key."""
     from click.shell_completion import get_completion_class
 
     assert f"_CALIB_COMPLETE={shell}_source calib" in TEXT

@@ -1,4 +1,4 @@
-"""Every command of the guides and the README runs as it stands there, or stands under a line that says why not."""
+"""Every command in the guides and the README runs as written, or is under a line that says why it is not run."""
 
 import ast
 import os
@@ -19,9 +19,9 @@ from tests.outcome import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
-# What a reader sees right before a block that the tests do not run.
+# The text right before a block that the tests do not run.
 MARK = re.compile(r"\*\*(Needs an NVIDIA GPU|Needs the network|Not run by the tests)\*\*")
-INSTALLS = ("bash scripts/", "python -m venv ", "pip install ")  # of the README, where they need no explanation
+INSTALLS = ("bash scripts/", "python -m venv ", "pip install ")  # in the README, where they need no explanation
 COMMANDS = ("bash", "console", "")
 
 
@@ -79,7 +79,7 @@ def project(prepared, tmp_path):
 
 @pytest.fixture
 def execute(calib):
-    """Does one command of a page in a folder: `calib` in this process, anything else in a shell."""
+    """Runs one command of a page in a folder: `calib` in this process, anything else in a shell."""
 
     def call(command, folder):
         if command.startswith("calib "):
@@ -95,7 +95,7 @@ def execute(calib):
 
 
 def check(block, command, expected, outcome):
-    """Did the command end as the page shows, and print each line that the page shows?"""
+    """Check that the command ended as the page shows, and printed each line that the page shows."""
     where = f"{block.page}:{block.line}: {command}\n{outcome.out}{outcome.err}"
     failure = any(line.startswith("calib: error: ") for line in expected)
     too_large = any("above the allowed" in line for line in expected)
@@ -152,12 +152,12 @@ def test_a_block_that_is_not_run_can_at_least_be_read(block):
 
 def test_every_block_has_a_language_that_is_known():
     assert {block.language for block in ALL} <= {"bash", "console", "", "python", "toml", "text"}
-    assert [name_of(b) for b in ALL if not b.language and b.page != "README.md"] == []  # there others run them too
+    assert [name_of(b) for b in ALL if not b.language and b.page != "README.md"] == []  # other tests run these too
 
 
 @pytest.fixture(scope="module")
 def messages():
-    """Every text of the sources as a pattern with wildcards for what is filled in, and how long its fixed parts are."""
+    """Every string in the sources as a pattern, with wildcards for inserted values, and its length without them."""
     found = []
     for path in [p for folder in ("calib", "quant", "datasets") for p in (ROOT / folder).rglob("*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"))

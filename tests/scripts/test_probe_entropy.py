@@ -1,4 +1,4 @@
-"""TensorRT's own answers on tensors made to ask it, and the rules that give them."""
+"""TensorRT's own answers on tensors made to test it, and the rules that give them."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def test_the_rule_gives_tensorrt_s_answers_and_what_the_docs_say_of_it():
 
 
 def test_the_batches_that_tensorrt_calibrates_with_are_those_of_the_probes():
-    """The script hands TensorRT a stream and a model; ONNX Runtime runs both, and gives TensorRT's answers as well."""
+    """The script gives TensorRT a stream and a model; ONNX Runtime runs both, and also gives TensorRT's answers."""
     tensors = batches_of(PROBES["probes-shapes.cache"]())
     calibrator = EntropyCalibrator(stream_of(tensors), match_tensorrt=True)
     collect_statistics(OnnxModel(Path("probes.onnx"), model_of(list(tensors)), ""), calibrator)

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The README's examples work as written."""
 
 import re
 import shlex
@@ -51,7 +51,7 @@ def test_a_command_of_the_readme_is_accepted_by_the_parser(line):
         name = arguments.pop(0)
         command = command.get_command(context, name)
         assert command is not None, f"no such command: {name}"
-    command.make_context(command.name, arguments)  # parses, and runs nothing
+    command.make_context(command.name, arguments)  # parses without running anything
 
 
 def test_the_toml_examples_are_read(demo, monkeypatch):

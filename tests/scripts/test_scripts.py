@@ -1,4 +1,4 @@
-"""The scripts parse and stay short, and the Python ones tell what they are for."""
+"""The scripts parse and stay short, and the Python ones say what they are for."""
 
 import ast
 import importlib

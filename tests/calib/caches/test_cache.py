@@ -84,17 +84,17 @@ def test_windows_line_ends_blank_lines_and_upper_case_digits_are_read():
         ("relu:3f800000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         (": 3f800000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         ("3f800000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
-        ("relu: 00000000", r"x\.cache:4: expected a finite scale over zero for 'relu', found 0\.0"),
-        ("relu: 80000000", r"x\.cache:4: expected a finite scale over zero for 'relu', found -0\.0"),
-        ("relu: bf800000", r"x\.cache:4: expected a finite scale over zero for 'relu', found -1\.0"),
-        ("relu: 7fc00000", r"x\.cache:4: expected a finite scale over zero for 'relu', found nan"),
-        ("relu: 7f800000", r"x\.cache:4: expected a finite scale over zero for 'relu', found inf"),
-        ("relu: ff800000", r"x\.cache:4: expected a finite scale over zero for 'relu', found -inf"),
+        ("relu: 00000000", r"x\.cache:4: expected a finite scale above zero for 'relu', found 0\.0"),
+        ("relu: 80000000", r"x\.cache:4: expected a finite scale above zero for 'relu', found -0\.0"),
+        ("relu: bf800000", r"x\.cache:4: expected a finite scale above zero for 'relu', found -1\.0"),
+        ("relu: 7fc00000", r"x\.cache:4: expected a finite scale above zero for 'relu', found nan"),
+        ("relu: 7f800000", r"x\.cache:4: expected a finite scale above zero for 'relu', found inf"),
+        ("relu: ff800000", r"x\.cache:4: expected a finite scale above zero for 'relu', found -inf"),
         ("input: 3f800000", r"x\.cache:4: expected each tensor once, found 'input' again"),
     ],
 )
 def test_a_malformed_line_is_named_by_its_number(bad, message):
-    # Line 3 is blank: it counts.
+    # Line 3 is blank, but it is counted.
     with pytest.raises(CacheError, match=message):
         cache_from_text(f"TRT-8600-MinMaxCalibration\ninput: 3f800000\n\n{bad}\nlast: 3f800000\n", "x.cache")
 
@@ -178,13 +178,13 @@ def test_the_smallest_amax_still_gets_a_scale_that_can_be_written():
 
 @pytest.mark.parametrize("name", ["two\nlines", "carriage\rreturn", "trailing\n", "separator\u2028here"])
 def test_a_name_with_a_line_break_cannot_be_written(name):
-    with pytest.raises(CacheError, match="name with a line break"):
+    with pytest.raises(CacheError, match="name without a line break"):
         text_from_cache(CalibrationCache("TRT-8600-MinMaxCalibration", {name: 1.0}))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
 def test_a_scale_that_no_reader_would_take_is_not_written(scale):
-    with pytest.raises(CacheError, match="tensor 't': expected a finite scale over zero"):
+    with pytest.raises(CacheError, match="tensor 't': expected a finite scale above zero"):
         text_from_cache(CalibrationCache("TRT-8600-MinMaxCalibration", {"t": scale}))
 
 
@@ -192,7 +192,7 @@ def test_coverage_names_what_is_missing_and_what_is_foreign():
     cache = cache_from_text(TEXT)
     fit = coverage(cache, needed=["input", "relu"], known=["input", "relu", "odd: name with"])
     assert fit.missing == ("relu",)
-    assert fit.foreign == ("/layer1/Conv_output_0",)  # TensorRT's own unnamed layers are nobody's
+    assert fit.foreign == ("/layer1/Conv_output_0",)  # TensorRT's own unnamed layers are not foreign
 
 
 def test_leading_zeros_may_be_left_out_as_tensorrt_does():
@@ -210,12 +210,12 @@ def test_the_zero_that_tensorrt_writes_for_a_dead_tensor_becomes_a_scale_that_it
 
 @pytest.mark.parametrize("digits", ["00000000", "80000000"])
 def test_a_zero_that_tensorrt_does_not_write_is_refused(digits):
-    with pytest.raises(CacheError, match="cache:2: expected a finite scale over zero for 'dead'"):
+    with pytest.raises(CacheError, match="cache:2: expected a finite scale above zero for 'dead'"):
         cache_from_text(f"TRT-8600-EntropyCalibration2\ndead: {digits}\nlive: 3f800000\n", "cache")
 
 
 def test_a_cache_of_nothing_but_zeros_is_refused():
-    with pytest.raises(CacheError, match="cache: expected scales over zero, found 0 for every tensor"):
+    with pytest.raises(CacheError, match="cache: expected scales above zero, found 0 for every tensor"):
         cache_from_text("TRT-8600-EntropyCalibration2\ndead: 0\n", "cache")
 
 

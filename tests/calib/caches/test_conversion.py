@@ -34,7 +34,7 @@ def test_versions_as_caches_hold_them(text, version):
 
 @pytest.mark.parametrize("text", ["11.4.0", "110400", "11.0"])
 def test_tensorrt_11_reads_no_cache(text):
-    with pytest.raises(CacheError, match="reads no calibration cache; convert to a Q/DQ model instead"):
+    with pytest.raises(CacheError, match="does not read calibration caches; convert to a Q/DQ model instead"):
         version_from_text(text)
 
 
@@ -82,18 +82,18 @@ def test_the_amax_of_a_scale_gives_that_scale_back(scale):
     ("document", "part"),
     [
         ("{", "not valid JSON"),
-        ("[]", "expected an object with 'header' and 'scales'"),
-        ({"scales": {"a": 1.0}}, "expected an object with 'header' and 'scales'"),
-        ({"header": ENTROPY, "scales": {}}, "expected an object with 'header' and 'scales'"),
+        ("[]", "expected an object with 'header' and the tensors' 'scales'"),
+        ({"scales": {"a": 1.0}}, "expected an object with 'header' and the tensors' 'scales'"),
+        ({"header": ENTROPY, "scales": {}}, "expected an object with 'header' and the tensors' 'scales'"),
         ({"header": "TRT-8600-Mine", "scales": {"a": 1.0}}, "header: expected one of EntropyCalibration2"),
-        ({"header": ENTROPY, "scales": {"a": 0}}, "expected a finite scale over zero for 'a', found 0"),
+        ({"header": ENTROPY, "scales": {"a": 0}}, "expected a finite scale above zero for 'a', found 0"),
         ({"header": ENTROPY, "scales": {"a": -1.5}}, "found -1.5"),
         ({"header": ENTROPY, "scales": {"a": "1"}}, "found '1'"),
         ({"header": ENTROPY, "scales": {"a": True}}, "found True"),
         ({"header": ENTROPY, "scales": {"a": 1e300}}, "found 1e"),
         ({"header": ENTROPY, "scales": {"a": 10**400}}, "found 1000"),
         ({"header": ENTROPY, "scales": {"a": float("nan")}}, "found nan"),
-        ('{"header": "TRT-8600-MinMaxCalibration", "scales": {"a": 1, "a": 2}}', "'a' stands there twice"),
+        ('{"header": "TRT-8600-MinMaxCalibration", "scales": {"a": 1, "a": 2}}', "'a' appears twice"),
     ],
 )
 def test_bad_json(document, part):

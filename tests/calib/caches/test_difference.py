@@ -50,5 +50,5 @@ def test_the_json_says_it_all(found):
 def test_caches_without_a_common_tensor_have_no_median():
     found = difference(CalibrationCache(HEADER, {"a": 1.0}), CalibrationCache(HEADER, {"b": 1.0}))
     assert found.median_ratio is None
-    assert text_from_difference(found, ("x", "y")).startswith("no tensor is in both\n")
+    assert text_from_difference(found, ("x", "y")).startswith("no tensors in both\n")
     assert json.loads(json_from_difference(found))["median_ratio"] is None

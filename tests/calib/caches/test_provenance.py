@@ -118,7 +118,7 @@ def test_another_model_is_named_by_its_hash():
 def test_another_preprocessing_is_named_field_by_field():
     other = {"size": [32, 32], "mean": [0.5, 0.25, 0.5], "colour": "BGR"}
     assert differences(SOURCE, replace(SOURCE, preprocessing=other)) == [
-        "another preprocessing (colour None, now BGR; layout NCHW, now None; "
+        "other preprocessing (colour None, now BGR; layout NCHW, now None; "
         "mean [0.5, 0.25, 0.125], now [0.5, 0.25, 0.5])"
     ]
 
@@ -143,16 +143,14 @@ def test_other_images_are_counted_and_the_first_is_named(images, message):
 def test_all_differences_are_named_together():
     other = replace(SOURCE, model="f" * 64, data="3" * 64, preprocessing={}, images=())
     kinds = [line.split(" (")[0] for line in differences(SOURCE, other)]
-    assert kinds == ["another model", "another preprocessing", "other images"]
+    assert kinds == ["another model", "other preprocessing", "other images"]
 
 
 def test_an_edited_cache_is_noticed(written):
     text = written.read_text()
     last = text.rstrip()[-1]
     written.write_text(text.rstrip()[:-1] + ("1" if last != "1" else "2") + "\n")
-    with pytest.raises(
-        CacheError, match=r"calibration\.cache: is not the file that calibration\.json was written with"
-    ):
+    with pytest.raises(CacheError, match=r"calibration\.cache: is not the file that calibration\.json describes"):
         read_calibration(written)
 
 

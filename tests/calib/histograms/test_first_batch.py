@@ -11,7 +11,7 @@ from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
 
 
 def numpy_histogram(batches):
-    """Counts and range as the module's text says, from whole batches."""
+    """Counts and range as described in the module's docstring, from whole batches."""
     counts, limit = np.zeros(SEARCH_BINS, np.int64), np.float32(0)
     for batch in batches:
         magnitudes = np.abs(batch)

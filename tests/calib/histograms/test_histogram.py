@@ -16,17 +16,17 @@ anything = hnp.arrays(
     st.integers(0, 60),
     elements=st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1.0, -2.0, 4.0]),
 )
-# Magnitudes side by side, so that values share bins and ranges double a few times only.
+# Magnitudes close together, so that values share bins and ranges double only a few times.
 ordinary = hnp.arrays(np.float32, st.integers(0, 200), elements=st.floats(-8, 8, width=32))
 
 
 def numpy_counts(values, width):
-    """The same bins by NumPy: float64 holds every edge and every float32 exactly."""
+    """The same bins computed by NumPy: float64 holds every edge and every float32 exactly."""
     return np.histogram(np.abs(np.asarray(values, np.float64)), np.arange(BINS + 1) * width)[0]
 
 
 def assert_counts_are_numpy_s(histogram, values):
-    """Rows of negative and of other values, each with its width, and both together with the larger one."""
+    """Rows of negative and of other values, each with its width, and the sum of both with the larger width."""
     for row, width, kept in zip(histogram.signed_counts, histogram.widths, (values < 0, values >= 0), strict=True):
         np.testing.assert_array_equal(row, numpy_counts(values[kept], width))
     np.testing.assert_array_equal(histogram.counts, numpy_counts(values, histogram.width))
@@ -52,7 +52,7 @@ def test_counts_are_the_same_for_any_split_order_and_merge(histogram_of, assert_
     assert_same_histogram(histogram_of(*parts), at_once)
 
     shards = data.draw(st.permutations([histogram_of(part) for part in parts]))
-    while len(shards) > 1:  # merged pair by pair, as a tree of any form
+    while len(shards) > 1:  # merged pair by pair, in a tree of any shape
         i = data.draw(st.integers(0, len(shards) - 2))
         shards[i : i + 2] = [shards[i].merged(shards[i + 1])]
     assert_same_histogram(shards[0], at_once)
@@ -233,7 +233,7 @@ def test_the_histogram_of_a_relu_follows_from_that_of_its_input(histogram_of, as
 
 @given(anything | ordinary, st.integers(1, 30))
 def test_the_histogram_of_halves_follows_from_that_of_the_whole(histogram_of, assert_same_histogram, values, times):
-    values = np.where(np.abs(values) < 2.0**-96, np.float32(0), values)  # none becomes subnormal
+    values = np.where(np.abs(values) < 2.0**-96, np.float32(0), values)  # so that none becomes subnormal
     halves = values * np.float32(2.0**-times)
     assert_same_histogram(histogram_of(values).halved(times), histogram_of(halves))
 

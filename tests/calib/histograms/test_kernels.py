@@ -20,7 +20,7 @@ EDGES = sorted({0, 1, *(size + step for size in SIZES for step in (-1, 0))})
 
 
 def neighbours(value):
-    """A float32 with those next to it."""
+    """A float32 and its two neighbours."""
     value = np.float32(value)
     with np.errstate(over="ignore"):
         around = [np.nextafter(value, np.float32(-np.inf)), value, np.nextafter(value, np.float32(np.inf))]
@@ -116,7 +116,7 @@ def test_tables_are_carried_over_before_they_hold_too_much(monkeypatch):
         counted.add(part)
         assert counted._counter._tables.sum() <= 700
     assert_is_numpy_s(counted.whole(), values)
-    with pytest.raises(NonFiniteError) as caught:  # told by its place in the array, not in what is counted at a time
+    with pytest.raises(NonFiniteError) as caught:  # its position in the array, not in the chunk
         counted.add(np.where(np.arange(5000) == 1234, np.float32(np.nan), values))
     assert caught.value.index == 1234
 
@@ -138,7 +138,7 @@ def test_the_first_value_that_is_not_finite_is_found_wherever_it_is(value, size,
 
 
 def counts_on_tensorrt_s_grid(arrays):
-    """As `calib.histograms.first_batch` says it, by NumPy; the range is a float32 throughout."""
+    """The rule of `calib.histograms.first_batch`, in NumPy; the range is always a float32."""
     limit, counts = np.float32(0), np.zeros(SEARCH_BINS, np.int64)
     for magnitudes in map(np.abs, arrays):
         largest = magnitudes.max(initial=np.float32(0))
@@ -147,7 +147,7 @@ def counts_on_tensorrt_s_grid(arrays):
             counts = np.concatenate([counts.reshape(-1, 2).sum(axis=1), np.zeros(SEARCH_BINS // 2, np.int64)])
             limit = np.float32(limit * np.float32(2))
         if limit:
-            # For a range under 6e-36, 2048 / R is infinite as a float32; zero times it is no place.
+            # For a range under 6e-36, 2048 / R is infinite as a float32; zero times infinity is not a bin.
             kind = np.float32 if SEARCH_BINS / float(limit) <= float(F32.max) else np.float64
             bins_per_unit = kind(SEARCH_BINS) / kind(limit)
             index = np.minimum((magnitudes * bins_per_unit).astype(np.int64), SEARCH_BINS - 1)

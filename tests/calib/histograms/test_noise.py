@@ -14,7 +14,7 @@ def histogram_of(values):
 
 
 def sqnr_of(values, amax):
-    """The same from the values themselves, quantized one by one."""
+    """The same, from the values themselves, quantized one by one."""
     values = np.asarray(values, np.float32).astype(np.float64)
     scale = amax / 127
     quantized = np.clip(np.rint(values / scale), -128, 127) * scale

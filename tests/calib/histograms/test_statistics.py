@@ -106,7 +106,7 @@ def test_merging_with_nothing_keeps_everything(statistics, assert_same_histogram
 def test_statistics_of_different_models_are_not_merged(histogram_of):
     first = Statistics({"a": histogram_of([1.0]), "b": histogram_of([1.0])}, 1)
     second = Statistics({"a": histogram_of([1.0]), "c": histogram_of([1.0])}, 1)
-    with pytest.raises(CalibrationError, match="different models: 2 tensors are in one of them only, 'b' first"):
+    with pytest.raises(CalibrationError, match="different models: 2 tensors are in only one of them, the first is 'b'"):
         first.merged(second)
 
 

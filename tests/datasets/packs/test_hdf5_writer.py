@@ -25,7 +25,7 @@ except DatasetError as error:
 
 @pytest.fixture
 def largest_file():
-    """Limits how long files of this process can get, as a disk that is full from there on."""
+    """Limits the size of this process's files, like a disk that is full from there on."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -51,7 +51,7 @@ def test_what_does_not_reach_the_disk_is_read_back_all_the_same(tmp_path, larges
     file = PatientFile(tmp_path / "f")
     assert file.write(b"0123456") == 7
     assert file.error is None
-    assert file.write(b"789abcd") == 7  # three of them fit
+    assert file.write(b"789abcd") == 7  # room for three of them
     assert "File too large" in str(file.error)
     file.seek(12)
     file.write(b"XY")

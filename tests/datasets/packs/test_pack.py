@@ -64,14 +64,14 @@ def test_fingerprint_tells_file_and_row(write_h5):
         ({"images": images()[:0]}, "holds no samples; expected at least one row"),
         ({"images": images(), "labels": [0, 1]}, r"'labels' must hold class indices, int64 \[4\]; found int64 \[2\]"),
         ({"images": images(), "labels": [0.0] * 4}, r"'labels' must hold class indices, int64 \[4\]; found float64"),
-        ({"images": images(), "labels": [0, 0, -1, 0]}, "'labels' holds -1 at row 2, which is no class index"),
+        ({"images": images(), "labels": [0, 0, -1, 0]}, "'labels' holds -1 at row 2, which is not a class index"),
         (
             {"images": images(), "labels": [0, 1, 2, 0], "class_names": ["a", "b"]},
-            "'labels' holds 2 at row 2, which is no class index",
+            "'labels' holds 2 at row 2, which is not a class index",
         ),
         ({"images": images(), "names": ["a", "b"]}, "'names' has 2 rows, the samples have 4"),
         ({"images": images(), "names": ["a", "b", "c", "a"]}, "'names' holds a name twice"),
-        ({"images": images(), "names": [1, 2, 3, 4]}, "'names' must hold texts; found 1"),
+        ({"images": images(), "names": [1, 2, 3, 4]}, "'names' must hold text; found 1"),
     ],
 )
 def test_wrong_image_packs(write_h5, datasets, message):

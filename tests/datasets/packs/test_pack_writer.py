@@ -76,7 +76,7 @@ def test_different_sizes_without_size_name_the_first_that_differs(tmp_path, numb
     folder = numbered_folder(5)
     save_image(folder / "002.png", size=(8, 9))
     with pytest.raises(
-        DatasetError, match=r"002\.png: 8 x 9 pixels .* but 000\.png has 4 x 4; state one size to resize"
+        DatasetError, match=r"002\.png: 8 x 9 pixels .* but 000\.png has 4 x 4; give one size to resize"
     ):
         write_pack(ImageFolder(folder), tmp_path / "p.h5")
     assert leftovers(tmp_path) == []

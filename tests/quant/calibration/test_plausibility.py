@@ -21,7 +21,7 @@ def test_scales_that_clip_much_or_resolve_nothing_are_found(amax, is_implausible
     assert [item.tensor for item in found] == (["t"] if is_implausible else [])
     if amax == 90:
         assert found[0].clipped == pytest.approx(0.10, abs=0.005)
-        assert "'t' keeps 90, the images reach 100 (10% is clipped)" in str(found[0])
+        assert "'t' keeps values up to 90, but the images reach 100 (10% are clipped)" in str(found[0])
 
 
 def test_values_at_amax_are_not_clipped_however_many_and_however_the_scale_was_rounded():

@@ -75,7 +75,7 @@ def test_a_float_model_is_refused(residual_net):
 
 
 def test_a_scale_of_zero_is_refused(pair_net):
-    with pytest.raises(CacheError, match="expected a finite scale over zero for 'x', found 0"):
+    with pytest.raises(CacheError, match="expected a finite scale above zero for 'x', found 0"):
         cache_from_qdq_model(pair_net(np.float32(0), np.array(0, np.int8)), "m.onnx")
 
 

@@ -12,13 +12,13 @@ from quant.tensorrt.building.native_calibration import checked_native_cache
 
 @pytest.fixture
 def tensorrt():
-    """The classes that calibrators derive from; TensorRT itself is not needed to call what it would call."""
+    """The classes that calibrators derive from; the methods that TensorRT would call can be called without it."""
     names = ("IInt8EntropyCalibrator2", "IInt8MinMaxCalibrator", "IInt8LegacyCalibrator")
     return TensorRT(types.SimpleNamespace(**{name: type(name, (), {}) for name in names}), "8.6.0")
 
 
 class Feed:
-    """Gives what it is told to."""
+    """Returns what it was given."""
 
     batch = 8
 
@@ -112,5 +112,5 @@ def test_tensorrts_cache_must_be_one_of_the_algorithm():
         checked_native_cache(text, MinMax(), 8600)
     with pytest.raises(BuildError, match="wrote no cache"):
         checked_native_cache(None, Entropy(), 8600)
-    with pytest.raises(BuildError, match="finite scale over zero"):
+    with pytest.raises(BuildError, match="finite scale above zero"):
         checked_native_cache(b"TRT-8600-EntropyCalibration2\na: 00000000\n", Entropy(), 8600)

@@ -1,4 +1,4 @@
-"""Which of several explicit builds is taken, and what may be tried."""
+"""Which of several explicit builds is kept, and which may be tried."""
 
 import pytest
 

@@ -14,7 +14,7 @@ def timings(tmp_path):
 
 
 def failing_with(reason):
-    """A build that fails as long as it has timings."""
+    """A build that fails if it has timings."""
 
     def build(options):
         if options.timing_cache is not None:

@@ -21,7 +21,7 @@ WANTED = EngineIdentity("8.6.0", "NVIDIA H200", "9.0", "a" * 64, "int8", "b" * 6
 
 @pytest.fixture
 def stored(tmp_path):
-    """An engine file with the description of that identity."""
+    """An engine file with a description of that identity."""
 
     def store(identity=WANTED, data=b"engine"):
         path = tmp_path / "model.int8.engine"

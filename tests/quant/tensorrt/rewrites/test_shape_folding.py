@@ -1,4 +1,4 @@
-"""Shape arithmetic that is computed once."""
+"""Shape arithmetic that is computed in advance."""
 
 from collections import Counter
 
