@@ -1,6 +1,6 @@
 """Accuracy of builds against the FP32 baseline, from their outputs, batch by batch.
 
-Per image only what the report needs is kept (prediction, confidence, margin), so memory grows by some bytes an image.
+Only what the report needs is kept per image (prediction, confidence, margin), so memory grows by a few bytes per image.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Evaluation:
     """How one build did on all images.
 
     Attributes:
-        images: How many were evaluated.
+        images: Number of images evaluated.
         labels: int64 [N]; None when unlabelled.
-        predicted: int64 [N], class with the largest logit; None when the model is no classifier.
+        predicted: int64 [N], class with the largest logit; None when the model is not a classifier.
         in_top5: bool [N], label among the five largest logits; None without labels.
-        confidence: float32 [N], softmax probability of the prediction; None when the model is no classifier.
-        margin: float32 [N], largest logit minus the second; None when the model is no classifier.
+        confidence: float32 [N], softmax probability of the prediction; None when the model is not a classifier.
+        margin: float32 [N], largest logit minus the second largest; None when the model is not a classifier.
         cosine: Mean cosine similarity of an image's outputs with those of the baseline, -1..1.
         sqnr_db: Signal to quantization noise of the outputs against the baseline, dB; infinite when they are equal.
         names: The images' names in their source, N of them.
@@ -72,7 +72,7 @@ class Evaluation:
 
 
 class Accumulator:
-    """Gathers one build's outputs, beside the baseline's of the same batch."""
+    """Gathers one build's outputs together with the baseline's for the same batches."""
 
     def __init__(self) -> None:
         self._columns: dict[str, list[Array]] = {
@@ -86,7 +86,7 @@ class Accumulator:
 
         Args:
             outputs: The build's outputs; the first axis of each is the batch.
-            baseline: The FP32 model's, of the same images.
+            baseline: The FP32 model's outputs for the same images.
             labels: int64 [B], or None.
 
         Raises:
@@ -130,7 +130,7 @@ class Accumulator:
         self._columns["in_top5"].append(rank < 5)
 
     def result(self) -> Evaluation:
-        """What was gathered."""
+        """The evaluation of what was gathered."""
         columns: dict[str, Any] = {
             name: np.concatenate(parts) if parts else None for name, parts in self._columns.items()
         }
@@ -147,7 +147,7 @@ def rows_of_outputs(arrays: Sequence[Array], size: int) -> NDArray[np.float64]:
 
 
 def logits_from_outputs(outputs: Sequence[Array]) -> Array | None:
-    """Logits [B, classes] of a classifier: its only output, axes of size 1 behind the classes dropped; else None."""
+    """Logits [B, classes] of a classifier: its only output, without trailing axes of size 1; None for other models."""
     if len(outputs) != 1 or outputs[0].ndim < 2 or outputs[0].dtype.kind != "f":
         return None
     array = outputs[0]
@@ -158,7 +158,7 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     """Raise when a label is not among the model's classes.
 
     Raises:
-        QuantError: Names the first such label.
+        QuantError: There is such a label; the message names the first.
     """
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
@@ -182,7 +182,7 @@ def evaluate(
         baseline: Name of the FP32 build that the others are compared with.
         batches: The images.
         advance: Called with the number of images done.
-        observe: Called with a build's name, its outputs and the batch that they are of.
+        observe: Called with a build's name, its outputs and their batch.
 
     Returns:
         Evaluation of each build.

@@ -20,7 +20,7 @@ class Verdict:
     """The conclusion.
 
     Attributes:
-        verdict: pass, fail or unlabelled: does the precision that was asked for stay within `max_drop`?
+        verdict: pass, fail or unlabelled: whether the precision that was asked for stays within `max_drop`.
         chosen: Build to use: int8, fp16 or fp32.
         reason: Why, in a sentence.
         exit_code: 0, or 3 when neither the precision that was asked for nor a fallback stays within `max_drop`.
@@ -37,9 +37,9 @@ class Loss:
     """What a build loses against FP32, as `max_drop` counts it.
 
     Attributes:
-        too_much: Is it more than what is allowed?
-        text: How much, with its unit.
-        allowed: What is allowed, with its unit where that is not points of top-1.
+        too_much: Whether it is more than allowed.
+        text: How much it is, with its unit.
+        allowed: What is allowed, with its unit if that is not points of top-1.
     """
 
     too_much: bool
@@ -47,22 +47,22 @@ class Loss:
     allowed: str
 
     def complaint(self, build: str) -> str:
-        """That it is too much; `build` is what to call it."""
+        """Say that the loss is too much; `build` is the build's name in the sentence."""
         return f"{build} loses {self.text}, more than the allowed {self.allowed}"
 
     def praise(self, build: str) -> str:
-        """That it is not; `build` is what to call it."""
+        """Say that the loss is allowed; `build` is the build's name in the sentence."""
         return f"the drop of {build}, {self.text}, is within the allowed {self.allowed}"
 
 
 def losses_from_figures(
     max_drop: float, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None = None
 ) -> dict[str, Loss]:
-    """What each build loses: of the user's metric where there is one, else of top-1.
+    """What each build loses: in the user's metric if there is one, else in top-1.
 
     Args:
         max_drop: Percentage points of top-1, or per cent of FP32's score of the metric.
-        drops: Of top-1, by build.
+        drops: Drops of top-1, by build.
         metric: As `quant.evaluation.metric.section_from_scores` gives it.
     """
     if metric is None:
@@ -92,9 +92,9 @@ def decide(
         settings: Precision and `max_drop`.
         drops: Measured drops of top-1 by precision.
         failed: Why a precision could not be built.
-        latencies: By precision, where FP16 competes with INT8 in speed; None on a CPU, where FP16 never does.
-        labelled: Could a drop of top-1 be measured at all?
-        metric: The user's metric, whose drop decides in place of top-1's; None without one.
+        latencies: Latencies by precision, if FP16 competes with INT8 in speed; None on a CPU, where it never does.
+        labelled: Whether a drop of top-1 could be measured at all.
+        metric: The user's metric, whose drop decides instead of top-1's; None if there is none.
     """
     asked, losses = settings.precision, losses_from_figures(settings.max_drop, drops, metric)
     known = labelled or metric is not None
@@ -117,7 +117,7 @@ def decide(
 
 
 def _complaint(precision: str, losses: Mapping[str, Loss], failed: Mapping[str, str]) -> str | None:
-    """What speaks against a precision; None when nothing does."""
+    """The objection to a precision; None if there is none."""
     if precision in failed:
         return f"{precision.upper()} cannot be built ({failed[precision]})"
     loss = losses.get(precision)
@@ -127,16 +127,16 @@ def _complaint(precision: str, losses: Mapping[str, Loss], failed: Mapping[str, 
 def _not_worth_it(
     losses: Mapping[str, Loss], failed: Mapping[str, str], latencies: Mapping[str, Latency] | None
 ) -> str | None:
-    """Why FP16 is the better choice though INT8 keeps within the limit; None when it is not."""
+    """Why FP16 is the better choice although INT8 stays within the limit; None if it is not."""
     if latencies is None or not {"int8", "fp16"} <= set(latencies) or _complaint("fp16", losses, failed):
         return None
     int8, fp16 = latencies["int8"], latencies["fp16"]
-    # By image, since a full GPU may have halved the batch of one of them.
+    # Per image, because a full GPU may have halved the batch of one of them.
     if fp16.milliseconds / fp16.batch > _AS_FAST * int8.milliseconds / int8.batch:
         return None
     return (
         f"but INT8 is not worth it: FP16 is as fast ({fp16.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms "
-        f"a batch of {int8.batch})"
+        f"per batch of {int8.batch})"
     )
 
 
@@ -146,12 +146,12 @@ def _praise(precision: str, losses: Mapping[str, Loss]) -> str:
 
 
 def unknown_loss(build: str) -> str:
-    """What is said of a build whose drop cannot be measured."""
+    """What to say about a build whose drop cannot be measured."""
     return f"{build} runs; without labels or a metric its drop is not known"
 
 
 def is_near_chance(top1: float, classes: int, images: int) -> bool:
-    """Is this accuracy what guessing gives?
+    """Whether this accuracy is no better than guessing.
 
     Args:
         top1: Accuracy, per cent.
@@ -159,7 +159,7 @@ def is_near_chance(top1: float, classes: int, images: int) -> bool:
         images: Number of images it was measured on.
 
     Returns:
-        True up to three standard errors above 1 / classes, or a tenth of the way from there to 100 %.
+        True up to three standard errors above 1 / classes, or up to a tenth of the way from there to 100 %.
     """
     chance = 1 / classes
     error = math.sqrt(chance * (1 - chance) / max(images, 1))

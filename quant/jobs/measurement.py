@@ -1,4 +1,4 @@
-"""Measuring builds beside their baseline: one way for runs, comparisons and sweeps."""
+"""Measures builds against their baseline, in the same way for runs, comparisons and sweeps."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def measured(
     console: Console,
     recorder: MetricRecorder | None = None,
 ) -> Measurement:
-    """Evaluate builds on the images of the evaluation, and time them.
+    """Evaluate builds on the evaluation images, and time them.
 
     Args:
         runnables: Builds by name.
-        baseline: Name of the one that the others are held against.
+        baseline: Name of the build that the others are compared with.
         data: The images.
         settings: Batch size, seed, `max_drop`.
         console: Where progress goes.
-        recorder: The user's metric, with no scores yet; None without one.
+        recorder: The user's metric, with no scores yet; None if there is none.
     """
     evaluations, quarantined = evaluated(
         runnables, baseline, data, settings, console, recorder.observe if recorder else None
@@ -58,7 +58,7 @@ def evaluated(
     console: Console,
     observe: Observe | None = None,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
-    """Evaluations by build, and the images that could not be read with the reason; each image is read once."""
+    """Evaluations by build, and the unreadable images with the reasons; each image is read once."""
     stream = data.evaluation_stream(settings)
     with console.task("Evaluating", stream.images) as advance:
         evaluations = evaluate(runnables, baseline, stream, advance, observe)

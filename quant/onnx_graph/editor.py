@@ -1,4 +1,4 @@
-"""Editing a graph: an editable copy with the look-ups that rewrites need."""
+"""An editable copy of a graph, with the look-ups that rewrites need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from onnx import numpy_helper
 
 from quant.errors import ModelError
 
-_MAX_FOLDED_VALUES = 1 << 24  # a constant sub-graph is not folded into a larger array than this
+_MAX_FOLDED_VALUES = 1 << 24  # constant nodes are folded only if their inputs hold no more values than this
 
 
-_MAX_GROWN_VALUES = 1 << 20  # nor where that repeats values to more than this
+_MAX_GROWN_VALUES = 1 << 20  # and only if repeating values does not give more than this
 
 
 class GraphEditor:
@@ -41,7 +41,7 @@ class GraphEditor:
         self._fold_constants()
 
     def _fold_constants(self) -> None:
-        """Turn Constant nodes, and nodes that depend on constants alone, into initializers."""
+        """Turn Constant nodes, and nodes that depend only on constants, into initializers."""
         kept = []
         for node in self.nodes:
             names = [name for name in node.input if name]
@@ -85,7 +85,7 @@ class GraphEditor:
         return int(before * np.maximum(sizes, 1).astype(np.float64).prod())
 
     def producers(self) -> dict[str, onnx.NodeProto]:
-        """The node that makes each tensor."""
+        """The node that writes each tensor."""
         return {name: node for node in self.nodes for name in node.output if name}
 
     def consumers(self) -> Counter[str]:
@@ -95,7 +95,7 @@ class GraphEditor:
         return counts
 
     def fresh_name(self, wanted: str) -> str:
-        """`wanted`, or with a number behind it when a tensor or node of that name exists."""
+        """`wanted`, with a number appended if a tensor or node of that name exists."""
         name, number = wanted, 1
         while name in self._taken:
             name, number = f"{wanted}_{number}", number + 1
@@ -126,7 +126,7 @@ class GraphEditor:
 
 
 def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Tensors that a node reads, those inside its branches and loops too."""
+    """Tensors that a node reads, including those read inside its branches and loops."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
@@ -137,7 +137,7 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with its nodes in topological order, as ONNX demands; stable where the order is free."""
+    """The same model with its nodes in topological order, as ONNX requires; stable where the order is free."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
@@ -148,7 +148,7 @@ def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
     while waiting:
         blocked = []
         for node in waiting:
-            # Names that no node of this graph makes come from an outer graph or belong to a sub-graph itself.
+            # Names that no node of this graph writes come from an outer graph, or belong to a sub-graph itself.
             if all(name in known or name not in made for name in names_read(node)):
                 ordered.append(node)
                 known.update(node.output)

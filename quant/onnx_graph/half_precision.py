@@ -1,4 +1,4 @@
-"""The FP16 model: the FP32 model with its weights and activations typed as float16, inputs and outputs kept float32."""
+"""The FP16 model: the FP32 model with float16 weights and activations; inputs and outputs stay float32."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from quant.onnx_graph.editor import sorted_nodes
 def half_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Type a model as FP16 with ONNX Runtime's converter; inputs and outputs keep their types.
 
-    Weights beyond what float16 can hold are clamped to its range by the converter. Operators that have no float16
-    kernel anywhere stay FP32, between casts.
+    The converter clamps weights to float16's range. Operators that have no float16 kernel anywhere stay FP32, between
+    casts.
 
     Raises:
         BuildError: The converter fails on this model.
@@ -27,7 +27,7 @@ def half_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(proto)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # one a weight that loses digits: the accuracy says whether it mattered
+            warnings.simplefilter("ignore")  # one per weight that loses digits: the accuracy shows whether it matters
             return sorted_nodes(convert_float_to_float16(copy, keep_io_types=True))
-    except Exception as error:  # the converter raises whatever its graph surgery runs into
+    except Exception as error:  # the converter raises many kinds of errors
         raise BuildError(f"FP16: the model cannot be converted: {' '.join(str(error).split())[:200]}") from error

@@ -15,9 +15,9 @@ from quant.onnx_graph.model import opset_of
 
 
 def fold_batch_norm(editor: GraphEditor) -> int:
-    """Fold each BatchNormalization that follows a Conv or ConvTranspose alone into its weights; returns how many.
+    """Fold each BatchNormalization that alone reads a Conv or ConvTranspose into its weights; returns how many.
 
-    The convolution then gives the tensor that the BatchNormalization gave, under that name.
+    The convolution then writes the tensor that the BatchNormalization wrote, under the same name.
     """
     producers, consumers = editor.producers(), editor.consumers()
     removed = set()
@@ -58,7 +58,7 @@ def _scaled(weight: NDArray[Any], factor: NDArray[np.float64], conv: onnx.NodePr
     return np.asarray(scaled.reshape(weight.shape))
 
 
-MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
+MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
 
 
 _INTEGER_OPS = {
@@ -76,14 +76,14 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
     """The graph that quantization works on: constants and BatchNormalization folded, Gemm with constants rewritten.
 
     Raises:
-        BuildError: The model is quantized already, or cannot be brought to opset 13.
+        BuildError: The model is already quantized, or cannot be converted to opset 13.
     """
     if any(node.op_type in _INTEGER_OPS for node in proto.graph.node):
-        raise BuildError("the model is quantized already; give the FP32 model")
+        raise BuildError("the model is already quantized; give the FP32 model")
     if opset_of(proto) < MIN_OPSET:
         try:
             proto = onnx.version_converter.convert_version(proto, MIN_OPSET)
-        except Exception as error:  # the converter raises RuntimeError and others of its own
+        except Exception as error:  # the converter raises RuntimeError and its own errors
             reason = (str(error).splitlines() or [""])[0]
             raise BuildError(
                 f"opset {opset_of(proto)} cannot be converted to {MIN_OPSET}, which INT8 needs ({reason}); "
@@ -96,7 +96,7 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
 
 
 def _rewrite_gemm(editor: GraphEditor) -> None:
-    """Gemm with constant weights as MatMul + Add."""
+    """Rewrite each Gemm with constant weights as MatMul + Add."""
     nodes = []
     for node in editor.nodes:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
