@@ -1,4 +1,4 @@
-"""The main job in two calls, for Python: `build` an INT8 model, `compare` it with the model that it was made from."""
+"""The main job in two Python calls: `build` an INT8 model, then `compare` it with the model it was made from."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Int8Model:
 
     Attributes:
         model: The INT8 model in explicit (Q/DQ) form.
-        amax: Largest magnitude kept of each activation, activation units.
+        amax: Largest magnitude kept for each activation, in activation units.
         source: The images.
-        calibrated: int64, indices in `source` of the images that calibrated: those that could be read.
-        images: The same images by their contents, so that they are known again in any other source.
+        calibrated: int64, indices in `source` of the images used for calibration; unreadable ones are left out.
+        images: The same images, identified by their contents, so that they are recognised in any other source.
     """
 
     model: OnnxModel
@@ -53,7 +53,7 @@ class Int8Model:
         return self.model.proto
 
     def write(self, path: str | Path) -> Path:
-        """Write the ONNX file, whole or not at all; returns its path.
+        """Write the ONNX file, whole or not at all, and return its path.
 
         Raises:
             OutputError: The file cannot be written.
@@ -76,17 +76,17 @@ def build(
     batch_size: int = 64,
     max_bad: float = 0.05,
 ) -> Int8Model:
-    """Calibrate a model on images and give its INT8 form.
+    """Calibrate a model on images and return its INT8 form.
 
     Args:
         model: FP32 model.
-        images: Folder, HDF5 pack, or a source that is open already.
-        calibrator: How amax is computed; entropy by default. Its statistics are those of this call afterwards, whatever
-            it held before. Where it names a cache, the cache is written.
+        images: Folder, HDF5 pack, or a source that is already open.
+        calibrator: How amax is computed; entropy by default. This call replaces any statistics it held before. If it
+            names a cache, the cache is written.
         preprocess: Preset, or path of a TOML file.
         num_images: Calibration images.
         sampling: random (seeded, by class where labels are known) or first.
-        seed: Of the sample.
+        seed: Seed of the sample.
         batch_size: Images in a batch.
         max_bad: Largest accepted share of unreadable images, 0..1.
 
@@ -100,7 +100,7 @@ def build(
     calibrator = calibrator if calibrator is not None else EntropyCalibrator()
     if calibrator.batches is not None:
         raise SettingsError(
-            "calibrator: expected one without batches, as build reads `images`, found one with a stream of its own; "
+            "calibrator: expected one without batches, because build reads `images`, found one with its own stream; "
             "leave out `batches`, or use quant.collect_statistics with it"
         )
     loaded = model if isinstance(model, OnnxModel) else load_model(model)
@@ -134,28 +134,28 @@ def compare(
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> Document:
-    """Compare two models on the same images; those that an `Int8Model` was calibrated on are left out.
+    """Compare two models on the same images, without those that an `Int8Model` was calibrated on.
 
-    They are known by their contents, wherever they lie and whatever they are called. Where all images calibrated, all
-    are compared, and a warning in the report says so.
+    Calibration images are recognised by their contents, whatever their folders and names. If all images were used for
+    calibration, all are compared, and a warning in the report says so.
 
     Args:
         baseline: FP32 model, or an engine.
-        candidate: What is held against it.
-        images: Folder, HDF5 pack, or a source that is open already.
+        candidate: The model that is compared with it.
+        images: Folder, HDF5 pack, or a source that is already open.
         preprocess: Preset, or path of a TOML file.
         metric: `file.py:callable`, see `quant.evaluation.metric`.
         max_drop: Largest accepted drop: percentage points of top-1, or per cent of the baseline's score of `metric`.
         batch_size: Images in a batch.
-        seed: Of the metric's bootstrap.
+        seed: Seed of the metric's bootstrap.
         out: Folder for report.json, report.md and report.html; None writes nothing.
         console: Where progress goes; nowhere by default.
 
     Returns:
-        What report.json holds.
+        The contents of report.json.
 
     Raises:
-        ModelError, BuildError, QuantError: The models cannot be used, or not on the same data.
+        ModelError, BuildError, QuantError: The models cannot be used, or do not take the same data.
         DatasetError: The images cannot be used.
         OutputError: The reports cannot be written.
     """
@@ -187,7 +187,10 @@ def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> 
     calibrated = {image.sha256 for image in candidate.images}
     kept = [i for i, digest in enumerate(contents(source, candidate.images)) if digest not in calibrated]
     if not kept:
-        console.warn(f"{source.path}: all {len(source)} images calibrated, so the drop is flattered; give others")
+        console.warn(
+            f"{source.path}: all {len(source)} images were used for calibration, so the measured drop may be too "
+            "small; give other images"
+        )
     return np.array(kept, np.int64) if kept else None
 
 

@@ -1,4 +1,4 @@
-"""The seam between the main job and what builds and runs models: one protocol, one class for each back end."""
+"""The interface between the main job and what builds and runs models: one protocol, and one class per back end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calib.calibrator import Calibrator
 from quant.onnx_graph.model import OnnxModel
 
 Array = NDArray[Any]
-Contents = bytes  # of a file; `Build` has a field called bytes
+Contents = bytes  # a file's contents; `Build` has a field called bytes
 
 
 class Runnable(Protocol):
@@ -27,10 +27,10 @@ class Latency:
     """Time of one run.
 
     Attributes:
-        milliseconds: Median of a batch.
-        batch: Images in it.
-        runs: How many were timed, after warm-up.
-        p99: 99th percentile of a batch, milliseconds; None where runs are too few for one.
+        milliseconds: Median time of a batch.
+        batch: Images in a batch.
+        runs: Number of timed runs, after warm-up.
+        p99: 99th percentile of the time of a batch, milliseconds; None if there are too few runs for one.
     """
 
     milliseconds: float
@@ -46,7 +46,7 @@ class Latency:
 
 @runtime_checkable
 class TimesItself(Protocol):
-    """A build with a better clock than the host's: an engine, by the GPU's events."""
+    """A build with a better clock than the host's: an engine, which is timed by the GPU's events."""
 
     def latency(self, inputs: Mapping[str, Array]) -> Latency: ...  # noqa: D102 - see the class
 
@@ -61,11 +61,11 @@ class Build:
         payload: The built file's contents; None for FP32 on ONNX Runtime, which is the user's own model.
         suffix: Ending of the built file's name.
         bytes: Size of the built file.
-        files: Contents of further files beside it, by what is added to its name.
+        files: Contents of further files beside it, by what is appended to its name.
         details: For the report: layers and their precisions, device memory.
         deployed: Runs batches as a user would deploy the file, where that computes in another way; it is what is timed.
-        is_engine: Is it an engine, built for this very device? The next run uses it again, so its file is kept in any
-            case; and its latency is that of a deployment, so it counts in the choice of the build.
+        is_engine: Whether it is an engine, built for this very device. The next run reuses it, so its file is always
+            kept. Its latency is that of a deployment, so it counts in the choice of the build.
     """
 
     precision: str
@@ -80,12 +80,12 @@ class Build:
 
 
 class Backend(Protocol):
-    """What builds and runs models, and may calibrate them by itself.
+    """Builds and runs models, and may calibrate them itself.
 
     Attributes:
         name: onnxruntime or tensorrt.
         version: Its version.
-        device: What it runs on, for people.
+        device: What it runs on, in words.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Backend(Protocol):
     device: str
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
-        """Let the back end compute the scales by itself, from the calibrator's batches.
+        """Let the back end itself compute the scales from the calibrator's batches.
 
         Raises:
             BuildError: It has no calibration of its own, or cannot calibrate this model.
@@ -107,15 +107,15 @@ class Backend(Protocol):
         """
 
     def load(self, model: OnnxModel, precision: str) -> Build:
-        """Run a model as it is: nothing of it is rewritten.
+        """Run a model as it is, without rewriting any of it.
 
         Args:
-            model: Float, half or with Q/DQ.
-            precision: Which of these: fp32, fp16 or int8.
+            model: A float, half or Q/DQ model.
+            precision: Which of these it is: fp32, fp16 or int8.
 
         Raises:
             BuildError: It cannot be run.
         """
 
     def close(self) -> None:
-        """Free what builds hold; they cannot be run any more. Again does nothing."""
+        """Free what builds hold, so that they can no longer be run; a second call does nothing."""

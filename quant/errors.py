@@ -1,6 +1,6 @@
-"""Errors of models, settings, builds and comparisons, which continue the tree of `calib.errors`.
+"""Errors of models, settings, builds and comparisons, which extend the hierarchy of `calib.errors`.
 
-Every message is one line that says where, what was expected, what was found, what to do.
+Every message is one line that says where, what was expected, what was found and what to do.
 """
 
 from calib.errors import CalibrationError
@@ -26,8 +26,7 @@ class AcceleratorError(QuantError):
     """TensorRT or the GPU cannot be used.
 
     Attributes:
-        reason: What is wrong and what to do about it; the message also names what would do instead, where there is
-            something.
+        reason: What is wrong and what to do about it; the message also names an alternative, if there is one.
     """
 
     def __init__(self, reason: str, instead: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C while a library that calls back into Python is at work."""
+"""Ctrl-C while a library that calls back into Python is running."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class _Pending:
-    """Whether Ctrl-C came while it was deferred."""
+    """Whether Ctrl-C was pressed while it was deferred."""
 
     def __init__(self) -> None:
         self.came = False
@@ -24,16 +24,16 @@ _PENDING = _Pending()
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Keep Ctrl-C for the end of a piece of work, or for `heed_interrupt`.
+    """Defer Ctrl-C to the end of a piece of work, or to `heed_interrupt`.
 
-    Python runs the handler of Ctrl-C in the main thread's next lines of Python, and where a C++ library is at work
-    these are lines of a callback of it, a logger's for instance: the exception would be lost there, or end the process.
+    Python runs the Ctrl-C handler when the main thread next executes Python code. While a C++ library is running, that
+    is one of its callbacks, such as a logger: the exception would be lost there, or would end the process.
 
-    In another thread than the main one, which Python never interrupts, or beside a handler of the program's own, this
-    does nothing.
+    This does nothing outside the main thread, because Python interrupts no other thread, or if the program has its own
+    handler.
 
     Raises:
-        KeyboardInterrupt: At the end, when Ctrl-C came and was not heeded before.
+        KeyboardInterrupt: At the end, if Ctrl-C was pressed and has not been raised before.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -52,7 +52,7 @@ def heed_interrupt() -> None:
     """Raise the Ctrl-C that was deferred, if one was.
 
     Raises:
-        KeyboardInterrupt: One was.
+        KeyboardInterrupt: One was deferred.
     """
     if _PENDING.came and threading.current_thread() is threading.main_thread():
         _PENDING.came = False

@@ -1,4 +1,4 @@
-"""What a run tells its user while it works; the command line shows it, a library user may listen or not."""
+"""What a run tells its user while it works; the command line shows it, and library users may listen to it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class Console(Protocol):
     """Where progress, notes and warnings go."""
 
     def note(self, line: str) -> None:
-        """One line of what is being done."""
+        """Show one line about what is being done."""
 
     def warn(self, line: str) -> None:
-        """One line that the user should read; it also stands in the report."""
+        """Show one line that the user should read; it is also in the report."""
 
     def task(self, description: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """A piece of work on `total` images; gives a function to call with how many more are done."""
+        """Start a piece of work on `total` images; gives a function to call with how many more are done."""
 
 
 class RecordingConsole:
-    """Shows nothing and keeps the warnings; wraps another console where one is given.
+    """Shows nothing and keeps the warnings; passes everything on to another console if one is given.
 
     Attributes:
         warnings: All warnings so far, in order.

@@ -1,10 +1,10 @@
-"""Calibration by this toolkit and by its peers on the same images, in turn, each in a process of its own.
+"""Time calibration by this toolkit and its peers on the same images, in turn, each in its own process.
 
     python scripts/bench_calibration.py model.onnx imgs/ --eval labelled-imgs/
 
 Prints seconds, ratio to the plain FP32 forward pass of the same images, peak memory and INT8 top-1. A peer that is not
-installed is left out. With `--results FILE` the figures are added to a file that `scripts/benchmark_page.py` makes
-docs/benchmarks.md from.
+installed is left out. With `--results FILE`, the figures are added to a file from which `scripts/benchmark_page.py`
+makes docs/benchmarks.md.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("images")
-    parser.add_argument("--eval", help="labelled images for INT8 top-1; left out, none is measured")
+    parser.add_argument("--eval", help="labelled images for INT8 top-1; without them, it is not measured")
     parser.add_argument("--algo", default="entropy", choices=["entropy", "minmax", "percentile"])
     parser.add_argument("--num-images", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the median is printed")
     parser.add_argument("--tools", default="calib,onnxruntime.quantization,nvidia-modelopt")
     parser.add_argument("--modelopt-python", default=sys.executable, help="interpreter that has nvidia-modelopt")
-    parser.add_argument("--results", type=Path, help="file to add the figures to, a JSON document a line")
+    parser.add_argument("--results", type=Path, help="file to add the figures to, one JSON document per line")
     options = parser.parse_args()
     settings = {
         "model": options.model,

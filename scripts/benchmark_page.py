@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its plot from figures that `scripts/bench_calibration.py --results` kept.
+"""Write docs/benchmarks.md and its plot from the figures that `scripts/bench_calibration.py --results` kept.
 
 python scripts/benchmark_page.py docs/benchmarks.jsonl [--out docs]
 """

@@ -1,4 +1,4 @@
-"""How close entropy calibration comes to caches that TensorRT wrote, rule by rule; prints a table and draws a plot.
+"""Show how close entropy calibration comes to caches that TensorRT wrote, rule by rule: prints a table, draws a plot.
 
     python scripts/compare_entropy.py IMAGES model.onnx=theirs.cache [model2.onnx=theirs2.cache ...] --plot entropy.svg
 

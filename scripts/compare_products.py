@@ -1,9 +1,9 @@
-"""What it brings that plain entropy clips next to nothing of what enters products of matrices (docs/entropy.md).
+"""Measure the gain from the rule that plain entropy hardly clips inputs of matrix products (docs/entropy.md).
 
     python scripts/compare_products.py vit.onnx CALIBRATION EVALUATION
 
-Calibrates once on the first --num-images of CALIBRATION in name order, and holds INT8 with and without that rule
-against FP32 on all images of EVALUATION; prints a table.
+Calibrates once on the first --num-images of CALIBRATION in name order, compares INT8 with and without that rule with
+FP32 on all images of EVALUATION, and prints a table.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tensors to ask TensorRT's entropy calibrator about; for `probe_entropy.py`."""
+"""Tensors to probe TensorRT's entropy calibrator with; for `probe_entropy.py`."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ FIRST = BATCH * VALUES  # values of the first batch
 
 
 def shapes():
-    """Narrow and wide gates, few values, constants, odd first batches."""
+    """Tensors with narrow and wide gates, few values, constants, and odd first batches."""
     rng = np.random.default_rng(7)
     tensors = {}
     for low in (0.02, 0.05, 0.061, 0.0626, 0.064, 0.08, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99):
@@ -43,7 +43,7 @@ def shapes():
 
 
 def shares():
-    """A share of the values in one bin and the rest spread; activations multiplied by gates."""
+    """Tensors with a share of the values in one bin and the rest spread; activations multiplied by gates."""
     rng = np.random.default_rng(11)
     tensors = {}
     for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99):

@@ -1,4 +1,4 @@
-"""The entropy search by its definition, with one detail changed at a time; for `compare_entropy.py`."""
+"""The entropy search from its definition, with one detail changed at a time; for `compare_entropy.py`."""
 
 import numba
 import numpy as np
@@ -21,7 +21,7 @@ VARIANTS = {
 
 @numba.njit
 def search(counts, edges, bin0, tail_in_q, own_sum, last, fewest):
-    """The search of calib.entropy by its definition, with one detail changed at a time."""
+    """The search of calib.entropy, from its definition, with one detail changed at a time."""
     b = counts.astype(np.float64)
     b[0] = b[1] if bin0 == 0 else (b[0] if bin0 == 1 else 0.0)
     total, best, smallest = b.sum(), -1, np.inf

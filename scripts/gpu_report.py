@@ -2,7 +2,7 @@
 
 python scripts/gpu_report.py --shared ../shared --torch /usr/bin/python3 [SECTION...]
 
-Rows are kept in --results as they are measured; what is there is not measured again. --page only writes the page:
+Rows are kept in --results as they are measured, and are not measured again. --page only writes the page:
 
 python scripts/gpu_report.py --page --results docs/gpu-results.json
 """
@@ -21,7 +21,7 @@ from quant.errors import QuantError  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"any of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="models, data, reference caches")
     parser.add_argument("--work", type=Path, default=Path("gpu-report"), help="scratch folder")
     parser.add_argument("--results", type=Path, help="file that keeps the rows; default results.json in --work")

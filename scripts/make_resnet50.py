@@ -1,9 +1,9 @@
-"""Write a ResNet-50 with random weights, to measure calibration of large images with.
+"""Write a ResNet-50 with random weights, to measure calibration on large images.
 
     python scripts/make_resnet50.py resnet50.onnx
 
 The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride in the 3x3
-convolution and BatchNormalization already folded. What the network answers means nothing; what it costs is right.
+convolution and BatchNormalization already folded. The network's answers mean nothing, but its cost is realistic.
 """
 
 import argparse
@@ -17,7 +17,7 @@ EXPANSION = 4
 
 
 class Network:
-    """Nodes and weights, in the order in which they are added."""
+    """Nodes and weights, in the order in which they were added."""
 
     def __init__(self, seed):
         self.random = np.random.default_rng(seed)

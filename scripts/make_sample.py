@@ -23,7 +23,7 @@ def conv_bn(name, source, channels, kernel=3, stride=1):
 
 
 class Network(nn.Module):
-    """One table for PyTorch and ONNX, since an exporter may fold BatchNormalization and name tensors as it likes."""
+    """One table for PyTorch and ONNX, because an exporter may fold BatchNormalization and choose names for tensors."""
 
     def __init__(self):
         super().__init__()

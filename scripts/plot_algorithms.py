@@ -1,8 +1,8 @@
-"""What the algorithms do to four kinds of tensor: a table, and the two plots of docs/algorithms.md.
+"""Show what the algorithms do to four kinds of tensor: a table, and the two plots of docs/algorithms.md.
 
     python scripts/plot_algorithms.py [--out docs]
 
-The tensors are drawn from seeded distributions: anybody gets the same.
+The tensors are drawn from seeded distributions, so everybody gets the same ones.
 """
 
 import argparse

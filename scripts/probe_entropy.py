@@ -1,9 +1,9 @@
-"""Ask TensorRT's entropy calibrator about tensors that networks rarely show, and hold `--match-tensorrt` against it.
+"""Probe TensorRT's entropy calibrator with tensors that are rare in networks, and compare `--match-tensorrt` with it.
 
     python scripts/probe_entropy.py                      # the answers of TensorRT 8.6.0 on an H200, in tests/calib/data
     python scripts/probe_entropy.py --build tests/calib/data   # asks again: needs TensorRT 8.6 or 10 and a GPU
 
-Every tensor is a slice of the input, so that a difference is one of rules and not of arithmetic: 8 batches of 64
+Every tensor is a slice of the input, so that differences come from rules and not from arithmetic: 8 batches of 64
 "images" with 64 values for each tensor.
 """
 
@@ -25,7 +25,7 @@ from datasets.batches import Batch  # noqa: E402
 
 
 def histogram_of(batches):
-    """What TensorRT's calibrator gathers."""
+    """The histogram that TensorRT's calibrator gathers."""
     histogram = FirstBatchHistogram()
     for batch in batches:
         histogram.start_batch()
@@ -34,7 +34,7 @@ def histogram_of(batches):
 
 
 def stream_of(tensors):
-    """The batches of `batches_of` as a calibrator takes them: one input [batch, tensor, 1, value]."""
+    """The batches of `batches_of` in a calibrator's form: one input [batch, tensor, 1, value]."""
     images = np.stack(list(tensors.values()), 2)[:, :, :, None]  # [batch, image, tensor, 1, value]
     indices = np.arange(images.shape[0] * images.shape[1]).reshape(images.shape[:2])
     return [
@@ -43,7 +43,7 @@ def stream_of(tensors):
 
 
 def build(folder):
-    """Let TensorRT calibrate; writes its caches."""
+    """Let TensorRT calibrate, and write its caches."""
     from quant.tensorrt.building.native_calibration import native_cache_from_onnx
     from quant.tensorrt.building.options import BuilderOptions
 
@@ -55,7 +55,7 @@ def build(folder):
 
 
 def compare(folder, only):
-    """Prints, rule by rule, on how many tensors it gives TensorRT's amax; of `only` this rule, or of all."""
+    """Print for each rule, or only for `only`, for how many tensors it gives TensorRT's amax."""
     from entropy_rules import RULE, VARIANTS, search
 
     tensors, theirs = {}, {}
@@ -74,20 +74,20 @@ def compare(folder, only):
 
 
 def amax_by(search, rule, histogram):
-    """Amax by a search with details changed; the whole range where no candidate is left, 1 where all is zero."""
+    """Amax from a search with changed details; the whole range if no candidate is left, 1 if all values are zero."""
     best = search(histogram.counts, **rule)
     return ((best if best > 0 else SEARCH_BINS) + 0.5) * histogram.limit / SEARCH_BINS or 1.0
 
 
 def agreeing(ours, theirs):
-    """How many agree to 0.01 %."""
+    """How many values of amax agree within 0.01 %."""
     return sum(abs(ours[name] - amax) <= 1e-4 * amax for name, amax in theirs.items())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, metavar="FOLDER", help="let TensorRT calibrate, write its caches there")
-    parser.add_argument("--rule", help="only this one, by its name in the table")
+    parser.add_argument("--rule", help="print only this rule, by its name in the table")
     options = parser.parse_args()
     if options.build is not None:
         build(options.build)

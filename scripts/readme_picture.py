@@ -26,7 +26,7 @@ WIDTH, COLOURS = 1280, 256
 
 
 def head_picture(page, report):
-    """From the top to the end of the builds side by side."""
+    """The report from the top to the end of the table of builds."""
     page.look(WIDTH)
     page.open(report)
     bottom = page.evaluate("document.querySelector('#builds').getBoundingClientRect().bottom")

@@ -18,7 +18,7 @@ RUNS, WARM_UP = 200, 20
 
 
 def network():
-    """What `calib export scripts/torch_resnet18.py:network` exports."""
+    """The network that `calib export scripts/torch_resnet18.py:network` exports."""
     torch.manual_seed(0)
     return resnet18(weights=None)
 
@@ -39,7 +39,7 @@ def eager_ms(model, batch, dtype):
 
 
 def exported(path, photographs):
-    sys.path.insert(0, str(ROOT))  # the checkout need not be installed beside PyTorch
+    sys.path.insert(0, str(ROOT))  # the checkout need not be installed with PyTorch
     from quant.jobs.export import ExportSettings, export
 
     result = export(ExportSettings(f"{__file__}:network", path, photographs, dynamic_batch=True))

@@ -1,1 +1,1 @@
-"""From data to scales: the images of a run, and the calibration that is made from them or was stored before."""
+"""From data to scales: the images of a run, and the calibration made from them or stored earlier."""

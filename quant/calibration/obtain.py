@@ -1,8 +1,8 @@
-"""From data to scales: a fitting cache is used again, statistics are used again, or the images are run.
+"""From data to scales: reuse a fitting cache, reuse statistics, or run the images.
 
-In this order: a bare cache that the user trusts; a cache whose provenance fits (nothing is read); statistics that fit
-with scales of another algorithm (they are computed anew, no image is read); calibration. With --cache-only nothing but
-a cache that fits, algorithm and parameters included: no file of it is written.
+These are tried in order: a bare cache that the user trusts; a cache whose provenance fits (no image is read);
+statistics that fit but with scales of another algorithm (the scales are recomputed, no image is read); calibration.
+With --cache-only, only a cache that fits is used, algorithm and parameters included, and none of its files is written.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from quant.settings.run_settings import RunSettings
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Scales, and how they came about.
+    """Scales, and how they were obtained.
 
     Attributes:
         cache: The scales.
         path: The cache file.
-        how: calibrated, recomputed (statistics used again), reused, or trusted.
-        images: Readable images that the statistics come from; None for a trusted cache, which does not say.
-        seconds: For reading, decoding, inference, statistics and search.
+        how: calibrated, recomputed (from reused statistics), reused, or trusted.
+        images: Readable images that the statistics come from; None for a trusted cache, which does not record them.
+        seconds: Time for reading, decoding, inference, statistics and search.
         statistics: Histograms; None for a trusted cache.
-        quarantined: Unreadable images and why.
+        quarantined: Unreadable images, each with the reason.
         data_sha256: Hash of the images' contents in order; None for a trusted cache.
     """
 
@@ -60,7 +60,7 @@ class CalibrationResult:
 
     @property
     def amax(self) -> Mapping[str, float]:
-        """Largest magnitude kept of each tensor, activation units."""
+        """Largest magnitude kept for each tensor, in activation units."""
         return self.cache.amax
 
     @property
@@ -72,13 +72,13 @@ class CalibrationResult:
 def obtain_calibration(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, collector: Collector, console: Console
 ) -> CalibrationResult:
-    """The scales for a run; see the module's text for where they come from.
+    """Obtain the scales for a run; the module's docstring says where they come from.
 
     Args:
-        settings: What was asked for.
+        settings: Settings of the run.
         model: FP32 model.
         data: The images.
-        backend: Calibrates by itself where that was asked for.
+        backend: Calibrates itself if that was asked for.
         collector: Collects the toolkit's statistics.
         console: Where progress and notes go.
 
@@ -106,7 +106,7 @@ def obtain_calibration(
         else:
             console.note(f"{path}: fits and is used again; no image is read for calibration")
     elif settings.cache_only:
-        raise CacheError(f"{path}: cannot be used: {'; '.join(problems)}; leave out --cache-only to make it anew")
+        raise CacheError(f"{path}: cannot be used: {'; '.join(problems)}; leave out --cache-only to make a new one")
     else:
         if stored is not None:
             console.warn(f"{path}: was made from {'; '.join(problems)}; recalibrating")
@@ -176,7 +176,7 @@ def _note_left_out(statistics: Statistics, console: Console) -> None:
 
 
 def _native_parameters(settings: RunSettings) -> dict[str, Any]:
-    """What TensorRT's own calibration depends on beside the algorithm."""
+    """What TensorRT's own calibration depends on besides the algorithm."""
     return {"calibrator": "tensorrt", "batch_size": settings.batch_size}
 
 

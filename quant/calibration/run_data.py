@@ -1,4 +1,4 @@
-"""A run's data: which images calibrate, which are evaluated, and how they become the model's inputs."""
+"""A run's data: the images for calibration and for evaluation, and how they become the model's inputs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
 
     Raises:
         DatasetError: The data cannot be used.
-        ModelError: The model takes inputs that the data does not give.
+        ModelError: The model takes inputs that the data does not provide.
         QuantError: Labels do not fit the model.
     """
     names = [info.name for info in model.inputs]
@@ -70,7 +70,7 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
     selection = sample_indices(source, settings.num_images, sampling=settings.sampling, seed=settings.seed)
     if len(source) < settings.num_images:
         console.warn(
-            f"{settings.data}: {settings.num_images} calibration images were asked for, {len(source)} are there"
+            f"{settings.data}: {settings.num_images} calibration images were asked for, only {len(source)} are there"
         )
     if settings.eval is not None:
         eval_source = open_source(settings.eval, labels=settings.labels, classes=settings.classes, inputs=names)
@@ -82,8 +82,9 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
             eval_selection = np.arange(len(source))
             if settings.precision == "int8":
                 console.warn(
-                    f"{settings.data}: calibration takes all {len(source)} images, so the same ones are evaluated and "
-                    "the drop is flattered; give other images with --eval, or calibrate on fewer with --num-images"
+                    f"{settings.data}: calibration uses all {len(source)} images, so the same ones are evaluated and "
+                    "the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
+                    "--num-images"
                 )
     if settings.precision != "int8" and settings.eval is None:
         eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated
@@ -95,10 +96,10 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
 def evaluation_data(
     source: AnySource, settings: RunSettings, model: ModelInterface, selection: NDArray[np.int64] | None = None
 ) -> RunData:
-    """Data of a comparison without calibration: these samples of a source that is open already; by default all.
+    """Data of a comparison without calibration: selected samples of an open source, all by default.
 
     Raises:
-        ModelError: The model takes inputs that the data does not give.
+        ModelError: The model takes inputs that the data does not provide.
         QuantError: Labels do not fit the model.
     """
     indices = np.arange(len(source)) if selection is None else selection
@@ -111,8 +112,9 @@ def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelI
         return None
     if len(model.inputs) > 1:
         raise ModelError(
-            f"{model.path}: has {len(model.inputs)} inputs ({', '.join(info.name for info in model.inputs)}), and "
-            "images give one; pack the data as HDF5 with one data set an input, named like it, and give it with --data"
+            f"{model.path}: has {len(model.inputs)} inputs ({', '.join(info.name for info in model.inputs)}), but "
+            "images provide only one; pack the data as HDF5 with one data set per input, named after the input, and "
+            "give it with --data"
         )
     info, preprocessing = model.inputs[0], Preprocessing.from_spec(settings.preprocess)
     try:

@@ -1,4 +1,4 @@
-"""A calibration that lies on disk: whether it serves a run, and why not."""
+"""A calibration stored on disk: whether a run can use it, and if not, why."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from quant.settings.run_settings import RunSettings
 
 
 def problems_of(stored: Calibration, source: Source, algorithm: Algorithm, settings: RunSettings) -> list[str]:
-    """Why a stored calibration does not serve this run, a line each."""
+    """List why this run cannot use a stored calibration, one line per reason."""
     problems = differences(stored.source, source)
     kind = stored.parameters.get("calibrator", "toolkit")
     if kind != settings.calibrator:
         problems.append("TensorRT's own calibration" if kind == "tensorrt" else "the toolkit's statistics")
         return problems
-    # TensorRT keeps no statistics, from which other scales could be computed; with --cache-only the file is left alone.
+    # TensorRT keeps no statistics from which other scales could be computed, and --cache-only leaves the file alone.
     if (kind == "tensorrt" or settings.cache_only) and not stored.matches(algorithm):
         problems.append(stored.algorithm_difference(algorithm))
     if kind == "tensorrt":
@@ -55,10 +55,10 @@ def problems_of(stored: Calibration, source: Source, algorithm: Algorithm, setti
 
 
 def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> CalibrationCache:
-    """A cache without provenance, checked as far as it can be: format, scales, algorithm, and that it fits the model.
+    """Read a cache without provenance and check what can be checked: format, scales, algorithm, and fit to the model.
 
     Raises:
-        CacheError: It is malformed, of another algorithm, lacks tensors, or holds tensors that the model does not have.
+        CacheError: It is malformed, made by another algorithm, lacks tensors, or holds tensors that the model lacks.
     """
     cache = read_cache(path)
     if cache.algo != algorithm.name:
@@ -71,13 +71,13 @@ def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> Calibra
     try:
         needed = quantizable_tensors(model.proto)
     except BuildError:
-        needed = []  # no INT8 build is possible, which the build itself will say
+        needed = []  # no INT8 build is possible; the build itself will report that
     known = activation_names(model.proto)
     fit = coverage(cache, needed, known)
     if fit.foreign:
         raise CacheError(
             f"{path}: expected tensors of {model.path}, found {len(fit.foreign)} that it does not have, "
-            f"'{fit.foreign[0]}' first; this cache is of another model"
+            f"'{fit.foreign[0]}' first; this cache belongs to another model"
         )
     if fit.missing:
         raise CacheError(
@@ -106,7 +106,7 @@ def stored_calibration(settings: RunSettings, console: Console) -> Calibration |
 
 
 def _refuse_foreign_files(path: Path) -> None:
-    """Files that the user's --cache names, and that this tool did not write, are not ours to overwrite."""
+    """Refuse to overwrite files that the user's --cache names but this tool did not write."""
     foreign, provenance = foreign_file(path), sidecar_paths(path)[0]
     if foreign == path and not provenance.exists():
         raise CacheError(
@@ -115,13 +115,13 @@ def _refuse_foreign_files(path: Path) -> None:
         )
     if foreign is not None:
         raise CacheError(
-            f"{foreign}: expected no file, or one that {provenance.name} names, as {path.name} and the files beside it "
-            "would replace it; give another --cache to write to"
+            f"{foreign}: expected no file, or one that {provenance.name} names, because {path.name} and the files "
+            "beside it would replace it; give another --cache to write to"
         )
 
 
 def source_of_run(model: OnnxModel, data: RunData, stored: Calibration | None) -> Source:
-    """What this run's calibration would be made from; contents that did not change are not read again."""
+    """What this run's calibration would be made from; unchanged contents are not read again."""
     known = stored.source.images if stored is not None else ()
     identity = _identity_of(data, [ImageIdentity(r.name, r.fingerprint, r.sha256) for r in known])
     preprocessing = data.preprocessing.to_dict() if data.preprocessing is not None else {}
@@ -135,7 +135,7 @@ def source_of_run(model: OnnxModel, data: RunData, stored: Calibration | None) -
 
 
 def _identity_of(data: RunData, known: Sequence[ImageIdentity]) -> DataIdentity:
-    """Identity of the calibration images; one without any contents (a dead link) is left out, as the stream does."""
+    """Identity of the calibration images, without those that have no contents (dead links), as in the stream."""
     try:
         return identify(data.source, data.selection, known)
     except UnreadableImageError:

@@ -1,12 +1,12 @@
-"""Activations in the layout in which ONNX Runtime's convolutions write them.
+"""Activations in the layout that ONNX Runtime's convolutions write.
 
-On the CPU, ONNX Runtime computes convolutions on blocks of channels, and moves each activation that is asked for back
-to channels first, which for small networks takes as long as the convolutions. A histogram does not depend on the order
-of the values. So the model is optimized by ONNX Runtime, the moving is taken out of the result, and that is run as it
+On the CPU, ONNX Runtime computes convolutions on blocks of channels. It moves each activation that is asked for back
+to channels first, which takes as long as the convolutions for small networks. A histogram does not depend on the order
+of the values. So ONNX Runtime optimises the model, the moves are removed from the result, and the result is run as it
 is.
 
-The operators are ONNX Runtime's own affair and may change. Nothing here is taken on trust: `blocked_session` compares
-the values of one image with those of the plain session, and gives nothing where a single histogram differs.
+These operators are internal to ONNX Runtime and may change. Nothing here is taken on trust: `blocked_session` compares
+the values of one image with those of the plain session, and returns None if a single histogram differs.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from quant.onnxruntime.session import OnnxRuntimeSession
 Array = NDArray[Any]
 
 _DOMAIN = "com.microsoft.nchwc"
-_LARGEST = 1 << 30  # bytes of a model: a larger one does not go through one file
-_WORTH = 200  # bytes that convolutions write for each byte of constants, from which on another session pays
+_LARGEST = 1 << 30  # bytes of a model; a larger one does not fit in one file
+_WORTH = 200  # bytes that convolutions must write per byte of constants for another session to pay off
 
 
 def is_worth_blocking(proto: onnx.ModelProto, activations: Mapping[str, Array], images: int) -> bool:
-    """Do a model's convolutions write so much for these images that the time for another session is regained?
+    """Whether a model's convolutions write so much for these images that another session pays off.
 
     Args:
         proto: The model.
-        activations: Those of one image.
-        images: How many are to come.
+        activations: Activations of one image.
+        images: Number of images to come.
     """
     convolved = {node.output[0] for node in proto.graph.node if node.op_type == "Conv"}
     written = images * sum(array.nbytes for name, array in activations.items() if name in convolved)
@@ -55,17 +55,17 @@ def blocked_session(
     expected: Mapping[str, Array],
     threads: int | None = None,
 ) -> OnnxRuntimeSession | None:
-    """A session that gives activations with the same values as the model's, in an order of its own.
+    """Open a session that gives the model's activations with the same values in another order.
 
     Args:
         proto: The model.
         name: What to call it in messages.
         inputs: One image.
-        expected: The wanted activations for it, of the plain session; these are compared.
+        expected: The activations that the plain session gives for it; the new session's are compared with them.
         threads: Threads for one run; None leaves it to ONNX Runtime.
 
     Returns:
-        None where nothing is to be gained, or where the values differ.
+        The session; None if there is nothing to gain, or if the values differ.
     """
     try:
         blocked = without_reordering(_optimized(proto, name, list(expected)))
@@ -75,7 +75,7 @@ def blocked_session(
         found = dict(zip(expected, session.run(inputs, list(expected)), strict=True))
         return session if _same_values(found, expected) else None
     except (BuildError, ModelError, NonFiniteError, OSError, onnx.checker.ValidationError):
-        return None  # also where the model gives NaN: the plain session then says so
+        return None  # also if the model gives NaN, which the plain session then reports
 
 
 def _optimized(proto: onnx.ModelProto, name: str, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -97,32 +97,32 @@ def _histogram(values: Array) -> bytes:
 
 
 def without_reordering(optimized: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A model that gives its convolutions' results as they are.
+    """Change a model so that it gives its convolutions' results in their own layout.
 
-    Each `ReorderOutput` of a graph's output goes, and with it the way back in; what clips, rectifies or adds such
-    tensors works on them as they are. The tensors keep their names. Those whose channels are filled up to whole blocks
-    stay in the usual order: what fills them up is no value of theirs.
+    Each `ReorderOutput` of a graph's output is removed, and so is the reordering back. Nodes that clip, rectify or add
+    such tensors work on them as they are. The tensors keep their names. Tensors whose channels are padded to whole
+    blocks stay in the usual order, because the padding is not part of their values.
 
     Args:
         optimized: What ONNX Runtime made of the model.
 
     Returns:
-        None where there is nothing to take out.
+        The changed model; None if there is nothing to remove.
     """
     rewrite = _Rewrite(optimized)
     return rewrite.model() if rewrite.blocked else None
 
 
 class _Rewrite:
-    """The nodes again, one by one, with a blocked twin for each tensor that has one."""
+    """Rewrites the nodes one by one, with a blocked twin for each tensor that has one."""
 
     def __init__(self, optimized: onnx.ModelProto) -> None:
         self._proto = optimized
         self._constants = scalar_constants(optimized)
-        self.blocked: dict[str, int] = {}  # tensors that hold blocks, under their own name; and their channels
-        self._aliases: dict[str, str] = {}  # names in the optimized model that are another tensor now
+        self.blocked: dict[str, int] = {}  # channels of the tensors that hold blocks, by the tensor's own name
+        self._aliases: dict[str, str] = {}  # names in the optimised model that now mean another tensor
         self._nodes: list[onnx.NodeProto] = []
-        self._plain: dict[str, str] = {}  # blocked tensor -> its twin in the usual order, where somebody reads that
+        self._plain: dict[str, str] = {}  # blocked tensor -> its twin in the usual order, if a node reads it
         sources = {node.output[0]: node for node in optimized.graph.node if _is(node, "ReorderOutput")}
         outputs = {value.name for value in optimized.graph.output}
         laid_out = self._channels_laid_out()
@@ -156,7 +156,7 @@ class _Rewrite:
         self._nodes.append(copy)
 
     def _channels_laid_out(self) -> dict[str, int]:
-        """Channels of what convolutions write and what is made of it, including those that fill up a block."""
+        """Channels of the convolutions' results and of what is computed from them, padding included."""
         weights = {tensor.name: tensor.dims[0] for tensor in self._proto.graph.initializer if tensor.dims}
         channels: dict[str, int] = {}
         for node in self._proto.graph.node:
@@ -167,7 +167,7 @@ class _Rewrite:
         return channels
 
     def _works_on_blocks(self, node: onnx.NodeProto) -> bool:
-        """Does a node give the same values whatever the order of its inputs', and may its own result be in blocks?"""
+        """Whether a node gives the same values in any order of its inputs, so that its result may be in blocks."""
         if node.domain not in ("", "ai.onnx") or len(node.output) != 1:
             return False
         if rectifier_limit(node, self._constants) is not None:

@@ -1,4 +1,4 @@
-"""The seam between calibration and what runs the model for it.
+"""The interface between calibration and what runs the model for it.
 
 A collector streams a calibrator's batches through a model and gives the calibrator the statistics of all activations.
 What is fetched and counted is the same for all collectors (`quant.collectors.plan`); what runs the model differs.
@@ -14,25 +14,25 @@ from quant.onnx_graph.model import OnnxModel
 
 Advance = Callable[[int], None]  # called with the number of images that were just done
 
-MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, unless told otherwise
+MEMORY_LIMIT = 1 << 30  # bytes of activations held at a time, by default
 
 
 def ignore(images: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 class Collector(Protocol):
-    """What collects the statistics of a model's activations."""
+    """Collects the statistics of a model's activations."""
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """Run a calibrator's batches through a model and give it their statistics.
 
         Args:
             model: FP32 model.
-            calibrator: Where batches come from and statistics go.
+            calibrator: Provides the batches and receives the statistics.
             advance: Called with the number of images that were just done.
 
         Raises:
-            NonFiniteError: An activation holds NaN or infinity; names the tensor and the image.
+            NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
             ModelError: The model cannot be run.
         """

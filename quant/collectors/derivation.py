@@ -1,9 +1,9 @@
-"""Activations whose histogram follows from others', so that they need be neither fetched nor counted.
+"""Activations whose histograms follow from others, so that they need not be fetched or counted.
 
-A Reshape moves values without changing them; a Relu is a Clip(0, infinity); a Concat holds the values of its inputs
-together, and what a Split cuts is what its outputs hold together; half of every value lies in the bin of the value, on
-bins half as wide. The histograms that follow are equal, bit for bit, to those that counting would give (see
-`calib.histograms.histogram`); halving is so for all but subnormal numbers.
+A Reshape moves values without changing them. A Relu is a Clip(0, infinity). A Concat holds the values of all its
+inputs, and the input of a Split holds the values of all its outputs. If all values are halved, they stay in the same
+bins, which are half as wide. The derived histograms equal, bit for bit, those that counting would give (see
+`calib.histograms.histogram`); for halving, this holds for all but subnormal numbers.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _REARRANGING = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where values of a tensor come from.
+    """Where a tensor's values come from.
 
     Attributes:
         root: The tensor that is counted; the tensor itself when nothing is derived.
-        limit: None when the values are the root's; else they are the root's clipped to [0, limit], maybe infinite.
-        exponent: The values are then multiplied by 2^exponent, which is not positive.
+        limit: None if the values are the root's; otherwise they are the root's clipped to [0, limit], which may be
+            infinite.
+        exponent: The values are then multiplied by 2^exponent; never positive.
     """
 
     root: str
@@ -55,8 +56,8 @@ def origins(proto: onnx.ModelProto, tensors: Collection[str], *, moved_only: boo
 
     Args:
         proto: The model.
-        tensors: Those that need a histogram, in the order of the graph.
-        moved_only: Derive only tensors that hold the very values of another one.
+        tensors: Tensors that need a histogram, in the order of the graph.
+        moved_only: Derive only tensors that hold exactly the values of another one.
     """
     constants = scalar_constants(proto)
     wanted = set(tensors)
@@ -75,7 +76,7 @@ def origins(proto: onnx.ModelProto, tensors: Collection[str], *, moved_only: boo
 
 
 def _cut(proto: onnx.ModelProto, found: Mapping[str, Parts], limits: Collection[str]) -> dict[str, Parts]:
-    """Count the outputs of a Split and not what it cuts. What is counted with a limit of its own stays."""
+    """Count the outputs of a Split instead of its input, unless the input is counted with its own limit."""
     pieces: dict[str, tuple[str, ...]] = {}
     for node in proto.graph.node:
         if node.op_type != "Split" or node.domain not in ("", "ai.onnx"):
@@ -89,7 +90,7 @@ def _cut(proto: onnx.ModelProto, found: Mapping[str, Parts], limits: Collection[
 
 
 def _in_pieces(parts: Parts, pieces: Mapping[str, tuple[str, ...]]) -> Parts:
-    """The same with each root that is cut replaced by its pieces, which may be cut in turn."""
+    """Replace each root that is split by its pieces, which may be split in turn."""
     if not any(part.root in pieces for part in parts):
         return parts
     result: list[Origin] = []
@@ -145,7 +146,7 @@ def split_limits(of: Mapping[str, Parts]) -> dict[str, float]:
 
 
 def first_holders(of: Mapping[str, Parts]) -> dict[str, str]:
-    """The first tensor of the graph that holds each root's values: the root, or what a Split cuts it from."""
+    """The first tensor of the graph that holds each root's values: the root, or the input of its Split."""
     result: dict[str, str] = {}
     for name, parts in of.items():
         for part in parts:
@@ -154,7 +155,7 @@ def first_holders(of: Mapping[str, Parts]) -> dict[str, str]:
 
 
 def derived_histogram(parts: Parts, counted: Mapping[str, SplitHistogram]) -> Histogram:
-    """A tensor's histogram out of its roots'."""
+    """A tensor's histogram, derived from those of its roots."""
     return functools.reduce(Histogram.merged, (_histogram(part, counted[part.root]) for part in parts))
 
 
@@ -167,7 +168,7 @@ def _histogram(part: Origin, counted: SplitHistogram) -> Histogram:
 
 
 def rectifier_limit(node: onnx.NodeProto, constants: Mapping[str, float]) -> float | None:
-    """Upper bound of a node that clips from zero up; None for any other node."""
+    """Upper bound of a node that clips to [0, bound]; None for any other node."""
     if node.op_type == "Relu":
         return math.inf
     if node.op_type != "Clip":

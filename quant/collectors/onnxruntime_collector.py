@@ -1,11 +1,11 @@
-"""Statistics of all activations of a model, from one pass over the images on ONNX Runtime.
+"""Statistics of all activations of a model, from one pass over the images with ONNX Runtime.
 
-Only tensors whose histogram does not follow from others' are fetched. A batch is run in parts, so that the activations
-held at a time stay within a budget; where one image alone exceeds it, the tensors are fetched in groups, each by a
-session of its own. Two parts are at work at a time, each run and then counted by a thread of its own: that keeps two
-processors busy without one waiting for the other, as the threads of one run do. Buffers are used again. Memory does
-not grow with the number of images, and the statistics do not depend on how they are split, but for tensors that hold no
-images, such as a factor computed from shapes: these are counted once a part.
+Only tensors whose histogram does not follow from others are fetched. A batch is run in parts, so that the activations
+held at a time stay within a budget. If a single image exceeds it, the tensors are fetched in groups, each by its own
+session. Two parts are in progress at a time, each run and then counted by its own thread. This keeps two processors
+busy, and neither waits for the other, as the threads of a single run would. Buffers are reused. Memory does not grow
+with the number of images. The statistics do not depend on how the images are split, except for tensors that hold no
+images, such as a factor computed from shapes: these are counted once per part.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from quant.collectors.plan import CollectionPlan, collection_plan
 from quant.onnx_graph.model import OnnxModel
 
 Array = NDArray[Any]
-Use = Callable[[Mapping[str, Array], Sequence[str]], None]  # of a part's activations and the names of its images
+Use = Callable[
+    [Mapping[str, Array], Sequence[str]], None
+]  # called with a part's activations and the names of its images
 
 _PROCESSORS = usable_processors()
 _AT_WORK = min(2, _PROCESSORS)  # parts at a time
-_WAITING = 2  # parts that are cut before their turn, so that no thread waits for the oldest part
-_RUN_THREADS = max(1, _PROCESSORS - 1)  # of ONNX Runtime: the thread that calls it works too, for each part
-_COUNT_THREADS = max(1, _PROCESSORS // 2)  # for each part
+_WAITING = 2  # parts prepared before their turn, so that no thread waits for the oldest part
+_RUN_THREADS = max(1, _PROCESSORS - 1)  # ONNX Runtime's, per part; the thread that calls it works too
+_COUNT_THREADS = max(1, _PROCESSORS // 2)  # per part
 
 
 class OnnxRuntimeCollector:
-    """Collects on ONNX Runtime, on the CPU."""
+    """Collects with ONNX Runtime on the CPU."""
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
         """Choose how much memory is used.
@@ -51,7 +53,7 @@ class OnnxRuntimeCollector:
         self._memory_limit = memory_limit
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
-        """As `collect_statistics`."""
+        """See `collect_statistics`."""
         collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit)
 
 
@@ -62,13 +64,13 @@ def collect_statistics(
 
     Args:
         model: FP32 model.
-        calibrator: Where batches come from and statistics go.
+        calibrator: Provides the batches and receives the statistics.
         advance: Called with the number of images that were just done.
         memory_limit: Bytes of activations that may be held at a time. The model itself and its own workspace are not
-            counted; a single tensor of a single image is held in any case.
+            counted; a single tensor of a single image is always held.
 
     Raises:
-        NonFiniteError: An activation holds NaN or infinity; names the tensor and the image.
+        NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
         ModelError: The model cannot be run.
     """
     with ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers, ThreadPoolExecutor(_AT_WORK, "calib-part") as parts:
@@ -78,7 +80,7 @@ def collect_statistics(
             plan = collection_plan(model, calibrator.algorithm, runner.types)
             runner.open(plan.fetched)
             statistics = _Pass(plan, runner, parts, helpers).run(calibrator, advance, memory_limit)
-        except BaseException:  # Ctrl-C too: only parts that are being run are waited for
+        except BaseException:  # Ctrl-C too: wait only for parts that are already running
             parts.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
@@ -87,12 +89,12 @@ def collect_statistics(
 
 
 def _load_loops() -> None:
-    """Let numba load its compiled loops while ONNX Runtime loads the model: that takes a third of a second."""
+    """Let numba load its compiled loops while ONNX Runtime loads the model, which takes a third of a second."""
     SplitHistogram().add(np.zeros(1, np.float32))
 
 
 class _Pass:
-    """One pass over the images: which part is run when, and counted."""
+    """One pass over the images: decides when each part is run and counted."""
 
     def __init__(
         self, plan: CollectionPlan, runner: PartRunner, threads: ThreadPoolExecutor, helpers: ThreadPoolExecutor
@@ -121,7 +123,7 @@ class _Pass:
         return self._plan.statistics(self._counts, images, batch_size)
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
-        """Run a batch in parts, in threads; with each, how many images are done when it is."""
+        """Run a batch in parts, in threads; yields each part with the number of images that it completes."""
         part, groups = self._runner.part, self._runner.groups
         for start in range(0, len(batch.names), part):
             stop = min(start + part, len(batch.names))
@@ -135,7 +137,7 @@ class _Pass:
     def _work(
         self, group: Group, inputs: Mapping[str, Array], names: Sequence[str], use: Use, ready: Activations | None
     ) -> None:
-        """Run a part, unless its activations are ready, and do something with them."""
+        """Run a part, unless its activations are ready, and pass them to `use`."""
         with self._runner.activations(group, inputs, len(names), ready) as found:
             own = {name: inputs[name] for name in self._plan.inputs} if group is self._runner.groups[0] else {}
             use(own | found, names)
@@ -144,7 +146,7 @@ class _Pass:
         self._counts.count(activations, names, self._helpers, _COUNT_THREADS)
 
     def _start_batch(self, batch: CalibrationBatch, *, first: bool) -> None:
-        """Tell TensorRT's histograms that a batch begins; the first one is run twice, once for its range."""
+        """Tell TensorRT's histograms that a batch begins; the first batch is run twice, once to find its range."""
         self._counts.start_batch()
         if not first:
             return
@@ -160,7 +162,7 @@ class _Pass:
 
 
 def _finish(waiting: deque[tuple[Future[None], int]], advance: Advance, most: int) -> None:
-    """Wait until at most so many parts are under way; the oldest part's error is the one that is raised."""
+    """Wait until at most `most` parts are in progress; the error raised is that of the oldest part."""
     while len(waiting) > most:
         future, images = waiting.popleft()
         future.result()

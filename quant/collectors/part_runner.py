@@ -1,4 +1,4 @@
-"""Running parts of batches on ONNX Runtime: a session for each group of tensors, and buffers that are used again."""
+"""Runs parts of batches on ONNX Runtime, with a session for each group of tensors and buffers that are reused."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Group:
     open_ragged: Callable[[], OnnxRuntimeSession]
 
     def run(self, inputs: Mapping[str, Array], buffers: Activations, *, full: bool) -> Activations:
-        """Activations of a part; where it is a full one they lie in the buffers, and stay there until the next."""
-        if not self.tensors:  # all follow from the input
+        """Activations of a part; those of a full part lie in the buffers and stay there until the next run."""
+        if not self.tensors:  # all of them follow from the input
             return {}
         if full and buffers:
             self.session.run_into(inputs, buffers)
@@ -44,9 +44,9 @@ class Group:
         return results
 
     def _run_ragged(self, inputs: Mapping[str, Array]) -> Activations:
-        """Fewer images than the model's fixed batch: with the batch freed, or filled up where the graph relies on it.
+        """Run fewer images than the model's fixed batch: free the batch size, or fill up if the graph relies on it.
 
-        Filling up repeats images, and what is theirs cannot be cut from a tensor whose first axis is not the batch.
+        Filling up repeats images, and the repeats cannot be cut from a tensor whose first axis is not the batch.
         """
         try:
             results = self.open_ragged().run(inputs, self.tensors)
@@ -59,17 +59,17 @@ class PartRunner:
     """Runs parts of batches.
 
     Attributes:
-        groups: The tensors to fetch, each group by a session of its own.
-        part: Images that are run at a time; there after `divide`.
+        groups: The tensors to fetch, each group by its own session.
+        part: Images that are run at a time; set by `divide`.
     """
 
     def __init__(self, model: OnnxModel, *, threads: int, at_work: int) -> None:
-        """Open nothing yet.
+        """Keep the settings; no session is opened yet.
 
         Args:
             model: FP32 model.
-            threads: Of ONNX Runtime, for one run.
-            at_work: Parts that are run at a time: each has buffers of its own.
+            threads: ONNX Runtime's threads for one run.
+            at_work: Parts that are run at a time; each has its own buffers.
         """
         self._model, self._threads, self._at_work = model, threads, at_work
         self.groups: list[Group] = []
@@ -77,10 +77,10 @@ class PartRunner:
         self._buffers: SimpleQueue[Activations] = SimpleQueue()  # a set for each part at work
         for _ in range(at_work):
             self._buffers.put({})
-        self._first: Activations | None = None  # activations of the first image, where they are a part already
+        self._first: Activations | None = None  # activations of the first image, if they are a whole part
 
     def types(self, tensors: Sequence[str]) -> Mapping[str, str]:
-        """ONNX Runtime's types of tensors."""
+        """ONNX Runtime's types of these tensors."""
         return self._session(tensors).types
 
     def open(self, tensors: Sequence[str]) -> None:
@@ -101,12 +101,12 @@ class PartRunner:
             raise ModelError(str(error)) from error
 
     def divide(self, plan: CollectionPlan, batch: CalibrationBatch, images: int, memory_limit: int) -> None:
-        """Decide, with the first image, how many images are run at a time and whether tensors go in groups.
+        """Decide, from the first image, how many images are run at a time and whether tensors are fetched in groups.
 
         Args:
             plan: What is fetched.
             batch: The first batch.
-            images: About how many are to come.
+            images: Approximate number of images to come.
             memory_limit: Bytes of activations that may be held at a time.
         """
         fixed = self.groups[0].session.fixed_batch
@@ -122,37 +122,37 @@ class PartRunner:
             self.groups = [self._group(tensors) for tensors in divided.groups]
         elif self.part == 1 and not plan.first_batch:
             self._first = one
-            self._buffers.get()  # these take their place, once they are counted
+            self._buffers.get()  # `one` takes its place once it is counted
         if fixed is None and is_worth_blocking(self._model.proto, one, images):
             self._block(image, one)
 
     def _block(self, image: Mapping[str, Array], one: Activations) -> None:
-        """Take sessions that give activations as convolutions write them, where there are such with the same values."""
+        """Switch to sessions that give activations as convolutions write them, if they give the same values."""
         for group in self.groups:
             expected = {name: one[name] for name in group.tensors}
             faster = blocked_session(self._model.proto, str(self._model.path), image, expected, threads=self._threads)
             group.session = faster or group.session
 
     def take_first(self) -> Activations | None:
-        """The activations of the first image, once, where they were a whole part."""
+        """Return the activations of the first image, once, if they are a whole part."""
         first, self._first = self._first, None
         return first
 
     def close(self) -> None:
-        """Let go of the sessions; they would otherwise wait for Python's collector of circles, and so would buffers."""
+        """Release the sessions; otherwise they and the buffers would wait for Python's cyclic garbage collector."""
         self.groups = []
 
     @contextlib.contextmanager
     def activations(
         self, group: Group, inputs: Mapping[str, Array], images: int, ready: Activations | None = None
     ) -> Iterator[Activations]:
-        """The activations of a part, for as long as the block lasts: their memory is used again.
+        """The activations of a part, valid within the `with` block; their memory is reused after it.
 
         Args:
-            group: Which tensors.
-            inputs: Of the part's images.
-            images: How many these are.
-            ready: The activations, where they are known already.
+            group: The tensors to fetch.
+            inputs: Inputs of the part's images.
+            images: Number of the part's images.
+            ready: The activations, if they are already known.
         """
         buffers = self._buffers.get() if ready is None else ready
         try:

@@ -1,6 +1,6 @@
-"""What a pass over the images fetches and counts, decided before the first of them, and how a batch is divided.
+"""What a pass over the images fetches and counts, decided before the first image, and how a batch is divided.
 
-Both are frozen: whatever runs the model reads the same plan, and gives what it ran to the same counter.
+Both are frozen: whatever runs the model reads the same plan and passes its results to the same counter.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class CollectionPlan:
         return frozenset(part.root for name in tensors for part in self.origins.get(name, ()))
 
     def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
-        """What a counter holds after the pass, for all tensors.
+        """The statistics of all tensors, from a counter after the pass.
 
         Args:
             counts: The counter.
-            images: How many were counted.
+            images: Number of images counted.
             batch_size: Images in the largest batch.
         """
         counted = counts.histograms
@@ -94,8 +94,8 @@ def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -
 
     Args:
         model: FP32 model.
-        algorithm: Which amax is wanted: TensorRT's own entropy needs more than the others.
-        types_of: Asked for the types of tensors where type inference cannot tell.
+        algorithm: How amax is computed; TensorRT's own entropy needs more than the others.
+        types_of: Gives the types of tensors that type inference cannot tell.
     """
     match = isinstance(algorithm, Entropy) and algorithm.match_tensorrt
     types = activation_types(model.proto)
@@ -125,11 +125,11 @@ def _required(model: OnnxModel) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class Division:
-    """How a batch is run, so that what is held at a time stays within a budget.
+    """How a batch is run, so that the memory held at a time stays within a budget.
 
     Attributes:
-        images: So many at a time.
-        groups: The fetched tensors, in groups that are fetched one after the other; one where all fit.
+        images: Images run at a time.
+        groups: The fetched tensors, in groups that are fetched one after the other; a single group if all fit.
     """
 
     images: int
@@ -140,10 +140,10 @@ def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | Non
     """Divide a batch.
 
     Args:
-        sizes: Bytes of each fetched tensor, of one image, or of a whole batch where the model fixes its size.
+        sizes: Bytes of each fetched tensor, for one image, or for a whole batch if the model fixes the batch size.
         budget: Bytes that may be held at a time.
         batch: Images in a batch.
-        fixed: The batch size that the model demands; None when any will do.
+        fixed: The batch size that the model requires; None if any will do.
     """
     if not sizes:
         return Division(fixed or batch, ((),))
@@ -153,7 +153,7 @@ def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | Non
 
 
 def images_in_part(size: int, budget: int, batch: int) -> int:
-    """How many images of a batch are run at a time, `size` bytes of activations each; an even share where it can be."""
+    """How many images of `size` bytes of activations are run at a time; divides the batch evenly if possible."""
     size = max(1, size)
     images = max(_PART_BYTES // size, min(_PART_IMAGES, 2 * _PART_BYTES // size))
     images = max(1, min(images, budget // size))
@@ -161,7 +161,7 @@ def images_in_part(size: int, budget: int, batch: int) -> int:
 
 
 def _grouped(sizes: Mapping[str, int], budget: int) -> tuple[tuple[str, ...], ...]:
-    """Tensors in the order of the graph, in groups that fit the budget; one that exceeds it alone is alone."""
+    """Tensors in the order of the graph, in groups that fit the budget; a tensor that exceeds it has its own group."""
     groups: list[list[str]] = [[]]
     used = 0
     for name, size in sizes.items():

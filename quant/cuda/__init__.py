@@ -1,1 +1,1 @@
-"""GPU memory, streams and events, and the feed that keeps calibration batches there."""
+"""GPU memory, streams and events, and the feed that brings calibration batches into GPU memory."""

@@ -1,7 +1,7 @@
-"""A calibrator's batches in GPU memory: decoded and copied one batch ahead of the one that is being used.
+"""A calibrator's batches in GPU memory, decoded and copied one batch ahead of the one in use.
 
-A thread of its own takes batches from the stream, fills pinned memory and queues the copy to one of two sets of device
-buffers, on a stream of its own, while TensorRT runs the other set. Nothing of TensorRT is needed here.
+A separate thread takes batches from the calibrator, fills pinned memory and queues the copy to one of two sets of
+device buffers, on its own CUDA stream, while TensorRT runs the other set. This module does not need TensorRT.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SLOTS = 2
 
 @dataclass(frozen=True)
 class FeedInput:
-    """An input of the network that calibrates.
+    """An input of the network used for calibration.
 
     Attributes:
         name: Its name.
-        shape: With the batch in front.
+        shape: Its shape, batch first.
         dtype: NumPy's name of its type.
     """
 
@@ -43,15 +43,15 @@ class FeedInput:
 
 @dataclass
 class FeedFigures:
-    """How the feeding went.
+    """Figures of the feeding.
 
     Attributes:
-        images: Images fed; the ones that fill up the last batch do not count.
+        images: Images fed, without those that fill up the last batch.
         batches: Batches fed.
         filled_up: Images repeated to fill the last batch.
-        decode_seconds: Time in which the thread waited for batches and laid them into pinned memory.
+        decode_seconds: Time that the thread spent waiting for batches and copying them into pinned memory.
         copy_seconds: Time of the copies to the GPU.
-        waited_seconds: Time in which TensorRT waited for a batch.
+        waited_seconds: Time that TensorRT waited for a batch.
     """
 
     images: int = 0
@@ -86,12 +86,12 @@ class _Slot:
 
 
 class CalibrationFeed:
-    """Feeds a calibrator's batches; a context manager that frees everything at its end, also after an error.
+    """Feeds a calibrator's batches; a context manager that frees everything at its end, even after an error.
 
     Attributes:
-        error: What stopped the feeding; None while all is well. `next` never raises: it says "no more batches", and
-            whoever runs the build raises this afterwards.
-        figures: What was fed so far.
+        error: The error that stopped the feeding; None if there was none. `next` never raises: it reports that there
+            are no more batches, and the caller that runs the build raises this error afterwards.
+        figures: What has been fed so far.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class CalibrationFeed:
         self._ready.put(None)
 
     def abandon(self) -> None:
-        """Feed nothing more, and leave the memory to the end of the process: a build that goes on may still read it."""
+        """Feed nothing more, and free no memory before the process ends: a build still running may read it."""
         self._abandoned = True
         self.stop()
 
@@ -196,7 +196,7 @@ class CalibrationFeed:
         self.close()
 
     def _produce(self) -> None:
-        """What the thread does: batch after batch into a free slot."""
+        """The thread's work: put one batch after another into a free slot."""
         try:
             use_device()
             batches = iter(self._calibrator)
@@ -233,7 +233,7 @@ class _Piece:
 
 
 def _pieces(batches: Iterator[CalibrationBatch], size: int) -> Iterator[CalibrationBatch]:
-    """The batches, cut where they are larger than `size`: a full GPU may have halved what it takes."""
+    """Cut batches that are larger than `size`: a full GPU may have halved the network's batch size."""
     for batch in batches:
         if len(batch.names) <= size:
             yield batch
@@ -244,21 +244,21 @@ def _pieces(batches: Iterator[CalibrationBatch], size: int) -> Iterator[Calibrat
 
 
 def fill(host: Mapping[str, PinnedBuffer], batch: CalibrationBatch, inputs: Sequence[FeedInput]) -> int:
-    """Lay a batch into pinned memory by input name, the last ragged one filled up with its own images, never zeros.
+    """Copy a batch into pinned memory by input name; a ragged batch is filled up with its own images, never zeros.
 
     Returns:
         Number of images in the batch.
 
     Raises:
         CalibrationError: The batch lacks an input, or has another shape or type.
-        NonFiniteError: An image holds NaN or infinity; names it.
+        NonFiniteError: An image holds NaN or infinity; the message names it.
     """
     for wanted in inputs:
         found = batch.inputs.get(wanted.name)
         if found is None:
             raise CalibrationError(
                 f"calibration batch: expected input '{wanted.name}', found {', '.join(batch.inputs) or 'none'}; "
-                "name the data like the model's inputs"
+                "name the data after the model's inputs"
             )
         _check_batch(found, batch, wanted)
         target = host[wanted.name].array

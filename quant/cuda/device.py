@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through CUDA's runtime API: memory, streams, events; every return code becomes an error with CUDA's name.
+"""NVIDIA GPUs through CUDA's runtime API: memory, streams, events; failures become errors with CUDA's name for them.
 
 Only the runtime API is used, so that everything lives in the primary context, which PyTorch in the same process shares.
 """
@@ -66,7 +66,7 @@ def _call(function: str, *arguments: Any) -> Any:  # noqa: ANN401 - whatever CUD
 
     Raises:
         OutOfDeviceMemoryError: Memory is full.
-        DeviceError: Any other return code than success.
+        DeviceError: CUDA returned any other failure.
     """
     runtime = _runtime()
     try:
@@ -91,10 +91,10 @@ class Device:
 
     Attributes:
         name: Its name.
-        compute_capability: As "9.0".
+        compute_capability: Such as "9.0".
         memory: Bytes of device memory.
-        driver_cuda: Newest CUDA version that the driver supports, as "12.4".
-        runtime_cuda: Version of the runtime API, as "12.2".
+        driver_cuda: Newest CUDA version that the driver supports, such as "12.4".
+        runtime_cuda: Version of the runtime API, such as "12.2".
     """
 
     name: str
@@ -108,7 +108,7 @@ def find_device() -> Device:
     """The GPU that this process uses: the first visible one.
 
     Raises:
-        DeviceError: CUDA cannot be loaded, or there is no usable GPU; says what to install.
+        DeviceError: CUDA cannot be loaded, or there is no usable GPU; the message says what to install.
     """
     driver = int(_call("cudaDriverGetVersion"))
     if driver == 0:
@@ -133,7 +133,7 @@ def _version_text(number: int) -> str:
 
 
 def use_device() -> None:
-    """Make the GPU the current thread's; each thread that calls CUDA needs it once."""
+    """Make the GPU current in this thread; each thread that calls CUDA needs this once."""
     _call("cudaSetDevice", 0)
 
 
@@ -144,12 +144,12 @@ def memory_info() -> tuple[int, int]:
 
 
 def synchronize() -> None:
-    """Wait for everything that the GPU was given."""
+    """Wait until the GPU has finished all its work."""
     _call("cudaDeviceSynchronize")
 
 
 class _Resource:
-    """Something of CUDA's that is freed once, by `close` or at the end of a `with` block."""
+    """A CUDA resource that is freed once, by `close` or at the end of a `with` block."""
 
     _free = ""
 
@@ -158,17 +158,17 @@ class _Resource:
 
     @property
     def handle(self) -> Any:  # noqa: ANN401 - see above
-        """What CUDA calls it.
+        """CUDA's handle.
 
         Raises:
-            DeviceError: It is freed already.
+            DeviceError: It has already been freed.
         """
         if self._handle is None:
             raise DeviceError(f"{type(self).__name__}: used after it was freed")
         return self._handle
 
     def close(self) -> None:
-        """Free it; again does nothing."""
+        """Free it; a second call does nothing."""
         handle, self._handle = self._handle, None
         if handle is not None:
             _call(self._free, handle)
@@ -202,7 +202,7 @@ class DeviceBuffer(_Resource):
 
 
 class PinnedBuffer(_Resource):
-    """Host memory that the GPU copies from and to on its own, seen as an array.
+    """Host memory that the GPU copies from and to directly, seen as an array.
 
     Attributes:
         bytes: Its size.
@@ -262,11 +262,11 @@ class Event(_Resource):
         super().__init__(_call("cudaEventCreate"))
 
     def record(self, stream: Stream) -> None:
-        """Put the mark behind what the stream was given so far."""
+        """Put the mark after the work that the stream holds so far."""
         _call("cudaEventRecord", self.handle, stream.handle)
 
     def synchronize(self) -> None:
-        """Wait until the stream has come to the mark."""
+        """Wait until the stream has reached the mark."""
         _call("cudaEventSynchronize", self.handle)
 
     def milliseconds_since(self, earlier: Event) -> float:

@@ -1,1 +1,1 @@
-"""How good a build is: accuracy, drop with its interval, latency, a metric of the user's own, and the verdict."""
+"""How good a build is: accuracy, drop with its interval, latency, the user's own metric, and the verdict."""

@@ -1,6 +1,6 @@
 """Accuracy of builds against the FP32 baseline, from their outputs, batch by batch.
 
-Per image only what the report needs is kept (prediction, confidence, margin), so memory grows by some bytes an image.
+Only what the report needs is kept per image (prediction, confidence, margin), so memory grows by a few bytes per image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Evaluation:
     """How one build did on all images.
 
     Attributes:
-        images: How many were evaluated.
+        images: Number of images evaluated.
         labels: int64 [N]; None when unlabelled.
         predicted: int64 [N], class with the largest logit; None when the model is no classifier.
         in_top5: bool [N], label among the five largest logits; None without labels, or where an output is the class.
@@ -84,7 +84,7 @@ class Evaluation:
 
 
 class Accumulator:
-    """Gathers one build's outputs, beside the baseline's of the same batch."""
+    """Gathers one build's outputs together with the baseline's for the same batches."""
 
     def __init__(self, reader: OutputReader) -> None:
         self._reader = reader
@@ -153,7 +153,7 @@ class Accumulator:
         self._columns["in_top5"].append(rank < 5)
 
     def result(self) -> Evaluation:
-        """What was gathered."""
+        """The evaluation of what was gathered."""
         columns: dict[str, Any] = {
             name: np.concatenate(parts) if parts else None for name, parts in self._columns.items()
         }
@@ -190,7 +190,7 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     """Raise when a label is not among the model's classes.
 
     Raises:
-        QuantError: Names the first such label.
+        QuantError: There is such a label; the message names the first.
     """
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):

@@ -1,4 +1,4 @@
-"""What a build loses against a baseline on the same images, with its confidence interval; and their agreement."""
+"""What a build loses against a baseline on the same images, with a confidence interval, and how far they agree."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def metric_drop(baseline: Scores, other: Scores, *, seed: int = 0, resamples: in
     Args:
         baseline: float64 [N], scores of the baseline.
         other: float64 [N], scores of this build, same order.
-        seed: Of the resampling; the same seed gives the same interval.
+        seed: Seed of the resampling; the same seed gives the same interval.
         resamples: How many times N images are drawn with replacement.
     """
     differences = baseline - other

@@ -1,4 +1,4 @@
-"""How long a batch takes, builds in turn."""
+"""How long a batch takes, with the builds timed in turn."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _LATENCY_RUNS = (5, 50)  # at least, at most
 def measure_latency(
     builds: Mapping[str, Runnable], inputs: Mapping[str, NDArray[Any]], clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Latency]:
-    """Time all builds on the same batch, in turn, so that a drifting machine meets them alike.
+    """Time all builds on the same batch, in turn, so that changes in the machine's speed affect them equally.
 
     One run of each warms it up. Builds are then timed for about two seconds each, at least 5 and at most 50 times.
-    Builds that time themselves do.
+    Builds that can time themselves do so.
 
     Args:
         builds: Builds by name.
         inputs: One batch by input name.
-        clock: Seconds, monotonic.
+        clock: Monotonic clock, in seconds.
     """
     if builds and all(isinstance(build, TimesItself) for build in builds.values()):
         return {name: build.latency(inputs) for name, build in builds.items() if isinstance(build, TimesItself)}

@@ -1,9 +1,9 @@
-"""A metric of the user's own, for any task: detection, segmentation, regression, retrieval.
+"""The user's own metric, for any task: detection, segmentation, regression, retrieval.
 
-`file.py:callable` is called with a batch's outputs by name and its labels, and gives one score an image, higher is
-better. A third parameter called `names` is given the images' names, for annotations that lie in files of their own.
-The scores are averaged; a build's drop is FP32's average minus its own, on the same images, with a paired bootstrap
-interval (B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap", percentile method, chapter 13).
+`file.py:callable` is called with a batch's outputs by name and its labels, and returns one score per image; higher is
+better. A third parameter called `names` receives the images' names, for annotations in separate files. The scores are
+averaged; a build's drop is FP32's average minus its own, on the same images, with a paired bootstrap interval
+(B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap", percentile method, chapter 13).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quant.settings.user_code import described, load_callable
 
 
 class MetricRecorder:
-    """Calls the metric on every batch of every build and keeps the scores: 8 bytes an image and build.
+    """Calls the metric on every batch of every build and keeps the scores: 8 bytes per image and build.
 
     Attributes:
         name: The callable's name.
@@ -51,10 +51,10 @@ class MetricRecorder:
         self._scores: dict[str, list[Scores]] = {}
 
     def observe(self, build: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
-        """Score a batch; what `quant.evaluation.accuracy.evaluate` calls.
+        """Score a batch; `quant.evaluation.accuracy.evaluate` calls this.
 
         Raises:
-            QuantError: The metric fails, or does not give one finite number an image.
+            QuantError: The metric fails, or does not give one finite number per image.
         """
         named = dict(zip(self._outputs, outputs, strict=True))
         extra = {"names": list(batch.names)} if self._wants_names else {}
@@ -64,7 +64,7 @@ class MetricRecorder:
         except Exception as error:  # whatever the user's code raises
             raise QuantError(f"{where}: {described(error, self._path)}") from error
         if given.shape != (len(batch.names),):
-            raise QuantError(f"{where}: expected {len(batch.names)} scores, one an image, found shape {given.shape}")
+            raise QuantError(f"{where}: expected {len(batch.names)} scores, one per image, found shape {given.shape}")
         wrong = np.flatnonzero(~np.isfinite(given))
         if len(wrong):
             raise QuantError(f"{where}: expected finite scores, found {given[wrong[0]]} for '{batch.names[wrong[0]]}'")
@@ -78,26 +78,26 @@ class MetricRecorder:
 def _takes_names(metric: Callable[..., Any]) -> bool:
     try:
         return "names" in inspect.signature(metric).parameters
-    except (TypeError, ValueError):  # a callable that does not tell
+    except (TypeError, ValueError):  # a callable without a readable signature
         return False
 
 
 def recorder_from_settings(settings: RunSettings, model: ModelInterface) -> MetricRecorder | None:
-    """What scores the builds of a model; None where no metric is asked for.
+    """The recorder that scores a model's builds; None if no metric was asked for.
 
     Raises:
-        QuantError: As `MetricRecorder`.
+        QuantError: See `MetricRecorder`.
     """
     return MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
 
 
 def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:
-    """What a report's JSON holds of the metric, FP32 first.
+    """The metric's section in a report's JSON, FP32 first.
 
     Args:
         recorder: After the evaluation.
         baseline: Name of the FP32 build.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         max_drop: Largest accepted drop, per cent of the magnitude of FP32's score.
     """
     scores = recorder.scores()

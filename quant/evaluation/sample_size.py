@@ -1,4 +1,4 @@
-"""Can the images tell whether the drop is within the limit, and how many could?"""
+"""Whether there are enough images to tell if the drop is within the limit, and how many would be enough."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _MOST = 10**9  # beyond this, no number of images is named
 
 
 def tells(drop: Drop | MetricDrop, max_drop: float) -> bool:
-    """Does the interval lie on one side of the limit, the limit itself being allowed?"""
+    """Whether the interval lies on one side of the limit; the limit itself is allowed."""
     return drop.high <= max_drop or drop.low > max_drop
 
 
 def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
-    """How many images would tell, with a chance of 80 %, if they flip as often as those seen.
+    """How many images would be enough, with a probability of 80 %, if they flip as often as those seen.
 
-    The smallest number at which the estimate lies 1.96 + 0.84 standard errors from the limit: the usual sample size
-    for a two-sided 5 % test with 80 % power, with the standard error of the adjusted Wald interval of `paired_drop`.
+    This is the smallest number at which the estimate lies 1.96 + 0.84 standard errors from the limit: the usual sample
+    size for a two-sided 5 % test with 80 % power, with the standard error of the adjusted Wald interval of
+    `paired_drop`.
 
     Args:
         drop: As measured.
@@ -27,7 +28,7 @@ def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
         max_drop: The limit, percentage points.
 
     Returns:
-        Two significant digits, rounded up; None where the drop lies so close to the limit that no number helps.
+        The number, rounded up to two significant digits; None if the drop is too close to the limit for any number.
     """
     lost, won = drop.lost / images, drop.won / images
 
@@ -48,11 +49,11 @@ def images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
 
 
 def images_from_width(width: float, distance: float, images: int) -> int | None:
-    """The same for an average whose 95 % interval is known: its width shrinks with the root of the images.
+    """The same for an average with a known 95 % interval, whose width shrinks with the square root of the images.
 
     Args:
-        width: Of the interval.
-        distance: From the estimate to the limit, in the same unit.
+        width: Width of the interval.
+        distance: Distance from the estimate to the limit, in the same unit.
         images: Number of images it was measured on.
     """
     if not distance:

@@ -43,9 +43,9 @@ class Loss:
     """What a build loses against FP32, as `max_drop` counts it.
 
     Attributes:
-        too_much: Is it more than what is allowed?
-        text: How much, with its unit.
-        allowed: What is allowed, with its unit where that is not points of top-1.
+        too_much: Whether it is more than allowed.
+        text: How much it is, with its unit.
+        allowed: What is allowed, with its unit if that is not points of top-1.
     """
 
     too_much: bool
@@ -53,11 +53,11 @@ class Loss:
     allowed: str
 
     def complaint(self, build: str) -> str:
-        """That it is too much; `build` is what to call it."""
+        """Say that the loss is too much; `build` is the build's name in the sentence."""
         return f"{build} loses {self.text}, more than the allowed {self.allowed}"
 
     def praise(self, build: str) -> str:
-        """That it is not; `build` is what to call it."""
+        """Say that the loss is allowed; `build` is the build's name in the sentence."""
         return f"the drop of {build}, {self.text}, is within the allowed {self.allowed}"
 
 
@@ -91,11 +91,11 @@ class Findings:
 def losses_from_figures(
     max_drop: float, drops: Mapping[str, Drop], metric: Mapping[str, Any] | None = None
 ) -> dict[str, Loss]:
-    """What each build loses: of the user's metric where there is one, else of top-1.
+    """What each build loses: in the user's metric if there is one, else in top-1.
 
     Args:
         max_drop: Percentage points of top-1, or per cent of FP32's score of the metric.
-        drops: Of top-1, by build.
+        drops: Drops of top-1, by build.
         metric: As `quant.evaluation.metric.section_from_scores` gives it.
     """
     if metric is None:
@@ -239,7 +239,7 @@ def nothing_shown(baseline: Evaluation) -> str:
 
 
 def is_near_chance(top1: float, classes: int, images: int) -> bool:
-    """Is this accuracy what guessing gives?
+    """Whether this accuracy is no better than guessing.
 
     Args:
         top1: Accuracy, per cent.

@@ -1,1 +1,1 @@
-"""One file a command: run, compare, sweep, export, doctor and the cache commands. They tie the other rooms together."""
+"""One file per command: run, compare, sweep, export, doctor and the cache commands; they use all other rooms."""

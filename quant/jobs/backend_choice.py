@@ -13,10 +13,10 @@ from quant.settings.run_settings import RunSettings
 
 
 def backend_from_settings(settings: RunSettings, console: Console) -> Backend:
-    """The back end that a run asks for; says which one it is.
+    """The back end that a run asks for; a note says which one it is.
 
     Args:
-        settings: `auto` takes TensorRT where it and a GPU are found.
+        settings: `auto` takes TensorRT if it and a GPU are found.
         console: Where notes go.
 
     Raises:
@@ -34,7 +34,7 @@ def backend_from_settings(settings: RunSettings, console: Console) -> Backend:
 
 
 def collector_from_settings(settings: RunSettings) -> Collector:
-    """What collects the statistics of the activations: ONNX Runtime on the CPU, whatever builds the engines.
+    """The collector of the activations' statistics: ONNX Runtime on the CPU, whatever builds the engines.
 
     TensorRT gives activations only as outputs of a network, which changes its fusions and so its values; the toolkit's
     statistics are those of the ONNX model, the same on every machine.
@@ -43,12 +43,12 @@ def collector_from_settings(settings: RunSettings) -> Collector:
 
 
 def backend_by_name(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
-    """TensorRT where it is asked for by name, else ONNX Runtime: for comparisons, which need no GPU.
+    """TensorRT if it is asked for by name, else ONNX Runtime: for comparisons, which need no GPU.
 
     Args:
         settings: `auto` takes ONNX Runtime.
         console: Where notes go.
-        reuse: May engines of an earlier run in `out` be used again?
+        reuse: Whether engines of an earlier run in `out` may be reused.
 
     Raises:
         QuantError: TensorRT was asked for and cannot be used; says what to install.

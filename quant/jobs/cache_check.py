@@ -18,8 +18,8 @@ class CacheCheck:
     """What was found.
 
     Attributes:
-        lines: What is right, and the tensors that the cache lacks or has too much for the model, a line each.
-        failure: Why the cache does not serve; None when it does.
+        lines: What is right, and the tensors that the cache lacks or should not hold for the model, one line each.
+        failure: Why the cache cannot be used; None if it can.
     """
 
     lines: tuple[str, ...]
@@ -51,7 +51,7 @@ def check_cache_file(path: Path, model_path: Path | None = None) -> CacheCheck:
     needed = quantizable_tensors(model.proto)
     fit = coverage(cache, needed, activation_names(model.proto))
     if not (fit.missing or fit.foreign):
-        lines.append(f"model: covers all {len(needed)} tensors that {model_path} needs, and holds no others'")
+        lines.append(f"model: covers all {len(needed)} tensors that {model_path} needs, and holds no others")
         return CacheCheck(tuple(lines))
     lines += [f"missing: {name}" for name in fit.missing]
     lines += [f"not the model's: {name}" for name in fit.foreign]

@@ -25,7 +25,7 @@ class Conversion:
 
     Attributes:
         cache: What was written.
-        notes: What a user should know, a line each.
+        notes: What a user should know, one line each.
     """
 
     cache: CalibrationCache
@@ -33,7 +33,7 @@ class Conversion:
 
 
 def read_cache_file(path: Path) -> ReadScales:
-    """A cache out of a Q/DQ model (name ending in .onnx), JSON, or TensorRT's text, which are told by their contents.
+    """Read a cache from a Q/DQ model (name ending in .onnx), or from JSON or TensorRT's text, told apart by contents.
 
     Raises:
         CacheError: The file holds no cache.
@@ -59,7 +59,7 @@ def diff_cache_files(first: Path, second: Path) -> CacheDifference:
 def convert_cache_file(
     source: Path, target: Path, *, model: Path | None = None, tensorrt: str | None = None, header: str | None = None
 ) -> Conversion:
-    """Write a cache as another kind of file, or for another TensorRT; the target's ending tells the kind.
+    """Write a cache as another kind of file, or for another version of TensorRT; the target's ending gives the kind.
 
     Args:
         source: Cache as text, JSON or Q/DQ model.
@@ -79,7 +79,9 @@ def convert_cache_file(
     kind = target.suffix.lower()
     if kind == ".onnx":
         if model is None:
-            raise CacheError(f"{target}: expected the FP32 model that the scales go into, found none; give it: --model")
+            raise CacheError(
+                f"{target}: expected the FP32 model that the scales go into, found none; give it with --model"
+            )
         contents = _qdq_model(cache, model, source).SerializeToString()
     elif kind == ".json":
         _refuse_provenance(target)
@@ -89,7 +91,7 @@ def convert_cache_file(
     with Transaction(target.parent) as files:
         files.stage(target.name).write_bytes(contents)
     if kind not in (".onnx", ".json") and cache.algo == "mse":
-        notes.append("TensorRT has no calibrator called MSECalibration; for TensorRT, write --header entropy2")
+        notes.append("TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT")
     return Conversion(cache, tuple(notes))
 
 
@@ -108,7 +110,7 @@ def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> onnx.ModelP
 
 
 def _refuse_provenance(target: Path) -> None:
-    """calibration.json beside calibration.cache says what the cache was made from; a conversion would wipe it out."""
+    """Refuse to overwrite the calibration.json that says what the calibration.cache beside it was made from."""
     try:
         is_provenance = {"source", "files"} <= set(json.loads(target.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Two models or engines on the same data: what the second costs and buys against the first, in the report of a run."""
+"""Compares two models or engines on the same data: what the second loses and gains, in a report like that of a run."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
 
     Args:
         first: The baseline: an ONNX model, an engine, or a report.json or its folder, for what that run built.
-        second: The candidate, which is held against it.
-        options: Settings of `RunSettings` by name; what is missing comes from the reports, then from `calib.toml`.
-            Without data of their own, reports are compared on the images that their runs evaluated.
+        second: The candidate, which is compared with it.
+        options: Settings of `RunSettings` by name; what is missing comes from the reports, then from `calib.toml`. If
+            no data is given, reports are compared on the images that their runs evaluated.
         console: Where progress goes; nowhere by default.
 
     Raises:
-        ModelError, BuildError, QuantError, DatasetError, CalibrationError: As `quant.run`.
+        ModelError, BuildError, QuantError, DatasetError, CalibrationError: See `quant.run`.
     """
     sides = [compared_from_path(path) for path in (first, second)]
     settings, taken = comparison_settings(sides, options)
@@ -89,7 +89,7 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
 
 
 def write_reports(document: Document, folder: Path, source: AnySource) -> None:
-    """report.json, report.md and report.html, whole or not at all; `source` gives the pictures of flipped images."""
+    """Write the three reports, whole or not at all; `source` provides the pictures of flipped images."""
     texts = report_texts(document, source)
     with Transaction(folder) as files:
         stage_texts(files, texts)
@@ -108,18 +108,18 @@ def compare_models(
 ) -> Document:
     """The report of two models on the same samples.
 
-    Two ONNX models run on ONNX Runtime, or on TensorRT where `backend` says so; where one is an engine, the other is
-    built by TensorRT too, for the same batches.
+    Two ONNX models run on ONNX Runtime, or on TensorRT if `backend` says so. If one is an engine, TensorRT builds the
+    other too, for the same batches.
 
     Args:
-        baseline: What the other is held against.
-        candidate: The other.
-        source: Samples that are open already.
+        baseline: The model that the candidate is compared with.
+        candidate: The other model.
+        source: An open source of samples.
         settings: Preprocessing, batch size, back end, metric, seed, `max_drop`.
         listener: Progress and warnings.
         selection: int64, indices in `source`; None for all.
-        reports: The reports that were given in the place of the models.
-        command: The line that repeats it, given in this folder; None where there is none.
+        reports: The reports that were given instead of the models.
+        command: The command line that repeats this in the current folder; None if there is none.
 
     Raises:
         QuantError: The models do not take the same inputs or give the same outputs, or the back end cannot run them.
@@ -173,9 +173,7 @@ def _backend(settings: RunSettings, models: Iterable[Model], listener: Recording
     engine = next((model for model in models if isinstance(model, EngineModel)), None)
     if engine is not None:
         if settings.backend == "onnxruntime":
-            raise QuantError(
-                f"{engine.path}: an engine runs on TensorRT alone, found backend onnxruntime; leave it out"
-            )
+            raise QuantError(f"{engine.path}: an engine runs only on TensorRT, found backend onnxruntime; leave it out")
         smallest, largest = engine.engine.smallest, engine.engine.largest
         sizes = "" if smallest == largest else f"{smallest}:{largest}:{largest}"
         settings = replace(settings, backend="tensorrt", batch_size=largest, dynamic=sizes)
@@ -183,19 +181,19 @@ def _backend(settings: RunSettings, models: Iterable[Model], listener: Recording
 
 
 def _build(backend: Backend, model: Model) -> Build:
-    """The user's own file: nothing of it is written again."""
+    """A build of the user's own file, which is not written again."""
     precision = precision_of(model)
     if isinstance(model, EngineModel):
         return Build(precision, model.engine, None, model.path.suffix, model.bytes, details=model.details)
     build = backend.load(model, precision)
-    # The report reads the layers of a Q/DQ model; what float and half models run in is no question.
+    # The report reads the layers of a Q/DQ model; float and half models have a single precision anyway.
     return replace(build, payload=build.payload if precision == "int8" else None)
 
 
 def precision_of(model: Model) -> str:
     """int8 for a model with quantized tensors, fp16 for one with half-precision weights, else fp32.
 
-    Of an engine, what its description says; `quant.tensorrt.engines.engine_model.UNKNOWN` without one.
+    For an engine, what its description says; `quant.tensorrt.engines.engine_model.UNKNOWN` if it has none.
     """
     if isinstance(model, EngineModel):
         return model.precision
@@ -222,7 +220,7 @@ def _check_inputs(baseline: Model, candidate: Model) -> None:
 
 
 def _paired(ours: tuple[TensorInfo, ...], theirs: tuple[TensorInfo, ...]) -> list[tuple[TensorInfo, TensorInfo]]:
-    """Which tensor of the other model each is: of the same name where all names are the same, else by their order."""
+    """Pair the tensors of two models: by name if all names are the same, else by order."""
     named = {info.name: info for info in theirs}
     if set(named) == {info.name for info in ours}:
         return [(info, named[info.name]) for info in ours]
@@ -230,7 +228,7 @@ def _paired(ours: tuple[TensorInfo, ...], theirs: tuple[TensorInfo, ...]) -> lis
 
 
 class _Adapted:
-    """A model that takes the baseline's inputs, and gives outputs in the baseline's order."""
+    """A model that takes the baseline's inputs and gives outputs in the baseline's order."""
 
     def __init__(self, runnable: Runnable, baseline: Model, candidate: Model) -> None:
         self._runnable = runnable
@@ -247,7 +245,7 @@ class _Adapted:
 
 
 class _AdaptedEngine(_Adapted):
-    """The same of an engine, which times itself."""
+    """The same for an engine, which times itself."""
 
     def __init__(self, engine: TimesItself, runnable: Runnable, baseline: Model, candidate: Model) -> None:
         super().__init__(runnable, baseline, candidate)

@@ -1,4 +1,4 @@
-"""What `calib compare` is given: ONNX models, engines, and reports of runs, which stand for what those built."""
+"""The two sides of `calib compare`: ONNX models, engines, and reports of runs, which stand for what the runs built."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Report:
     Attributes:
         path: The file.
         document: Its contents.
-        folder: The working folder of the run, where relative paths begin.
-        settings: Of the run, its paths as they are reached from here.
+        folder: The working folder of the run, which relative paths refer to.
+        settings: Settings of the run, with paths as seen from the current folder.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def evaluated(self) -> Path:
-        """Where the images that it evaluated lie."""
+        """Path of the images that the run evaluated."""
         return self.settings.eval or self.settings.data or Path()
 
 
@@ -57,8 +57,8 @@ class Compared:
 
     Attributes:
         path: The model or the engine.
-        report_path: The report that stands for it; None where the file itself was given.
-        report: The same, where it is a run's and says with which settings.
+        report_path: The report that stands for it; None if the file itself was given.
+        report: The same report, if it is a run's and holds its settings.
     """
 
     path: Path
@@ -67,12 +67,12 @@ class Compared:
 
 
 def compared_from_path(path: Path) -> Compared:
-    """An ONNX model or an engine itself; or, of a report.json or its folder, what its run built.
+    """An ONNX model or an engine itself; for a report.json or its folder, what the run built.
 
-    That is the INT8 build where there is one, else what was chosen.
+    That is the INT8 build if there is one, else the build that was chosen.
 
     Raises:
-        QuantError: There is no such report, or it is none.
+        QuantError: There is no such report, or the file is not a report.
     """
     if path.is_dir():
         if not (path / REPORT_JSON).is_file():
@@ -97,7 +97,7 @@ def compared_from_path(path: Path) -> Compared:
 
 
 def _working_folder(path: Path, document: Mapping[str, Any]) -> Path:
-    """Where the relative paths of a report begin: the folder that `out` lies in, also after it was moved."""
+    """The folder that a report's relative paths refer to: the one that contains `out`, even after it was moved."""
     folder = Path(document.get("working_folder") or "")
     out, parts = Path((document.get("settings") or {}).get("out", "/")), path.resolve().parent.parts
     if not out.is_absolute() and parts[-len(out.parts) :] == out.parts:
@@ -107,7 +107,7 @@ def _working_folder(path: Path, document: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def open_compared(path: Path) -> Iterator[Model]:
-    """The model, or the engine, of a file; an engine is freed at the end of the block.
+    """Open a model or an engine from a file; an engine is freed at the end of the block.
 
     Raises:
         ModelError, BuildError, QuantError: It cannot be used here.
@@ -120,7 +120,7 @@ def open_compared(path: Path) -> Iterator[Model]:
 
 
 def comparison_settings(sides: Sequence[Compared], options: Mapping[str, Any]) -> tuple[RunSettings, tuple[str, ...]]:
-    """Settings of a comparison: options first, then what the reports were made with, then `calib.toml`.
+    """Settings of a comparison: from options first, then from the reports, then from `calib.toml`.
 
     Args:
         sides: What is compared.
@@ -130,8 +130,8 @@ def comparison_settings(sides: Sequence[Compared], options: Mapping[str, Any]) -
         The settings, and the names of those that come from the reports.
 
     Raises:
-        QuantError: The reports are not of the same images, or not of the same preprocessing, and no option says which;
-            or what `settings_from_options` raises.
+        QuantError: The reports differ in their images or preprocessing, and no option says which to use; or see
+            `settings_from_options`.
     """
     given = {name for name, value in options.items() if value is not None}
     taken: dict[str, Any] = {}
@@ -172,18 +172,18 @@ def uncalibrated_images(
 ) -> NDArray[np.int64] | None:
     """Indices in `source` of the images that no report's run calibrated on; None for all of them.
 
-    Images are told by their contents, which the calibrations' provenance holds: a folder may be spelled in another way,
-    moved, or have lost or gained images since.
+    Images are recognised by their contents, which the calibrations' provenance records: a folder may be spelled in
+    another way, or may have been moved, or have lost or gained images since.
 
     Args:
         sides: What is compared.
         source: The images.
         console: Where notes and warnings go.
-        of_reports: Are these the images that the reports' runs evaluated? Of others that a user named himself all are
-            compared, and a warning tells how many calibrated.
+        of_reports: Whether these are the images that the reports' runs evaluated. If the user gave other images, all of
+            them are compared, and a warning says how many were used for calibration.
 
     Raises:
-        QuantError: None is left, or a calibration is not the one of the report any more.
+        QuantError: No image is left, or a calibration has changed since the report.
     """
     reports = [side.report for side in sides if side.report is not None]
     calibrated = [_calibrated(report, console, needed=of_reports) for report in reports]
@@ -202,33 +202,33 @@ def uncalibrated_images(
         return None
     if not of_reports:
         console.warn(
-            f"{source.path}: {(~kept).sum()} of {len(source)} images calibrated, so the drop is flattered; leave out "
-            "--data to compare on those that neither run calibrated on"
+            f"{source.path}: {(~kept).sum()} of {len(source)} images were used for calibration, so the measured drop "
+            "may be too small; leave out --data to compare on images that neither run calibrated on"
         )
         return None
     if not kept.any():
-        raise QuantError(f"{source.path}: no image was left out of both calibrations; give others with --data")
+        raise QuantError(f"{source.path}: every image was used for calibration; give others with --data")
     return np.flatnonzero(kept)
 
 
 def _calibrated(report: Report, console: Console, *, needed: bool) -> list[ImageIdentity]:
-    """The images that a run calibrated on; none where that is not known and not needed either."""
+    """The images that a run calibrated on; none if they are not known and not needed."""
     told = report.document["data"]["calibration"]
     if told is None:
         return []
     if told["sha256"] is None:
         if needed:
-            console.warn(f"{report.path}: its cache was trusted, so the images that calibrated are not known")
+            console.warn(f"{report.path}: its cache was trusted, so its calibration images are not known")
         return []
     cache = report.folder / report.document["calibration"]["cache"]
     try:
         stored = read_calibration(cache).source
-        problem = "" if stored.data == told["sha256"] else f"{cache} was made from other images since"
+        problem = "" if stored.data == told["sha256"] else f"{cache} has since been made from other images"
     except CacheError as error:
         problem = str(error)
     if not problem:
         return [ImageIdentity(image.name, image.fingerprint, image.sha256) for image in stored.images]
-    problem = f"{report.path}: which images calibrated is not known any more: {problem}"
+    problem = f"{report.path}: its calibration images are no longer known: {problem}"
     if needed:
-        raise QuantError(f"{problem}; run again, or give images that did not calibrate with --data")
+        raise QuantError(f"{problem}; run again, or use --data to give images that were not used for calibration")
     return []

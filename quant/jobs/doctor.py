@@ -1,4 +1,4 @@
-"""What this machine can do: driver, CUDA, TensorRT, ONNX Runtime, torch, and which paths of the toolkit are open."""
+"""What this machine can do: driver, CUDA, TensorRT, ONNX Runtime, torch, and what of the toolkit works with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Finding:
 
     Attributes:
         what: Its name.
-        works: Can it be used?
+        works: Whether it can be used.
         text: Its version, or what is wrong and what to install.
     """
 
@@ -25,7 +25,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; never raises because something is missing."""
+    """Look at everything; something missing is a finding, never an error."""
     gpu, tensorrt = _gpu(), _tensorrt()
     onnxruntime = _package("onnxruntime", "runs models on the CPU; pip install onnxruntime")
     findings = [
@@ -92,7 +92,7 @@ def _native(tensorrt: Finding, *, on_gpu: bool) -> Finding:
 
 
 def _package(name: str, otherwise: str) -> Finding:
-    """Looked up, not imported: torch takes seconds."""
+    """Look up a package without importing it: torch takes seconds."""
     try:
         return Finding(name, works=True, text=importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
@@ -100,7 +100,7 @@ def _package(name: str, otherwise: str) -> Finding:
 
 
 def text_from_findings(findings: list[Finding]) -> str:
-    """One line each."""
+    """The findings as text, one line each."""
     widest = max(len(finding.what) for finding in findings)
     lines = (f"{'ok' if f.works else '--'}  {f.what:<{widest}}  {f.text}" for f in findings)
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""PyTorch to ONNX as the deployment path wants it, and the check that people skip: the same results on real images."""
+"""Exports PyTorch to ONNX for deployment, and makes the check that people skip: the same results on real images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ExportSettings:
         source: torchvision name, or `file.py:callable`.
         out: The ONNX file.
         data: Real images for the check.
-        weights: File with a state dict; None for what the network begins with.
+        weights: File with a state dict; None keeps the network's initial weights.
         preprocess: Preset, or path of a TOML file.
         input_size: Height and width; None takes the preprocessing's, else 224 x 224.
         batch: Images in a batch of the exported model.
@@ -78,9 +78,9 @@ class ExportResult:
 
     Attributes:
         path: The ONNX file.
-        inputs: Shape of its input; None where an axis is free.
+        inputs: Shape of its input; None for a free axis.
         outputs: Names of its outputs.
-        images: How many images were compared.
+        images: Number of images compared.
         difference: Largest difference of an output value between PyTorch and ONNX Runtime.
         largest: Largest magnitude among PyTorch's outputs, to judge the difference by.
     """
@@ -94,7 +94,7 @@ class ExportResult:
 
 
 def export(settings: ExportSettings) -> ExportResult:
-    """Export a network and compare ONNX Runtime with PyTorch on real images; leaves no file when they differ.
+    """Export a network and compare ONNX Runtime with PyTorch on real images; no file is left if they differ.
 
     Raises:
         QuantError: The network cannot be made or exported, or the results differ by more than the tolerance.
@@ -118,7 +118,7 @@ def export(settings: ExportSettings) -> ExportResult:
 
 
 def _preprocessing(settings: ExportSettings) -> Preprocessing:
-    """With size, layout and element type settled, from which the dummy input is made."""
+    """Preprocessing with a settled size, layout and element type, from which the dummy input is made."""
     described = Preprocessing.from_spec(settings.preprocess)
     size = settings.input_size or described.size or DEFAULT_SIZE
     layout: Literal["nchw", "nhwc"] = "nhwc" if described.layout == "nhwc" else "nchw"
@@ -132,7 +132,7 @@ def _write_onnx(
     """Trace the network; returns the names of its outputs."""
     import torch
 
-    batch = max(settings.batch, 2) if settings.dynamic_batch else settings.batch  # 1 would invite to broadcast
+    batch = max(settings.batch, 2) if settings.dynamic_batch else settings.batch  # a batch of 1 might be broadcast
     dummy = torch.from_numpy(np.zeros((batch, *preprocessing.sample_shape), preprocessing.dtype))
     with _quiet():
         names = list(_run_network(network, dummy.numpy(), settings.source))
@@ -155,7 +155,7 @@ def _write_onnx(
 
 
 def _run_network(network: torch.nn.Module, inputs: NDArray[Any], source: str) -> dict[str, NDArray[Any]]:
-    """PyTorch's outputs by name: keys of a dict, else `output`, or `output_0` and on where there are several."""
+    """PyTorch's outputs by name: keys of a dict, else `output`, or `output_0` and so on if there are several."""
     import torch
 
     try:
@@ -182,7 +182,7 @@ def _named(result: Any) -> dict[str, Any]:  # noqa: ANN401 - what a network may 
 
 
 def _flattened(network: torch.nn.Module) -> torch.nn.Module:
-    """The network with its outputs as a tuple, which tracing needs where it gives a dict."""
+    """The network with its outputs as a tuple, which tracing needs if the network returns a dict."""
     import torch
 
     class Flattened(torch.nn.Module):
@@ -207,7 +207,7 @@ def _differences(
         source,
         sample_indices(source, settings.num_images),
         preprocessing=preprocessing,
-        # Another size than the traced one shows whether a free batch size is really free.
+        # A size other than the traced one shows whether a free batch size is really free.
         batch_size=settings.batch + 2 if settings.dynamic_batch else settings.batch,
         input_name=INPUT,
     )
@@ -231,14 +231,14 @@ def _differences(
 
 
 def _filled_up(array: NDArray[Any], batch: int) -> NDArray[Any]:
-    """A ragged last batch, its last image repeated up to a fixed size."""
+    """Fill a ragged last batch up to a fixed size by repeating its last image."""
     missing = max(batch - len(array), 0)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:  # noqa: ANN401 - a generator, typed by the decorator
-    """Without PyTorch's warnings of deprecation and tracing (the trace is checked) and the graph that it prints."""
+    """Silence PyTorch's deprecation and tracing warnings (the trace is checked) and the graph that it prints."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

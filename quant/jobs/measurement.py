@@ -1,4 +1,4 @@
-"""Measuring builds beside their baseline: one way for runs, comparisons and sweeps."""
+"""Measures builds against their baseline, in the same way for runs, comparisons and sweeps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measured(
     reader: OutputReader,
     recorder: MetricRecorder | None = None,
 ) -> Measurement:
-    """Evaluate builds on the images of the evaluation, and time them.
+    """Evaluate builds on the evaluation images, and time them.
 
     A build whose deployed form computes in another way than as it is written (`Build.deployed`) is evaluated as written
     and timed as deployed; on the first images, both answer.
@@ -70,7 +70,7 @@ def evaluated(
     reader: OutputReader,
     observe: Observe | None = None,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
-    """Evaluations by build, and the images that could not be read with the reason; each image is read once."""
+    """Evaluations by build, and the unreadable images with the reasons; each image is read once."""
     stream = data.evaluation_stream(settings)
     runnables = {name: build.runnable for name, build in builds.items()}
     deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}

@@ -1,4 +1,4 @@
-"""What runs, sweeps and comparisons write into their folder: builds, and reports as texts."""
+"""What runs, sweeps and comparisons write into their folder: builds and reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def report_texts(document: Document, source: AnySource) -> dict[str, str]:
 
     Args:
         document: The report.
-        source: The evaluated images; gives the pictures of those whose answer flipped.
+        source: The evaluated images; provides the pictures of those whose answer flipped.
     """
     return {
         REPORT_JSON: json_from_document(document),
@@ -29,13 +29,13 @@ def report_texts(document: Document, source: AnySource) -> dict[str, str]:
 
 
 def stage_texts(files: Transaction, texts: Mapping[str, str]) -> None:
-    """Write texts by file name. Names of images in them need not be UTF-8: bytes that are not are written escaped."""
+    """Write texts by file name; bytes that are not UTF-8, as in some images' names, are escaped."""
     for name, text in texts.items():
         files.stage(name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def stage_build(files: Transaction, name: str, build: Build) -> None:
-    """Write a built file, and what belongs beside it."""
+    """Write a built file and what belongs beside it."""
     files.stage(name).write_bytes(build.payload or b"")
     for end, contents in build.files.items():
         files.stage(name + end).write_bytes(contents)

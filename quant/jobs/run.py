@@ -52,7 +52,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         The report.
 
     Raises:
-        ModelError, BuildError, QuantError: The model, or what was asked of it, cannot be.
+        ModelError, BuildError, QuantError: The model cannot be used, or what was asked of it is impossible.
         DatasetError: The images cannot be used.
         CalibrationError: Calibration failed, the cache may not be used, or files could not be written.
     """
@@ -73,7 +73,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
 
 
 def _folders_to_hold(settings: RunSettings) -> list[Path]:
-    """The folders that are written to, each once however it is spelled, in an order that all runs share."""
+    """The folders to write to, each once however it is spelled, in an order that all runs share."""
     folders = [settings.out]
     if settings.precision == "int8" and not settings.trust_cache:
         folders.append(settings.cache_path.parent)
@@ -179,9 +179,9 @@ def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
 
 
 def _kept_files(settings: RunSettings, builds: Mapping[str, Build], wanted: Collection[str]) -> dict[str, str]:
-    """Names of the built files that are kept, by precision: of what was asked for and of what was chosen.
+    """Names of the built files that are kept, by precision: the one that was asked for and the one that was chosen.
 
-    Engines are all kept: the next run uses them again. So is what would leave an earlier run's build in its place.
+    Engines are all kept, because the next run reuses them. So is a build that replaces an earlier run's file.
     """
     files = {name: build_name(name, build.suffix) for name, build in builds.items() if build.payload is not None}
     return {
@@ -192,7 +192,7 @@ def _kept_files(settings: RunSettings, builds: Mapping[str, Build], wanted: Coll
 
 
 def _quarantined(data: RunData, calibration: CalibrationResult | None, evaluated: Mapping[str, str]) -> dict[str, str]:
-    """Unreadable images and why, each once; where calibration and evaluation have a folder each, with the folder."""
+    """Unreadable images and why, each once; with the folder if calibration and evaluation have one each."""
     folders = ("", "") if data.eval_source is data.source else (f"{data.source.path}/", f"{data.eval_source.path}/")
     reasons = {f"{folders[0]}{file}": reason for file, reason in (calibration.quarantined if calibration else ())}
     return reasons | {f"{folders[1]}{file}": reason for file, reason in evaluated.items()}
@@ -203,13 +203,13 @@ def _reduced_precisions(settings: RunSettings) -> tuple[str, ...]:
 
 
 def _outdated_builds(settings: RunSettings, failed: Iterable[str], listener: RecordingConsole) -> tuple[str, ...]:
-    """Builds in the folder of a precision that could not be built: they would pass for this run's."""
+    """Earlier builds of a precision that could not be built now: they could be taken for this run's."""
     outdated: list[str] = []
     for precision in failed:
         found = [name for name in names_of_builds(precision) if (settings.out / name).is_file()]
         if found:
             listener.warn(
-                f"{settings.out}: {', '.join(found)} of an earlier run is removed, as {precision} cannot be built now"
+                f"{settings.out}: {', '.join(found)} of an earlier run is removed, because {precision} cannot be built"
             )
         outdated.extend(found)
     return tuple(outdated)
@@ -220,7 +220,7 @@ def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -
     if zeros:
         listener.warn(
             f"{len(zeros)} tensors were zero for all calibration images, '{zeros[0]}' first; they get amax 1 (any "
-            "positive one represents zeros)"
+            "positive value represents zeros)"
         )
 
 
@@ -232,7 +232,7 @@ def _warn_of_implausible_scales(
     collector: Collector,
     listener: RecordingConsole,
 ) -> None:
-    """A trusted cache says nothing of its data: a batch shows whether its scales can be right."""
+    """Check a trusted cache, which says nothing about its data, with a batch that shows if its scales can be right."""
     if calibration is None or calibration.how != "trusted":
         return
     few = MinMaxCalibrator([first_batch(data, settings)])

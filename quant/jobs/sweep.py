@@ -1,4 +1,4 @@
-"""Every algorithm on the same statistics and the same images: which one costs this model the least."""
+"""Tries every algorithm on the same statistics and images: which one costs this model the least accuracy."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from quant.settings.output_names import SWEEP_JSON, SWEEP_PLOT, build_name
 from quant.settings.run_settings import RunSettings
 
 PERCENTILES = (99.9, 99.99, 99.999)
-CHOICE_IMAGES = 256  # of the calibration images at most, for the choice by tensor
-CHOICE_BYTES = 512 << 20  # of inputs that are held for it: large images are fewer
+CHOICE_IMAGES = 256  # calibration images for the choice by tensor, at most
+CHOICE_BYTES = 512 << 20  # bytes of inputs held for it, so large images are fewer
 PER_TENSOR = "per-tensor"
 
 
 def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: bool = False) -> Document:
     """Try entropy, minmax, mse and three percentiles, keep the best, and write the comparison into `settings.out`.
 
-    INT8 runs on ONNX Runtime, or on TensorRT where `backend` names it: an engine for each algorithm. The images
-    are run once for the statistics of all of them, and read once for the evaluation of all builds; once more for that
-    of the choice by tensor.
+    INT8 runs on ONNX Runtime, or on TensorRT if `backend` names it, with an engine for each algorithm. The images are
+    run once for the statistics of all algorithms, and read once for the evaluation of all builds; they are read once
+    more to evaluate the choice by tensor.
 
     Args:
-        settings: As for `run`; `algo`, `precision` and cache settings do not count.
+        settings: As for `run`; `algo`, `precision` and cache settings are ignored.
         console: Where progress goes; nowhere by default.
-        per_tensor: Also give single tensors another algorithm than the best, see `quant.search.per_tensor`.
+        per_tensor: Also try other algorithms than the best for single tensors, see `quant.search.per_tensor`.
 
     Returns:
-        What `sweep.json` holds.
+        The contents of `sweep.json`.
 
     Raises:
-        ModelError, BuildError, QuantError, DatasetError, CalibrationError: As `run`.
+        ModelError, BuildError, QuantError, DatasetError, CalibrationError: See `run`.
     """
     listener = RecordingConsole(console)
     if settings.model is None:
@@ -102,7 +102,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
                 rows += comparison.rows({PER_TENSOR: builds[PER_TENSOR]}, {PER_TENSOR: choice.amax}, {})
             else:  # the same scales, so the same result
                 rows.append(replace(rows[0], name=PER_TENSOR, algorithm=None))
-            rows.sort(key=lambda row: row.rank)  # stable: among equals a single algorithm is kept
+            rows.sort(key=lambda row: row.rank)  # stable: a single algorithm wins a tie
         result = SweepResult(
             settings=settings,
             model=model,
@@ -132,9 +132,9 @@ def _choice(
     start: str,
     console: Console,
 ) -> TensorChoice:
-    """Try changes on every fourth of some calibration images, and confirm them on the others.
+    """Try changes on every fourth image of some calibration images, and confirm them on the others.
 
-    They are taken at even distances: the first ones may be of one class or one scene.
+    The images are taken at even distances, because the first ones may be of one class or one scene.
     """
     (first,) = _inputs(settings, data, data.selection[:1]) or [{}]
     bytes_each = sum(array.nbytes for array in first.values()) or 1
@@ -149,15 +149,15 @@ def _choice(
 def _inputs(settings: RunSettings, data: RunData, selection: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
     if not len(selection):
         return []
-    tolerant = replace(settings, max_bad=1.0)  # what cannot be read was counted when calibrating
+    tolerant = replace(settings, max_bad=1.0)  # unreadable images were counted during calibration
     return [dict(batch.inputs) for batch in replace(data, selection=selection).calibration_stream(tolerant)]
 
 
 class _Comparison:
-    """FP32 on the images of the evaluation, and what INT8 builds are worth beside it.
+    """Evaluates FP32 and compares INT8 builds with it.
 
     Attributes:
-        baseline: FP32's evaluation; there after the first `rows`.
+        baseline: FP32's evaluation; set by the first call of `rows`.
     """
 
     baseline: Evaluation
@@ -198,7 +198,7 @@ class _Comparison:
         return sorted(rows, key=lambda row: row.rank)
 
     def _observer(self) -> Observe | None:
-        """Scores the builds that have no scores yet: FP32 once, though it runs beside all."""
+        """An observer that scores only builds without scores, so FP32 once, although it runs with all of them."""
         recorder = self._recorder
         if recorder is None:
             return None
@@ -233,12 +233,12 @@ class _Comparison:
 
 
 def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> CalibrationCache:
-    """The scales as a cache; a mixture goes by TensorRT's usual first line."""
+    """The scales as a cache; a mixture of algorithms gets TensorRT's usual first line."""
     return cache_from_amax(amax, algorithm or Entropy())
 
 
 def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
-    """Write the best scales as the cache, with its model; then the comparison."""
+    """Write the best scales as the cache, then their model and the comparison."""
     best, path = result.rows[0], result.settings.cache_path
     algorithm = best.algorithm
     parameters: dict[str, Any] = dict(result.choice.algorithms) if result.choice else {}

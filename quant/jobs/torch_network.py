@@ -1,4 +1,4 @@
-"""A PyTorch network: torchvision's by name, or what a user's callable gives; with weights from a local file."""
+"""A PyTorch network: torchvision's by name, or one from a user's callable; with weights from a local file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def network_from_spec(spec: str, weights: Path | None = None) -> torch.nn.Module
 
     Args:
         spec: A torchvision name such as `resnet18`, or `file.py:callable`, which takes no argument.
-        weights: File with a state dict (or `{"state_dict": ...}`); None keeps what the network begins with. Nothing
-            is downloaded.
+        weights: File with a state dict (or `{"state_dict": ...}`); None keeps the network's initial weights. Nothing is
+            downloaded.
 
     Raises:
         QuantError: torch or torchvision is not installed, there is no such network, or the weights do not fit.
@@ -50,7 +50,7 @@ def _torchvision_factory(name: str) -> Any:  # noqa: ANN401 - torchvision has ma
         from torchvision import models
     except ImportError as error:
         raise QuantError(
-            f"export: '{name}' is a torchvision name, and torchvision is not installed; "
+            f"export: '{name}' is a torchvision name, but torchvision is not installed; "
             "pip install 'calib-int8[torch]', or give file.py:callable"
         ) from error
     try:
@@ -64,7 +64,7 @@ def _torchvision_factory(name: str) -> Any:  # noqa: ANN401 - torchvision has ma
 def _load_weights(network: torch.nn.Module, path: Path) -> None:
     try:
         state = _torch().load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises several kinds, depending on what of the file is wrong
+    except Exception as error:  # torch raises several kinds, depending on what is wrong with the file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise QuantError(f"{path}: cannot be read as weights: {reason}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

@@ -1,4 +1,4 @@
-"""Editing a graph: an editable copy with the look-ups that rewrites need."""
+"""An editable copy of a graph, with the look-ups that rewrites need."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class GraphEditor:
         return None
 
     def producers(self) -> dict[str, onnx.NodeProto]:
-        """The node that makes each tensor."""
+        """The node that writes each tensor."""
         return {name: node for node in self.nodes for name in node.output if name}
 
     def consumers(self) -> Counter[str]:
@@ -76,7 +76,7 @@ class GraphEditor:
         return counts
 
     def fresh_name(self, wanted: str) -> str:
-        """`wanted`, or with a number behind it when a tensor or node of that name exists."""
+        """`wanted`, with a number appended if a tensor or node of that name exists."""
         name, number = wanted, 1
         while name in self._taken:
             name, number = f"{wanted}_{number}", number + 1
@@ -110,7 +110,7 @@ class GraphEditor:
 
 
 def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with its nodes in topological order, as ONNX demands; stable where the order is free."""
+    """The same model with its nodes in topological order, as ONNX requires; stable where the order is free."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
@@ -121,7 +121,7 @@ def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
     while waiting:
         blocked = []
         for node in waiting:
-            # Names that no node of this graph makes come from an outer graph or belong to a sub-graph itself.
+            # Names that no node of this graph writes come from an outer graph, or belong to a sub-graph itself.
             if all(name in known or name not in made for name in names_read(node)):
                 ordered.append(node)
                 known.update(node.output)

@@ -1,4 +1,4 @@
-"""The FP16 model: the FP32 model with its weights and activations typed as float16, inputs and outputs kept float32."""
+"""The FP16 model: the FP32 model with float16 weights and activations; inputs and outputs stay float32."""
 
 from __future__ import annotations
 

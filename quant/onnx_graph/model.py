@@ -1,4 +1,4 @@
-"""The ONNX model: reading and checking it, its float tensors, and the rewrites that go before quantization."""
+"""The ONNX model: reading and checking it, its inputs and outputs, and its batch size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TensorInfo:
 
     Attributes:
         name: Tensor name.
-        shape: Sizes; a string or None where an axis is free.
+        shape: Sizes; a string or None for a free axis.
         dtype: NumPy name of the element type.
     """
 
@@ -36,7 +36,7 @@ class TensorInfo:
 
 
 class ModelInterface(Protocol):
-    """What data must fit: a model, or an engine."""
+    """What data must fit: a model or an engine."""
 
     @property
     def path(self) -> Path: ...  # noqa: D102 - see the class
@@ -48,7 +48,7 @@ class ModelInterface(Protocol):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model that parsed and checked; `proto` is never edited in place.
+    """A model that has been parsed and checked; `proto` is never edited in place.
 
     Attributes:
         path: Where it was read from.
@@ -78,7 +78,7 @@ class OnnxModel:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size that the model demands; None when any will do."""
+        """The batch size that the model requires; None if any will do."""
         return fixed_batch(self.proto)
 
 
@@ -138,7 +138,7 @@ def load_model(path: str | Path) -> OnnxModel:
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
-    """Load tensors that lie in files beside the model; returns those files."""
+    """Load tensors from files beside the model; returns those files."""
     files = set()
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -152,7 +152,7 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
             files.add(file)
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
-    except Exception as error:  # onnx raises several kinds, depending on what of the file is wrong
+    except Exception as error:  # onnx raises several kinds, depending on what is wrong with the file
         raise ModelError(
             f"{path}: external data cannot be read: {_first_line(error)}; export the model again"
         ) from error
@@ -160,7 +160,7 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
 
 
 def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
-    """Check a model; the checker is quicker with a file than with a model, which has to be written out for it."""
+    """Check a model; the checker is quicker with a file than with a model, which it has to serialise first."""
     try:
         if from_file:
             onnx.checker.check_model(str(path))
@@ -210,7 +210,7 @@ def _refuse_layout_optimized(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Can the checker be given a path? It takes no other encoding, which files may well have."""
+    """Whether the checker can be given a path: it takes only UTF-8, but file names may have other encodings."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -223,7 +223,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def with_free_batch(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the first axis of its inputs free, whatever it was; shapes that may depend on it are forgotten."""
+    """The model with the first axis of its inputs free; shapes that may depend on it are removed."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     initializers = {tensor.name for tensor in proto.graph.initializer}
@@ -237,7 +237,7 @@ def with_free_batch(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def fixed_batch(proto: onnx.ModelProto) -> int | None:
-    """The batch size that a model demands: the first axis of its first input; None when any will do."""
+    """The batch size that a model requires: the first axis of its first input; None if any will do."""
     initializers = {tensor.name for tensor in proto.graph.initializer}
     first = next((value for value in proto.graph.input if value.name not in initializers), None)
     dims = first.type.tensor_type.shape.dim if first is not None else ()

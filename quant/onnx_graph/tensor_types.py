@@ -11,14 +11,14 @@ from quant.onnx_graph.weights_aside import without_weights
 def activation_names(proto: onnx.ModelProto) -> list[str]:
     """Tensors that may need a scale: float inputs, then float results of nodes, in the order of the graph.
 
-    Constants are left out. Where type inference cannot tell, the tensor is listed; the back end that runs the model
-    sees its type.
+    Constants are left out. A tensor is listed if type inference cannot tell its type; the back end that runs the model
+    sees it.
     """
     return list(activation_types(proto))
 
 
 def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """As `activation_names`, with ONNX's number of each tensor's type; 0 where type inference cannot tell."""
+    """As `activation_names`, with ONNX's number for each tensor's type; 0 if type inference cannot tell."""
     inferred = inferred_shapes(proto)
     types = {
         value.name: value.type.tensor_type.elem_type
@@ -36,12 +36,12 @@ def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
 def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.ModelProto:
     """A copy without its weights, with the types and shapes that ONNX can infer.
 
-    Large constants become inputs: inference needs their types and shapes, and copying them takes long.
+    Large constants become inputs: inference needs only their types and shapes, and copying them takes long.
 
     Args:
         proto: The model; not edited.
-        of_values: Follow the values of shape tensors too. Shapes that the model declares for its outputs are not
-            believed then: they may be of another batch size.
+        of_values: Follow the values of shape tensors too. The shapes that the model declares for its outputs are then
+            ignored: they may be for another batch size.
     """
     result, weights = without_weights(proto)
     declared = {value.name for value in proto.graph.input}

@@ -1,4 +1,4 @@
-"""A model apart from its weights: what handles the graph alone need not copy hundreds of megabytes."""
+"""A model apart from its weights, so that work on the graph alone does not copy hundreds of megabytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from quant.onnx_graph.tracing import names_read
 
-_SMALL = 1024  # values of a constant that type and shape inference may need: a shape, axes, bounds
+_SMALL = 1024  # values in a constant that type and shape inference may need: a shape, axes, bounds
 _DTYPES: Mapping[int, type[np.generic]] = {
     onnx.TensorProto.FLOAT: np.float32,
     onnx.TensorProto.FLOAT16: np.float16,
@@ -22,7 +22,7 @@ _DTYPES: Mapping[int, type[np.generic]] = {
 
 
 def bytes_of_constants(proto: onnx.ModelProto) -> int:
-    """About the size of a model: what its constants take. Protobuf's own answer writes the model out to count it."""
+    """The approximate size of a model, from its constants: Protobuf would serialise the whole model to count it."""
     constants = [
         a.t for node in proto.graph.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")
     ]
@@ -33,7 +33,7 @@ def bytes_of_constants(proto: onnx.ModelProto) -> int:
 
 
 def without_weights(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """A copy of a model without its large constants, and these, which are the model's own."""
+    """A copy of a model without its large constants, and those constants, which are not copied."""
     result = onnx.ModelProto(ir_version=proto.ir_version)
     result.opset_import.extend(proto.opset_import)
     result.functions.extend(proto.functions)
@@ -50,11 +50,11 @@ def without_weights(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.
 
 
 def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """A copy of a model that calls its weights external, and these as arrays, which ONNX Runtime takes as they lie.
+    """A copy of a model that calls its weights external, and the weights as arrays, which ONNX Runtime uses in place.
 
-    That spares writing the weights into one string, and reading them from it. Weights of types that ONNX Runtime
-    computes little with stay in the copy, and so do those that a caller may replace, or that nothing reads: ONNX
-    Runtime drops these before it looks for the arrays.
+    This avoids writing the weights into one string and reading them from it. Weights of rarely used types stay in the
+    copy. So do weights that a caller may replace or that nothing reads: ONNX Runtime drops the latter before it looks
+    for the arrays.
     """
     result, weights = without_weights(proto)
     declared = {value.name for value in proto.graph.input}
@@ -74,7 +74,7 @@ def with_weights_aside(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[st
 
 
 def _array(tensor: onnx.TensorProto) -> NDArray[Any] | None:
-    """Values of a tensor; None for a type not handled here, or where their number is wrong, which ONNX Runtime says."""
+    """Values of a tensor; None for other types, and for a wrong number of values, which ONNX Runtime reports."""
     dtype = _DTYPES.get(tensor.data_type)
     if dtype is None or not tensor.HasField("raw_data"):
         return None

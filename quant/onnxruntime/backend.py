@@ -31,15 +31,15 @@ class OnnxRuntimeBackend:
         self.device = processor_name()
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
-        """ONNX Runtime computes no scales by itself.
+        """Refuse: ONNX Runtime computes no scales itself.
 
         Raises:
-            BuildError: Always; says what to use instead.
+            BuildError: Always; the message says what to use instead.
         """
         raise BuildError("ONNX Runtime has no calibration of its own; use --calibrator toolkit")
 
     def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
-        """FP32 as it is, FP16 by typing the model, INT8 as explicit Q/DQ.
+        """Build FP32 from the model as it is, FP16 by changing its types, and INT8 as explicit Q/DQ.
 
         Raises:
             BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
@@ -57,7 +57,7 @@ class OnnxRuntimeBackend:
         return _opened(precision, model.proto, str(model.path), model.proto.SerializeToString())
 
     def close(self) -> None:
-        """Nothing to free: sessions go when nobody refers to them."""
+        """Do nothing: sessions are freed when nothing refers to them."""
 
 
 def _opened(precision: str, proto: onnx.ModelProto, name: str, payload: bytes | None) -> Build:
@@ -81,7 +81,7 @@ def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache |
 
 
 def processor_name() -> str:
-    """The processor's name, for people."""
+    """The processor's name, for display."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

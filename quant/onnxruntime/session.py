@@ -1,4 +1,4 @@
-"""Running models on ONNX Runtime."""
+"""Runs models on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class OnnxRuntimeSession:
     """A model on ONNX Runtime's CPU provider.
 
     Attributes:
-        outputs: Names of what `run` gives.
+        outputs: Names of the outputs that `run` gives.
         types: ONNX Runtime's type of each output, such as `tensor(float)`.
-        fixed_shapes: False once an output's shape was seen to depend on more than the batch size.
-        fixed_batch: Batch size that the model demands; None when any will do.
+        fixed_shapes: False once an output's shape is seen to depend on more than the batch size.
+        fixed_batch: Batch size that the model requires; None if any will do.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class OnnxRuntimeSession:
             name: What to call it in messages.
             threads: Threads for one run; None leaves it to ONNX Runtime.
             spin: Let idle threads wait in a loop during a run: quicker, unless other threads of this process want the
-                cores. Between runs they never do: builds that take turns would slow each other down to half the speed.
+                cores. Between runs they never spin: builds that take turns would halve each other's speed.
             optimize: False to run the graph as it is.
             exact: Compute quantized tensors as the model states it, on floats. Otherwise ONNX Runtime fuses Q/DQ into
                 integer kernels, whose 16-bit sums saturate on x86 processors without VNNI; TensorRT has none of that.
@@ -59,7 +59,7 @@ class OnnxRuntimeSession:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal only: what goes wrong is raised, and warnings repeat for every node
+        options.log_severity_level = 4  # fatal only: errors are raised anyway, and warnings repeat for every node
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of each run
@@ -70,7 +70,7 @@ class OnnxRuntimeSession:
             options.add_session_config_entry("session.x64quantprecision", "1")  # of integer operators in the model
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        light, self._weights = with_weights_aside(proto)  # the session reads the arrays where they lie: they stay
+        light, self._weights = with_weights_aside(proto)  # kept, because the session reads the arrays in place
         existing = {value.name for value in light.graph.output}
         light.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in also if tensor not in existing)
         if optimized_path is not None:
@@ -82,7 +82,7 @@ class OnnxRuntimeSession:
             self._session = onnxruntime.InferenceSession(
                 light.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
+        except Exception as error:  # onnxruntime raises its own class for each status code
             raise BuildError(f"{name}: ONNX Runtime cannot load it: {_reason(error)}") from error
         self._name = name
         self.outputs = [output.name for output in self._session.get_outputs()]
@@ -92,10 +92,10 @@ class OnnxRuntimeSession:
         self.fixed_shapes = True  # until an output's shape is seen to depend on more than the batch size
 
     def run(self, inputs: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
-        """Outputs for a batch; a ragged one is filled up where the model's batch is fixed, and cut again.
+        """Outputs for a batch; if the model's batch is fixed, a ragged batch is filled up and its outputs are cut.
 
         Args:
-            inputs: Arrays by input name, the first axis is the batch; scalars, never first, go with all images.
+            inputs: Arrays by input name; the first axis is the batch. Scalars, never first, apply to all images.
             names: Outputs wanted; all by default.
 
         Raises:
@@ -122,7 +122,7 @@ class OnnxRuntimeSession:
     def _run(self, inputs: Mapping[str, Array], names: Sequence[str] | None) -> list[Array]:
         try:
             results: list[Array] = self._session.run(names, dict(inputs))
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
+        except Exception as error:  # onnxruntime raises its own class for each status code
             raise ModelError(f"{self._name}: ONNX Runtime cannot run it: {_reason(error)}") from error
         return results
 
@@ -139,8 +139,8 @@ class OnnxRuntimeSession:
     def run_into(self, inputs: Mapping[str, Array], outputs: dict[str, Array]) -> None:
         """Write outputs into arrays of an earlier run of the same batch size, so that no memory is allocated.
 
-        Where an output's shape turns out to differ from that run's, the arrays are replaced instead. Give the same
-        dictionary each time, and replace no array in it.
+        If an output's shape differs from that run's, the arrays are replaced instead. Give the same dictionary each
+        time, and replace no array in it.
 
         Raises:
             ModelError: ONNX Runtime refuses the input or fails.
@@ -148,10 +148,10 @@ class OnnxRuntimeSession:
         if self.fixed_shapes:
             binding = self._binding(outputs)
             for name, array in inputs.items():
-                binding.bind_cpu_input(name, np.ascontiguousarray(array))  # the binding holds what may be a copy
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))  # the binding keeps it alive if it is a copy
             try:
                 self._session.run_with_iobinding(binding)
-            except Exception:  # noqa: BLE001 - a shape that differs is one cause; a plain run tells the others
+            except Exception:  # noqa: BLE001 - another shape is one cause; a plain run reports others
                 self.fixed_shapes = False
                 self._bindings.clear()  # and what they hold
             else:
@@ -159,7 +159,7 @@ class OnnxRuntimeSession:
         outputs.update(zip(outputs, self.run(inputs, list(outputs)), strict=True))
 
     def _binding(self, outputs: dict[str, Array]) -> Any:  # noqa: ANN401 - onnxruntime has no types
-        """A binding of arrays, kept with them: to bind hundreds takes as long as a small network."""
+        """A binding of arrays, kept with them: binding hundreds takes as long as running a small network."""
         known = self._bindings.get(id(outputs))
         if known is not None:
             return known[-1]

@@ -1,1 +1,1 @@
-"""Which tensors become INT8, and Q/DQ pairs into and out of a model."""
+"""Which tensors become INT8, and how Q/DQ pairs are written into a model and read from it."""

@@ -15,24 +15,24 @@ from quant.onnx_graph.editor import GraphEditor
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-# Ops whose output holds values of their first input alone (or zeros), so that its scale represents it exactly.
+# Ops whose output holds only values of their first input (or zeros), so that the input's scale represents it exactly.
 _MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
-# Sums and normalizations (ReduceMean is the first part of one that is in parts): a pair before them fuses with nothing.
+# Sums and normalisations (ReduceMean starts one that is split into nodes): a pair before them fuses with nothing.
 _READERS_OF_FLOATS = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
-_FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # a kernel takes them in
+_FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # fused into the kernel before them
 _POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where pairs go, beside the inputs of kernels and skip connections.
+    """Where pairs go, besides the inputs of kernels and skip connections.
 
     Attributes:
         moves: On reads that only move a quantized tensor's data.
         pooling: On inputs of averaging.
         depthwise: On inputs of depthwise convolutions.
-        results: On what a product with constant weights and its bias give, unless a sum or a normalization reads it:
-            the kernel then writes INT8.
+        results: On the result of a product with constant weights and its bias, unless a sum or a normalisation reads
+            it: the kernel then writes INT8.
         float_nodes: Names of kernels that stay float.
     """
 
@@ -54,7 +54,7 @@ class QuantizableInput:
         tensor: Activation that is quantized.
         node: Index of the node that reads it, among the nodes of the edited graph.
         position: Which of the node's inputs.
-        scale: Tensor whose scale is used: where the data was moved from, or the same.
+        scale: Tensor whose scale is used: the one that the data was moved from, or the same one.
     """
 
     tensor: str
@@ -64,9 +64,9 @@ class QuantizableInput:
 
 
 def product_inputs(proto: onnx.ModelProto) -> set[str]:
-    """Tensors that enter products of matrices (MatMul, as in transformers), and what their data was moved from.
+    """Inputs of matrix products (MatMul, as in transformers), and the tensors that their data was moved from.
 
-    A Gemm, the classifier at the end of most convolutional nets, is not among them: TensorRT's rule holds there.
+    Gemm, the classifier at the end of most convolutional nets, is not included: TensorRT's rule holds there.
     """
     producers = {name: node for node in proto.graph.node for name in node.output}
     found: set[str] = set()
@@ -92,7 +92,7 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
     quantized = {edge.tensor for edge in edges}
 
     def origin(tensor: str) -> str:
-        """Where a tensor's data was moved from, when that is quantized as well; else the tensor."""
+        """The tensor that the data was moved from, if that is quantized as well; else the tensor itself."""
         name = tensor
         while (node := producers.get(name)) is not None and (
             _only_moves(node, editor) or (placement.results and node.op_type == "Split")
@@ -114,17 +114,17 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
 def _only_moves(node: onnx.NodeProto, editor: GraphEditor) -> bool:
     if node.op_type not in _MOVING_OPS or not node.input or node.input[0] in editor.constants:
         return False
-    if node.op_type == "Pad":  # with zeros, which every scale represents, or with the data's own values
+    if node.op_type == "Pad":  # padding with zeros, which every scale represents, or with the data's own values
         value = editor.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
         return value is not None and not value.any()
     return True
 
 
 def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], placement: Placement) -> bool:
-    """Does a kernel that stays float write a tensor, itself or through what it fuses with?
+    """Whether a kernel that stays float writes a tensor, itself or through what it fuses with.
 
-    Such a tensor is there in float, and moving that costs less than turning it into INT8 first; by how much says
-    docs/gpu-results.md.
+    Such a tensor is in float, and moving it costs less than turning it into INT8 first; docs/gpu-results.md says by how
+    much.
     """
     node = producers.get(tensor)
     while node is not None and node.op_type in _FUSED_OPS:
@@ -137,7 +137,7 @@ def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], pla
 
 
 def is_quantized_kernel(node: onnx.NodeProto, editor: GraphEditor, placement: Placement) -> bool:
-    """Does a node compute in INT8?"""
+    """Whether a node computes in INT8."""
     if not is_product(node) or node.name in placement.float_nodes or reason_for_float(node, editor):
         return False
     return placement.depthwise or not _is_depthwise(node, editor)
@@ -222,9 +222,9 @@ def _skip_position(
 ) -> int | None:
     """Which input of an Add is the skip connection; None when the Add is not residual.
 
-    The main path ends in a convolution that only this Add reads; where both inputs do, the later one fuses with the Add
-    and the other is the skip. A matrix product with its bias does not fuse so: on a transformer the pair only turns
-    floats into INT8 and back (docs/gpu-results.md has the figures).
+    The main path ends in a convolution that only this Add reads. If both inputs do, the later one fuses with the Add
+    and the other is the skip. A matrix product with its bias does not fuse like this: on a transformer, the pair would
+    only turn floats into INT8 and back (docs/gpu-results.md has the figures).
     """
     if node.input[0] == node.input[1] or any(name in editor.constants for name in node.input):
         return None
@@ -233,7 +233,7 @@ def _skip_position(
         producer = producers.get(name)
         if producer is None or consumers[name] != 1:
             return None
-        if producer.op_type == "Add":  # a bias of its own, as some exporters write it
+        if producer.op_type == "Add":  # a separate bias, as some exporters write it
             parts = [part for part in producer.input if part not in editor.constants]
             producer = producers.get(parts[0]) if len(parts) == 1 and consumers[parts[0]] == 1 else None
         if producer is None or producer.op_type not in CONVOLUTIONS:

@@ -15,7 +15,7 @@ from quant.onnx_graph.model import opset_of
 from quant.onnx_graph.opset import converted
 from quant.qdq.placement import is_product
 
-MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
+MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
 
 
 _INTEGER_OPS = {
@@ -40,7 +40,7 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
     """The graph that quantization works on: constants and BatchNormalization folded, Gemm with constants rewritten.
 
     Raises:
-        BuildError: The model is quantized already, or cannot be brought to opset 13.
+        BuildError: The model is already quantized, or cannot be converted to opset 13.
     """
     if any(node.op_type in _INTEGER_OPS for node in proto.graph.node):
         raise BuildError("the model is quantized already; give the FP32 model")
@@ -73,7 +73,7 @@ def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _rewrite_gemm(editor: GraphEditor) -> None:
-    """Gemm with constant weights as MatMul + Add."""
+    """Rewrite each Gemm with constant weights as MatMul + Add."""
     nodes = []
     for node in editor.nodes:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}

@@ -1,7 +1,8 @@
-"""Scales out of a Q/DQ model: ours, or somebody else's (onnxruntime.quantization, ModelOpt, a PyTorch export).
+"""Reads scales from a Q/DQ model: ours or somebody else's (onnxruntime.quantization, ModelOpt, a PyTorch export).
 
-Each QuantizeLinear of an activation gives a scale. Calibration caches are symmetric INT8, zero point 0, which other
-tools need not be: where they are not, the smallest symmetric scale that covers the same range is taken, and said so.
+Each QuantizeLinear of an activation gives a scale. Calibration caches are symmetric INT8 with zero point 0, but models
+of other tools need not be. For those, the smallest symmetric scale that covers the same range is used, and a note says
+so.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from calib.caches.conversion import cache_from_json, json_from_cache
 from calib.errors import CacheError
 from quant.onnx_graph.editor import GraphEditor
 
-METADATA_KEY = "calib.cache"  # the whole cache: tensors that need no pair too, header, order
-PAIRS_KEY = "calib.pairs"  # the pairs whose scale is another tensor's than that which they quantize
+METADATA_KEY = "calib.cache"  # the whole cache, with its header, its order, and tensors that need no pair
+PAIRS_KEY = "calib.pairs"  # the pairs that use the scale of a tensor other than the one that they quantize
 
 
 @dataclass(frozen=True)
 class ReadScales:
-    """What a model held.
+    """What was read from a model.
 
     Attributes:
         cache: The scales.
-        notes: What a user should know of them, a line each.
+        notes: What a user should know about them, one line each.
     """
 
     cache: CalibrationCache
@@ -47,8 +48,8 @@ class _Pair:
 def cache_from_qdq_model(proto: onnx.ModelProto, source: str) -> ReadScales:
     """The scales of a Q/DQ model's activations.
 
-    The first line of the cache is what our own models hold, else that of TensorRT's Entropy2, which other tools do not
-    say.
+    The first line of the cache comes from our own models, which hold it; other tools' models do not, so it is then that
+    of TensorRT's Entropy2.
 
     Args:
         proto: The model.
@@ -67,10 +68,10 @@ def cache_from_qdq_model(proto: onnx.ModelProto, source: str) -> ReadScales:
 
 
 def hold_cache(proto: onnx.ModelProto, cache: CalibrationCache) -> None:
-    """Put the whole cache into a Q/DQ model that was made from it, so that `cache_from_qdq_model` gives it back.
+    """Store the whole cache in a Q/DQ model that was made from it, so that `cache_from_qdq_model` returns it.
 
-    A pair that moves along with its data has the scale of the tensor where the data come from: which pairs these are
-    is kept too, so that what somebody edits in the graph later is told from what was written.
+    A pair on moved data has the scale of the tensor that the data comes from. Which pairs these are is stored too, so
+    that later edits of the graph can be told from what was written.
     """
     scales, _ = _scales_of_pairs(proto, "the INT8 model")
     others = {tensor: scale for tensor, scale in scales.items() if scale != cache.scales.get(tensor)}
@@ -80,7 +81,7 @@ def hold_cache(proto: onnx.ModelProto, cache: CalibrationCache) -> None:
 
 
 def _scales_of_pairs(proto: onnx.ModelProto, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Scale of each activation that is quantized, and what a user should know of them."""
+    """Scale of each quantized activation, and what a user should know about them."""
     editor = GraphEditor(proto)
     pairs, channelwise = [], []
     for node in _quantizers(editor):
@@ -102,9 +103,9 @@ def _scales_of_pairs(proto: onnx.ModelProto, source: str) -> tuple[dict[str, flo
             scales[pair.tensor] = max(scales[pair.tensor], pair.scale)
     asymmetric = list(dict.fromkeys(pair.tensor for pair in pairs if not pair.symmetric))
     return scales, (
-        *_note(asymmetric, "not quantized symmetrically; the symmetric scale that covers the same range is taken"),
-        *_note(channelwise, "quantized with several scales or one that is computed; left out"),
-        *_note(sorted(conflicts), "quantized with different scales; the larger is taken"),
+        *_note(asymmetric, "not quantized symmetrically; the symmetric scale that covers the same range is used"),
+        *_note(channelwise, "quantized with several scales or a computed one; left out"),
+        *_note(sorted(conflicts), "quantized with different scales; the larger is used"),
     )
 
 
@@ -116,7 +117,7 @@ def _quantizers(editor: GraphEditor) -> Iterator[onnx.NodeProto]:
 
 
 def _pair_from_node(node: onnx.NodeProto, editor: GraphEditor, source: str) -> _Pair | None:
-    """Tensor and symmetric scale; None where there is not one constant scale."""
+    """Tensor and symmetric scale; None unless there is a single constant scale."""
     scale = editor.constants.get(node.input[1])
     has_zero_point = len(node.input) > 2 and bool(node.input[2])
     zero_point = editor.constants.get(node.input[2]) if has_zero_point else np.zeros((), np.uint8)
@@ -131,9 +132,9 @@ def _pair_from_node(node: onnx.NodeProto, editor: GraphEditor, source: str) -> _
 
 
 def _tensor_of(node: onnx.NodeProto, editor: GraphEditor) -> str:
-    """The tensor that is quantized, by the name that the FP32 model gives it.
+    """The quantized tensor, by its name in the FP32 model.
 
-    Where a graph's output is quantized, the pair's result takes its name and the tensor itself gets a new one.
+    If a graph's output is quantized, the pair's result takes its name, and the tensor itself gets a new one.
     """
     readers = (n for n in editor.nodes if n.op_type == "DequantizeLinear" and n.input[0] == node.output[0])
     results = (reader.output[0] for reader in readers)

@@ -1,4 +1,4 @@
-"""Weights as INT8: symmetric, one scale for each output channel, zero point 0."""
+"""INT8 weights: symmetric, with one scale for each output channel and zero point 0."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LIMIT = 127  # the grid is -127..127: symmetric, -128 is not used
+LIMIT = 127  # the grid is -127..127: it is symmetric, so -128 is not used
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def quantize_weights(
 ) -> QuantizedWeights:
     """Quantize weights with scale = max |w| / 127 of each channel, rounding half to even.
 
-    A channel that is zero throughout gets scale 1: any positive scale represents it.
+    A channel that is zero throughout gets scale 1, because any positive scale represents it.
 
     Args:
         weights: Float weights, any shape.

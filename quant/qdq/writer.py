@@ -1,14 +1,14 @@
-"""The explicit INT8 model: QuantizeLinear / DequantizeLinear pairs where TensorRT's explicit quantization wants them.
+"""The explicit INT8 model: QuantizeLinear / DequantizeLinear pairs placed for TensorRT's explicit quantization.
 
 Placement (NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement recommendations):
 - on the data and weight inputs of Conv, ConvTranspose, Gemm and MatMul;
 - on the skip input of a residual Add whose other input comes from a convolution, so that the two fuse;
 - on every other read of such a tensor that only moves data (Slice, Pad, Reshape, MaxPool, ...), with the same scale to
-  the end of the chain: one reader that wants floats makes the node before it write floats, in a slow layout, and takes
-  the residual sum there out of INT8;
+  the end of the chain: one reader of floats makes the node before it write floats, in a slow layout, and takes the
+  residual sum there out of INT8;
 - nowhere else: never between a convolution and its BatchNormalization or Relu, never on a bias.
-BatchNormalization is folded first. A Gemm becomes MatMul + Add, since TensorRT 8.6 refuses a Gemm whose weight is
-dequantized.
+BatchNormalization is folded first. A Gemm becomes MatMul + Add, because TensorRT 8.6 refuses a Gemm with dequantized
+weights.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def qdq_model_from_amax(
 
     Args:
         proto: FP32 model; not edited.
-        amax: Largest magnitude kept of each activation, activation units.
+        amax: Largest magnitude kept for each activation, in activation units.
         placement: Where pairs go.
 
     Raises:
@@ -95,7 +95,7 @@ def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer:
         elif node.op_type == "Gemm":
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             axis = 0 if transposed else 1
-        else:  # MatMul: columns of the right operand, rows of the left one; a vector has one scale an element's axis
+        else:  # MatMul: columns of the right operand, rows of the left one; a vector has only one axis
             axis = constant.ndim - 1 if position == 1 else max(constant.ndim - 2, 0)
         if constant.ndim == 0:
             continue
@@ -123,7 +123,7 @@ _LARGEST_BIAS = 2.0**30  # of 32 bits with a sign, one is left for the sum
 
 
 class _PairWriter:
-    """Makes the Q/DQ nodes, one pair for each tensor however many nodes read it."""
+    """Makes the Q/DQ nodes, one pair for each tensor, however many nodes read it."""
 
     def __init__(self, editor: GraphEditor) -> None:
         self.editor = editor

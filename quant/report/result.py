@@ -22,14 +22,14 @@ from quant.tensorrt.engines.engine_model import EngineModel
 
 @dataclass(frozen=True)
 class Measurement:
-    """What builds did on the same images.
+    """How builds did on the same images.
 
     Attributes:
-        evaluations: By build.
-        drops: Against the baseline, by build, where images are labelled.
-        latencies: By build.
-        metric: The user's own metric, as `quant.evaluation.metric.section_from_scores` gives it; None without one.
-        quarantined: Images that could not be read, and why.
+        evaluations: Evaluations by build.
+        drops: Drops against the baseline by build, if images are labelled.
+        latencies: Latencies by build.
+        metric: The user's own metric, as `quant.evaluation.metric.section_from_scores` gives it; None if there is none.
+        quarantined: Images that could not be read, each with the reason.
     """
 
     evaluations: Mapping[str, Evaluation]
@@ -45,9 +45,9 @@ class ComparedModel:
 
     Attributes:
         path: Its file.
-        sha256: Of its contents.
-        precision: What it is.
-        report: The report of the run that built it, where that was given in its place.
+        sha256: Hash of its contents.
+        precision: Its precision.
+        report: The report of the run that built it, if that was given instead.
     """
 
     path: str
@@ -64,24 +64,24 @@ class RunResult:
     `candidate`.
 
     Attributes:
-        settings: What was asked for.
-        model: The baseline: the FP32 model; in a comparison the first model or engine.
+        settings: Settings of the run.
+        model: The baseline: the FP32 model or, in a comparison, the first model or engine.
         data: The images.
         backend: What ran them.
         calibration: Scales; None when no INT8 was asked for.
-        builds: By name, the baseline first.
+        builds: Builds by name, the baseline first.
         failed: Why a precision could not be built, by precision.
-        baseline: Name of the build that the others are held against.
-        measured: What the builds did.
+        baseline: Name of the build that the others are compared with.
+        measured: How the builds did.
         verdict: What to use, and why.
-        quarantined: Unreadable images of calibration and evaluation and why, each once.
+        quarantined: Unreadable images of calibration and evaluation, each once with the reason.
         warnings: What the user should read.
         better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
-        files: Where the builds lie, by name: those that are kept in `settings.out`, or those that were compared.
+        files: Files of the builds by name: those that are kept in `settings.out`, or those that were compared.
         outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
         compared: The two models of a comparison, by the names of their builds.
-        command: The line that repeats it; None where it was called from Python.
-        working_folder: Where that line was given.
+        command: The command line that repeats it; None if it was called from Python.
+        working_folder: The folder where that command was given.
     """
 
     settings: RunSettings
@@ -105,22 +105,22 @@ class RunResult:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Names of the builds that are held against the baseline."""
+        """Names of the builds that are compared with the baseline."""
         return tuple(name for name in self.builds if name != self.baseline)
 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One way to scales, and how it did.
+    """One way to choose scales, and how it did.
 
     Attributes:
-        name: For people, such as "percentile 99.9".
-        algorithm: None for the choice by tensor.
-        amax: Of all tensors, activation units.
-        evaluation: Of the INT8 build.
-        drop: Of top-1 against FP32; None without labels.
-        metric: Of the user's metric; None without one.
-        agreement: Share of images with FP32's top-1 class, per cent; None when the model is no classifier.
+        name: Its displayed name, such as "percentile 99.9".
+        algorithm: The algorithm; None for the choice by tensor.
+        amax: amax of all tensors, in activation units.
+        evaluation: Evaluation of the INT8 build.
+        drop: Drop of top-1 against FP32; None without labels.
+        metric: Drop of the user's metric; None if there is none.
+        agreement: Share of images with FP32's top-1 class, per cent; None when the model is not a classifier.
     """
 
     name: str
@@ -133,7 +133,7 @@ class SweepRow:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Smaller is better: the drop (of the user's metric where there is one) decides, then the larger SQNR."""
+        """Smaller is better: the drop (of the user's metric if there is one) decides, then the larger SQNR."""
         drop = self.metric.drop if self.metric else self.drop.points if self.drop else 0.0
         return drop, -self.evaluation.sqnr_db
 
@@ -143,14 +143,14 @@ class SweepResult:
     """All results of a sweep.
 
     Attributes:
-        settings: What was asked for.
+        settings: Settings of the sweep.
         model: The FP32 model.
         backend: What ran it.
         baseline: Evaluation of FP32.
-        rows: Best first.
+        rows: The rows, best first.
         kept: Name of the file that holds the best row's build.
-        choice: How the choice by tensor came about; None when it was not asked for.
-        metric: Name of the user's metric and FP32's average; None without one.
+        choice: The choice by tensor; None if it was not asked for.
+        metric: Name of the user's metric and FP32's average; None if there is none.
         warnings: What the user should read.
     """
 

@@ -1,1 +1,1 @@
-"""Which choice of scales serves a model best, measured on its outputs."""
+"""Finds the scales that are best for a model, measured on its outputs."""

@@ -1,15 +1,17 @@
-"""Choosing amax tensor by tensor: which algorithm serves each tensor best, by the SQNR of the model's outputs.
+"""Chooses amax tensor by tensor: the algorithm that is best for each tensor, by the SQNR of the model's outputs.
 
-The error of a tensor alone says little: what counts is what it does to the result. (The amax with the best SQNR of the
-tensor itself is what `mse` searches; where few channels are loud it keeps those and drowns the others.) So the rule is:
+The error of a tensor alone says little: what counts is its effect on the result. (`mse` searches for the amax with the
+best SQNR of the tensor itself; if a few channels have large values, it keeps those and loses the others in noise.) So
+the rule is:
 
 1. Begin with the best single algorithm, and go through the tensors in the order of the graph.
-2. Try the amax of every other algorithm for this tensor alone. Keep the best of those that take noise from the model's
-   outputs beyond chance (by more than two standard errors of the mean), on the trial images and again on others.
-3. Where none passes, the tensor keeps its amax; where no tensor changes, the result is the best single algorithm.
+2. Try the amax of every other algorithm for this tensor alone. Keep the best of those that reduce the noise of the
+   model's outputs by more than chance (by more than two standard errors of the mean), on the trial images and again on
+   others.
+3. If none passes, the tensor keeps its amax; if no tensor changes, the result is the best single algorithm.
 
-A hundred trials find some gains beyond two standard errors that are chance, so images that had no part in finding a
-change have to confirm it.
+In a hundred trials, some gains exceed two standard errors by chance, so images that had no part in finding a change
+have to confirm it.
 
 All scales are inputs of one simulated model, so a trial is one run, not a build.
 """
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from quant.onnx_graph.model import OnnxModel
 from quant.search.simulated_model import Inputs, SimulatedModel, TrialImages
 
-_STANDARD_ERRORS = 2.0  # that a change's mean gain must exceed
+_STANDARD_ERRORS = 2.0  # a change's mean gain must exceed this many
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class TensorChoice:
     """The outcome.
 
     Attributes:
-        algorithms: Which algorithm each quantized tensor got, by name of the candidate.
-        amax: Of all tensors, activation units; of those that no build quantizes, the starting algorithm's.
+        algorithms: Name of the algorithm that each quantized tensor got.
+        amax: amax of all tensors, in activation units; tensors that no build quantizes have the starting algorithm's.
         start: The candidate that all tensors began with.
         sqnr_db: SQNR of the outputs on the trial images at the end, dB.
         start_sqnr_db: The same at the beginning.
@@ -52,7 +54,7 @@ class TensorChoice:
 
     @property
     def changed(self) -> int:
-        """Tensors with another algorithm than `start`."""
+        """Number of tensors with another algorithm than `start`."""
         return sum(name != self.start for name in self.algorithms.values())
 
 
@@ -108,7 +110,7 @@ def _gains(
     tensor: str,
     candidates: Mapping[str, Mapping[str, float]],
 ) -> list[tuple[str, NDArray[np.float64]]]:
-    """The algorithms whose amax for this tensor takes noise away beyond chance, with the noise left, best first."""
+    """The algorithms whose amax for this tensor reduces noise by more than chance, with the noise left, best first."""
     gains = {}
     tried = {amax[tensor]}
     for name, other in candidates.items():
@@ -122,7 +124,7 @@ def _gains(
 
 
 def _is_beyond_chance(gain: NDArray[np.float64]) -> bool:
-    """Is the mean above 0 by more than its own uncertainty? Fewer than two images tell nothing about that."""
+    """Whether the mean exceeds 0 by more than its own uncertainty, which needs at least two images."""
     if len(gain) < 2:
         return False
     return bool(gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(len(gain)))

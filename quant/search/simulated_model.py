@@ -1,4 +1,4 @@
-"""The INT8 model with its scales as inputs, so that a change of scales is one run and not a build."""
+"""The INT8 model with its scales as inputs, so that a change of scales needs one run and no build."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SimulatedModel:
         self._reference = OnnxRuntimeSession(model.proto, name=str(model.path))
 
     def expected(self, batch: Inputs) -> NDArray[np.float64]:
-        """FP32's outputs, a row an image."""
+        """FP32's outputs, one row per image."""
         return rows_of_outputs(self._reference.run(batch), _size(batch))
 
     def found(self, batch: Inputs, amax: Mapping[str, float]) -> NDArray[np.float64]:
@@ -48,7 +48,7 @@ class SimulatedModel:
 
 
 class TrialImages:
-    """Images to run scales on, and the FP32 outputs that INT8 is held against."""
+    """Images to run scales on, and the FP32 outputs that INT8 is compared with."""
 
     def __init__(self, model: SimulatedModel, batches: Sequence[Inputs]) -> None:
         self._model = model
@@ -74,9 +74,9 @@ def _size(batch: Inputs) -> int:
 
 
 def _with_scales_as_inputs(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The INT8 model with a scalar input for each scale, and by the inputs' names the tensors whose scales they take.
+    """The INT8 model with a scalar input for each scale, and the tensors whose scales these inputs take, by input name.
 
-    A pair on data that was only moved has an input of its own, which takes the scale of where the data came from.
+    A pair on data that was only moved has its own input, which takes the scale of the tensor that the data came from.
     """
     edges = quantizable_inputs(prepared_for_quantization(proto))
     scale_of = {edge.tensor: edge.scale for edge in edges}

@@ -14,7 +14,7 @@ class BatchRange:
 
     Attributes:
         smallest: At least this; smaller batches are filled up.
-        usual: What the engine is tuned for.
+        usual: The size that the engine is tuned for.
         largest: At most this; larger batches run in pieces.
     """
 
@@ -38,12 +38,12 @@ class BatchRange:
 
 
 def batch_range_from_text(text: str) -> BatchRange:
-    """MIN:OPT:MAX.
+    """Parse MIN:OPT:MAX.
 
     Raises:
-        BuildError: Not three whole numbers in rising order.
+        BuildError: The text is not three whole numbers in rising order.
     """
     match = re.fullmatch(r"(\d+):(\d+):(\d+)", text)
     if match is None:
-        raise BuildError(f"dynamic batch: expected MIN:OPT:MAX, 1:8:64 for instance, found '{text}'")
+        raise BuildError(f"dynamic batch: expected MIN:OPT:MAX, for instance 1:8:64, found '{text}'")
     return BatchRange(*(int(part) for part in match.groups()))

@@ -1,4 +1,4 @@
-"""Settings out of `calib.toml` and options; options win."""
+"""Settings from `calib.toml` and from options; options win."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CONFIG_NAME = "calib.toml"
 
 
 def settings_from_options(options: Mapping[str, Any], folder: Path | None = None) -> RunSettings:
-    """Settings out of `calib.toml` in a folder, where there is one, and options that override it.
+    """Settings from the `calib.toml` in a folder, if there is one, and from options, which override it.
 
     Args:
         options: Field values; None stands for "not given".
-        folder: Where `calib.toml` is looked for and the model is searched; the working folder by default.
+        folder: Where to look for `calib.toml` and the model; the working folder by default.
 
     Raises:
         SettingsError: Unknown keys, wrong types, no data, or no single model.

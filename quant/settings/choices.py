@@ -1,4 +1,4 @@
-"""The settings that take one of several words; nothing heavy is imported here, since `--help` reads them."""
+"""The settings that take one of several words; nothing heavy is imported here, because `--help` reads them."""
 
 from calib.names import ALGORITHMS
 

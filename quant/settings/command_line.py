@@ -10,16 +10,16 @@ from typing import Any
 
 from quant.settings.run_settings import RunSettings
 
-_COMPARED = (  # what `calib compare` can be told
+_COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
     "out",
 )  # fmt: skip
 
 
 def command_from_settings(settings: RunSettings) -> str:
-    """A `calib run` line with every setting in it, so that it does the same beside any `calib.toml`.
+    """A `calib run` line with every setting, so that it does the same whatever `calib.toml` says.
 
-    Paths stand as they were given, relative to the working folder. What is not used is left out: a parameter of another
+    Paths are as they were given, relative to the working folder. Unused settings are left out: a parameter of another
     algorithm, an empty text, 0 for "no limit".
     """
     names = [field.name for field in fields(settings)]
@@ -27,7 +27,7 @@ def command_from_settings(settings: RunSettings) -> str:
 
 
 def compare_command(settings: RunSettings, first: Path, second: Path, taken: Collection[str] = ()) -> str:
-    """The `calib compare` line of two files, with every setting that it knows but those taken from their reports."""
+    """The `calib compare` line for two files, with all its settings except those taken from their reports."""
     names = [name for name in _COMPARED if name not in taken]
     return shlex.join(["calib", "compare", _text(first), _text(second), *_words(settings, names)])
 
@@ -56,16 +56,16 @@ def _text(value: object) -> str:
 
 
 def values_from_settings(settings: RunSettings) -> dict[str, Any]:
-    """All settings as JSON values, by name; paths as they were given, relative to the working folder."""
+    """All settings as JSON values, by name; paths are as they were given, relative to the working folder."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
 
 
 def settings_from_values(values: Mapping[str, Any], folder: Path) -> RunSettings:
-    """The settings that `values_from_settings` gave; names that this version does not know are left out.
+    """The settings that `values_from_settings` gave; names that are unknown to this version are left out.
 
     Args:
-        values: By name.
-        folder: The working folder of that run: its relative paths begin there.
+        values: Values by name.
+        folder: The working folder of that run, which its relative paths refer to.
 
     Raises:
         SettingsError: A value is out of range.

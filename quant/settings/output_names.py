@@ -4,7 +4,7 @@ from quant.settings.choices import CHOICES
 
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.svg"
-CACHE = "calibration.cache"  # its provenance and statistics lie beside it
+CACHE = "calibration.cache"  # its provenance and statistics are beside it
 TIMING_CACHE = "timing.cache"
 MODEL_SUFFIX, ENGINE_SUFFIX = ".onnx", ".engine"
 
@@ -20,13 +20,13 @@ def description_name(engine: str) -> str:
 
 
 def names_of_builds(precision: str) -> tuple[str, ...]:
-    """All file names that runs give builds of a precision; FP32 on ONNX Runtime is the user's own model."""
+    """All file names that runs give to builds of a precision; FP32 on ONNX Runtime is the user's own model."""
     engine = build_name(precision, ENGINE_SUFFIX)
     models = () if precision == "fp32" else (build_name(precision, MODEL_SUFFIX),)
     return (*models, engine, description_name(engine))
 
 
-# What a run may write beside its cache; no file of the user's may go by such a name there.
+# What a run may write beside its cache; the user's own files there may not have these names.
 WRITTEN = (
     REPORT_JSON,
     REPORT_MARKDOWN,

@@ -15,40 +15,40 @@ from quant.settings.output_names import CACHE, WRITTEN
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that `calib run` can be told. Field names are the keys of `calib.toml`.
+    """All settings of `calib run`; field names are the keys of `calib.toml`.
 
     Attributes:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
-        eval: Evaluation images; None for those of `data` that calibration left over.
+        eval: Evaluation images; None for those of `data` that calibration did not use.
         labels: CSV `file,label` for the evaluated images.
-        classes: File with one class name a line, in the model's order.
+        classes: File with one class name per line, in the model's order.
         preprocess: Preset, or path of a TOML file.
         algo: How amax is computed: entropy, minmax, percentile, mse.
         percentile: Per cent kept by `algo = "percentile"`.
-        match_tensorrt: With `algo = "entropy"`, TensorRT's very answers, which depend on the first batch.
+        match_tensorrt: With `algo = "entropy"`, exactly TensorRT's answers, which depend on the first batch.
         num_images: Calibration images.
-        sampling: random (seeded, by class where labels are known) or first (name order).
+        sampling: random (seeded, by class if labels are known) or first (name order).
         batch_size: Images in a batch.
         seed: Seed of the sample.
-        backend: auto (TensorRT where it and a GPU are found), onnxruntime, tensorrt.
+        backend: auto (TensorRT if it and a GPU are found), onnxruntime, tensorrt.
         calibrator: toolkit (own statistics) or tensorrt (TensorRT's own calibration, in 8.6 and 10).
         precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
         cache: Calibration cache; None for `calibration.cache` in `out`.
-        cache_only: Stop when the cache does not fit, algorithm included, instead of making it anew.
+        cache_only: Stop if the cache does not fit, algorithm included, instead of making a new one.
         trust_cache: Use a cache that has no provenance, after checking it against the model.
         out: Folder for everything that is written.
         max_drop: Largest accepted drop: percentage points of top-1, or per cent of FP32's score of `metric`.
         max_bad: Largest accepted share of unreadable images, 0..1.
         memory_limit: MB of activations that calibration holds at a time.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
-        explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always so in 11.
-        dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` alone.
-        workspace: TensorRT: MiB that kernels may use; 0 for all of the GPU's.
-        builder_level: TensorRT: effort of a build, 0 to 5; None for its own default.
+        explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always on for 11.
+        dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` only.
+        workspace: TensorRT: MiB that kernels may use; 0 for all of the GPU's memory.
+        builder_level: TensorRT: effort of a build, 0 to 5; None for TensorRT's default.
         tactic_sources: TensorRT: comma-separated names; empty for all that work here.
-        dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU alone.
-        metric: `file.py:callable`, a metric of your own: scores of a batch's images from outputs and labels.
+        dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU only.
+        metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
     """
 
     model: Path | None = None
@@ -106,15 +106,18 @@ class RunSettings:
         self._check_paths()
 
     def _check_tensorrt(self) -> None:
-        """What only TensorRT builds know."""
+        """Check the settings that only TensorRT builds have."""
         if self.calibrator == "tensorrt":
             if self.backend == "onnxruntime":
                 raise SettingsError(
-                    "calibrator: TensorRT's own needs backend tensorrt, found onnxruntime; leave one out"
+                    "calibrator: TensorRT's own calibration needs backend tensorrt, found onnxruntime; leave one of "
+                    "them out"
                 )
             if self.algo == "mse" or self.match_tensorrt:
                 found = "mse" if self.algo == "mse" else "match_tensorrt"
-                raise SettingsError(f"calibrator: TensorRT's own knows no {found}; leave one of them out")
+                raise SettingsError(
+                    f"calibrator: TensorRT's own calibration does not support {found}; leave one of them out"
+                )
         if self.dynamic:
             batch_range_from_text(self.dynamic)
         if self.workspace < 0:
@@ -125,16 +128,18 @@ class RunSettings:
             raise SettingsError(f"dla: expected the number of a DLA core, found {self.dla}")
 
     def _check_paths(self) -> None:
-        """No file of a run may take the place of another, least of all of the user's model."""
+        """Check that no file of a run overwrites another one, least of all the user's model."""
         written = {(self.out / name).resolve() for name in WRITTEN}
         if self.model is not None and self.model.resolve() in written:
             raise SettingsError(f"{self.model}: would be overwritten by this run; rename it, or choose another --out")
         cache = self.cache_path
         if cache.suffix in (".json", ".h5") or cache.is_dir():
-            found = "a folder" if cache.is_dir() else f"'{cache.suffix}', the ending of a file that goes beside it"
+            found = (
+                "a folder" if cache.is_dir() else f"'{cache.suffix}', the ending of a file that is written beside it"
+            )
             raise SettingsError(f"{cache}: expected the path of a cache, found {found}; name a file ending in .cache")
         if not written.isdisjoint(cache.with_suffix(suffix).resolve() for suffix in (cache.suffix, ".json", ".h5")):
-            raise SettingsError(f"{cache}: the cache would take the place of a report or model; give it another name")
+            raise SettingsError(f"{cache}: the cache would overwrite a report or model; give it another name")
 
     @property
     def cache_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""What a user names as `file.py:callable`: loaded once, with errors that name the line of the user's own file."""
+"""Loads the user's `file.py:callable`, with errors that name the line of the user's own file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from quant.errors import SettingsError
 
 
 def load_callable(spec: str, what: str) -> Callable[..., Any]:
-    """Import a file and give the callable in it.
+    """Import a file and return the callable in it.
 
-    The file's folder can be imported from, as it can when Python runs the file.
+    The file can import from its own folder, as it can when Python runs it.
 
     Args:
         spec: `file.py:callable`.
         what: What it is for, such as "metric"; for messages.
 
     Raises:
-        SettingsError: Not of that form, no such file or callable, or the file fails when imported.
+        SettingsError: The spec has another form, there is no such file or callable, or importing the file fails.
     """
     name, separator, attribute = spec.rpartition(":")
     path = Path(name)
@@ -50,7 +50,7 @@ def load_callable(spec: str, what: str) -> Callable[..., Any]:
 
 
 def described(error: BaseException, path: Path) -> str:
-    """An error of the user's code with the line of his file where it was last, on one line."""
+    """An error of the user's code on one line, with the last line number in the user's file."""
     frames = traceback.extract_tb(error.__traceback__)
     line = next((f.lineno for f in reversed(frames) if Path(f.filename).name == path.name), None)
     if line is None and isinstance(error, SyntaxError):

@@ -1,4 +1,4 @@
-"""The TensorRT back end: engines on an NVIDIA GPU, scales from the toolkit's statistics or from TensorRT itself."""
+"""The TensorRT back end: engines on an NVIDIA GPU, with scales from the toolkit's statistics or from TensorRT."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _Result = TypeVar("_Result")
 
 
 def _ignore(line: str) -> None:
-    """Notes that nobody reads."""
+    """Ignore a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class EngineBuild(Build):
 
     Attributes:
         engine: The same as `runnable`.
-        reused: Was it on disk already, and fits?
+        reused: Whether it was already on disk and fits.
     """
 
     engine: Engine
@@ -65,8 +65,8 @@ class TensorRTBackend:
 
     Attributes:
         version: TensorRT's version.
-        device: The GPU, for people.
-        batch: Batch sizes of the engines; halved when the GPU's memory does not suffice.
+        device: The GPU, for display.
+        batch: Batch sizes of the engines; halved if the GPU has too little memory.
         feed: How the last native calibration was fed.
     """
 
@@ -87,12 +87,12 @@ class TensorRTBackend:
             batch: One batch size, or a range for dynamic shapes.
             options: How engines are built.
             calibration_batch: Images in a batch of `calibrate`; None for the size that the engines are tuned for.
-            engines: Folder with `model.<precision>.engine` of an earlier run, which are used again where they fit.
-            note: Called with lines for people.
+            engines: Folder with `model.<precision>.engine` files of an earlier run, which are reused if they fit.
+            note: Called with lines to display.
 
         Raises:
-            TensorRTError: TensorRT cannot be loaded; says what to install.
-            DeviceError: There is no usable GPU; says what to install.
+            TensorRTError: TensorRT cannot be loaded; the message says what to install.
+            DeviceError: There is no usable GPU; the message says what to install.
         """
         self._tensorrt = load_tensorrt()
         self._gpu = find_device()
@@ -109,8 +109,8 @@ class TensorRTBackend:
         """Let TensorRT compute the scales (`--calibrator tensorrt`).
 
         Raises:
-            BuildError: TensorRT cannot, or the GPU's memory does not suffice for a single image.
-            Exception: Whatever the data stream raised; there is no cache then.
+            BuildError: TensorRT cannot do it, or the GPU has too little memory for a single image.
+            Exception: Whatever the data stream raised; there is then no cache.
         """
 
         def attempt() -> CalibrationCache:
@@ -129,15 +129,15 @@ class TensorRTBackend:
         return self._with_smaller_batches("calibration", model, attempt)
 
     def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> EngineBuild:
-        """Build an engine, or load the one on disk where it still fits.
+        """Build an engine, or load the one on disk if it still fits.
 
         Args:
             model: The FP32 model.
             precision: fp32, fp16 or int8.
-            cache: For INT8: the cache whose scales are handed over, its header rewritten where it must be.
+            cache: For INT8: the cache whose scales are handed over, with its header rewritten if necessary.
 
         Raises:
-            BuildError: This precision cannot be built; quotes TensorRT.
+            BuildError: This precision cannot be built; the message quotes TensorRT.
         """
         if precision == "int8" and cache is None:
             raise BuildError("int8: expected scales, found none; calibrate first")
@@ -146,10 +146,10 @@ class TensorRTBackend:
         return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales))
 
     def load(self, model: OnnxModel, precision: str) -> EngineBuild:
-        """Build an engine of a model as it is: float, half, or with Q/DQ of whatever tool.
+        """Build an engine from a model as it is: float, half, or with Q/DQ from any tool.
 
         Raises:
-            BuildError: TensorRT cannot build it; quotes TensorRT.
+            BuildError: TensorRT cannot build it; the message quotes TensorRT.
         """
 
         def attempt() -> EngineBuild:
@@ -220,7 +220,7 @@ class TensorRTBackend:
     def _engine(
         self, model: OnnxModel, precision: str, cache: CalibrationCache | None, *, explicit: bool
     ) -> tuple[onnx.ModelProto, BuiltEngine]:
-        """An engine, and the model that it was built from."""
+        """Build an engine; returns the model that it was built from, and the engine."""
         name = str(model.path)
         if explicit and cache is not None:
             made = explicit_engine(model.proto, cache, self.batch, self.options, name=name, note=self._note)
@@ -232,7 +232,7 @@ class TensorRTBackend:
 
     def _identity(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineIdentity:
         options = {key: value for key, value in asdict(self.options).items() if key != "timing_cache"}
-        options["calib"] = calib.__version__  # another version may place Q/DQ in another way
+        options["calib"] = calib.__version__  # another version may place Q/DQ differently
         return EngineIdentity(
             tensorrt=self.version,
             gpu=self._gpu.name,
@@ -261,14 +261,14 @@ class TensorRTBackend:
         return data, {".json": text}, json.loads(text)["details"]
 
     def _fit_batch(self, model: OnnxModel) -> None:
-        """Take the batch size that the model demands, where it demands one."""
+        """Take the batch size that the model requires, if it requires one."""
         fixed = fixed_batch(model.proto)
         if fixed is not None and (not self.batch.is_static or self.batch.largest != fixed):
-            self._note(f"{model.path}: demands a batch of {fixed}; it is used instead of {self.batch}")
+            self._note(f"{model.path}: requires a batch of {fixed}, which is used instead of {self.batch}")
             self.batch = BatchRange(fixed, fixed, fixed)
 
     def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
-        """Do it again with half the batch as long as the GPU's memory does not suffice."""
+        """Try again with half the batch as long as the GPU has too little memory."""
         while True:
             try:
                 return attempt()
@@ -283,7 +283,7 @@ class TensorRTBackend:
                 self.batch = smaller
 
     def close(self) -> None:
-        """Free all engines; again does nothing."""
+        """Free all engines; a second call does nothing."""
         while self._open:
             self._open.pop().close()
 

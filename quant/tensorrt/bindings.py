@@ -1,7 +1,7 @@
-"""TensorRT's Python bindings: importing them, and the one place that knows how 8.6, 10 and 11 differ.
+"""TensorRT's Python bindings: the import, and the one place that knows how 8.6, 10 and 11 differ.
 
-The tables list everything of the bindings that this project touches; a test resolves each name in API listings of the
-three releases, and finds uses that are not listed. Where a release lacks a name, `TensorRT` has the way around it.
+The tables list everything in the bindings that this project uses. A test resolves each name in API listings of the
+three releases, and finds uses that are not listed. If a release lacks a name, `TensorRT` works around it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TensorIOMode.INPUT
 init_libnvinfer_plugins
 """
 
-# Gone from 11: calibrators, implicit precisions, implicit and explicit batch.
+# Removed in 11: calibrators, implicit precisions, implicit and explicit batch.
 UNTIL_10 = """
 Builder.platform_has_fast_fp16 Builder.platform_has_fast_int8
 BuilderFlag.FP16 BuilderFlag.INT8
@@ -77,7 +77,7 @@ class TensorRTError(AcceleratorError):
 
 
 def api_names(major: int) -> list[str]:
-    """Everything of the bindings that this project touches in a major release."""
+    """Everything in the bindings of a major release that this project uses."""
     tables = [EVERYWHERE, *([UNTIL_10] if major <= 10 else []), *([FROM_10] if major >= 10 else [])]
     return [name for table in tables for name in table.split()]
 
@@ -88,7 +88,7 @@ class TensorRT:
 
     Attributes:
         module: The Python module.
-        version: Its version, as "8.6.0".
+        version: Its version, such as "8.6.0".
     """
 
     module: Any
@@ -106,11 +106,11 @@ class TensorRT:
 
     @property
     def has_calibrators(self) -> bool:
-        """Can it calibrate, read calibration caches and choose precisions by itself? 11 cannot."""
+        """Whether it can calibrate, read calibration caches and choose precisions itself; 11 cannot."""
         return self.major <= 10
 
     def network_flags(self, *, strongly_typed: bool) -> int:
-        """Flags for `create_network`: explicit batch where it still must be asked for."""
+        """Flags for `create_network`: explicit batch, if the release still needs it, or strong typing."""
         flag = self.module.NetworkDefinitionCreationFlag
         flags = 0
         if self.major < 10:
@@ -120,7 +120,7 @@ class TensorRT:
         return flags
 
     def lacks(self, builder: Any, precision: str) -> bool:  # noqa: ANN401 - the bindings have no types
-        """Does the builder say that the GPU has no fast kernels of a precision? 11 no longer says."""
+        """Whether the builder says that the GPU has no fast kernels of a precision; 11 no longer does."""
         if not self.has_calibrators or precision == "fp32":
             return False
         fast = builder.platform_has_fast_int8 if precision == "int8" else builder.platform_has_fast_fp16

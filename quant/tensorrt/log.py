@@ -1,4 +1,4 @@
-"""What TensorRT says while it works: kept for the messages of errors, never printed."""
+"""TensorRT's log while it works: kept for error messages, never printed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from quant.tensorrt.bindings import load_tensorrt
 
-_MOST_LINES = 2000  # of one section: a build that falls back to float says so once a tensor
+_MOST_LINES = 2000  # in one section: a build that falls back to float logs a line for each tensor
 
 
 @dataclass
 class LogSection:
-    """What was said in one piece of work.
+    """What TensorRT logged during one piece of work.
 
     Attributes:
         errors: Errors in order.
@@ -31,7 +31,7 @@ class LogSection:
 
     @property
     def out_of_memory(self) -> bool:
-        """Did the GPU's memory not suffice?"""
+        """Whether the GPU ran out of memory."""
         said = " ".join([*self.errors, *self.warnings[-20:]]).lower()
         return bool(self.errors) and any(
             words in said for words in ("out of memory", "outofmemory", "memoryallocation")
@@ -39,7 +39,7 @@ class LogSection:
 
 
 class _Sections:
-    """Where the logger writes: the sections that are open."""
+    """The open sections, to which the logger writes."""
 
     def __init__(self) -> None:
         self.open: list[LogSection] = []
@@ -57,7 +57,7 @@ _SECTIONS = _Sections()
 
 @functools.cache
 def logger() -> Any:  # noqa: ANN401 - the bindings have no types
-    """The process's logger: TensorRT keeps the first that it is given, so all builders and runtimes share one."""
+    """The process's logger: TensorRT keeps the first one that it gets, so all builders and runtimes share it."""
     trt = load_tensorrt().module
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -77,7 +77,7 @@ def logger() -> Any:  # noqa: ANN401 - the bindings have no types
 
 @contextlib.contextmanager
 def log_section() -> Iterator[LogSection]:
-    """Listen while a piece of work is done."""
+    """Record TensorRT's log during a piece of work."""
     section = LogSection()
     _SECTIONS.open.append(section)
     try:

@@ -1,1 +1,1 @@
-"""Calibration by this toolkit and its peers, timed in processes of their own."""
+"""Calibration by this toolkit and its peers, timed in separate processes."""

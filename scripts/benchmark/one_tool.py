@@ -1,7 +1,7 @@
-"""Timing calibration: this toolkit and its peers on the same images, each in a process of its own.
+"""Times calibration by this toolkit and its peers on the same images, each in its own process.
 
-Such a process runs this file; `scripts/bench_calibration.py` starts them in turn. Seconds are from the first image read
-to the quantized model, after imports; peak memory is the process's.
+Each process runs this file; `scripts/bench_calibration.py` starts them in turn. Seconds are counted from the first
+image read to the quantized model, after imports; peak memory is that of the process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure(tool: str, settings: RunSettings, quantized: Path) -> dict[str, floa
         quantized: Where the INT8 model goes.
 
     Returns:
-        `seconds`, `peak_mb`, and for this toolkit its parts: `collect_`, `search_`, `cache_` and `write_seconds`.
+        `seconds`, `peak_mb` and, for this toolkit, its parts: `collect_`, `search_`, `cache_` and `write_seconds`.
 
     Raises:
         ImportError: The tool is not installed.
@@ -59,7 +59,7 @@ def measure(tool: str, settings: RunSettings, quantized: Path) -> dict[str, floa
 
 
 def top1(quantized: Path, settings: RunSettings) -> float | None:
-    """Top-1 accuracy of a model on the evaluation images, per cent; None when they are not labelled."""
+    """Top-1 accuracy of a model on the evaluation images, per cent; None if they are not labelled."""
     from quant.evaluation.accuracy import evaluate
     from quant.onnxruntime.session import OnnxRuntimeSession
 
@@ -70,7 +70,7 @@ def top1(quantized: Path, settings: RunSettings) -> float | None:
 
 
 def _forward(settings: RunSettings, model: OnnxModel, data: RunData, quantized: Path) -> dict[str, float]:
-    """The plain FP32 forward pass of the images, already decoded: the limit of any calibration."""
+    """The plain FP32 forward pass of the images, already decoded: the lower limit for any calibration."""
     from quant.onnxruntime.session import OnnxRuntimeSession
 
     session = OnnxRuntimeSession(model.proto)

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plot, from figures that `scripts/bench_calibration.py --results` kept."""
+"""Makes docs/benchmarks.md and its plot from the figures that `scripts/bench_calibration.py --results` kept."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _how(result: Result) -> str:
 
 
 def _advantage(result: Result) -> str:
-    """How much sooner than each peer this toolkit is done."""
+    """How many times as fast as each peer this toolkit is."""
     found = summary(result)
     own = found.get("calib")
     peers = {tool: f for tool, f in found.items() if tool not in ("forward", "calib") and isinstance(f, dict)}
@@ -61,7 +61,7 @@ def _advantage(result: Result) -> str:
 
 
 def _memory_table(results: Sequence[Result]) -> list[str]:
-    """One line a number of images, for the models that were run with several."""
+    """One line per model and number of images."""
     lines = ["| model | images | times the forward pass | peak MB |", "|---|---|---|---|"]
     for result in sorted(results, key=lambda r: (r["model"], r["num_images"])):
         own = summary(result).get("calib")
@@ -73,7 +73,7 @@ def _memory_table(results: Sequence[Result]) -> list[str]:
 
 
 def _plot(results: Sequence[Result], path: Path) -> None:
-    """Times the forward pass of all tools, a group a run with peers."""
+    """Plot the times of all tools in forward passes, one group per run with peers."""
     from matplotlib import pyplot as plt
 
     shown = [r for r in results if len(r["rounds"]) > 2]
@@ -106,7 +106,7 @@ def write_page(source: Path, folder: Path) -> Path:
     """Write benchmarks.md and benchmarks.svg into a folder; returns the page's path.
 
     Args:
-        source: Documents of `measure_rounds`, one a line.
+        source: Documents of `measure_rounds`, one per line.
         folder: Where the page goes.
     """
     from matplotlib import pyplot as plt

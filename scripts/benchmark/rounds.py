@@ -1,4 +1,4 @@
-"""Calibration by this toolkit and its peers, in turn, each in a process of its own: rounds, their medians, a table."""
+"""Calibration by this toolkit and its peers, in turn, each in its own process: rounds, their medians, a table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any
 from calib.processors import usable_processors
 
 PACKAGES = ("calib-int8", "numpy", "numba", "onnx", "onnxruntime")
-Figures = dict[str, Any] | str  # of one process, or the last line of its complaint
+Figures = dict[str, Any] | str  # figures of one process, or the last line of its error
 
 
 def _run(python: str, tool: str, settings: Mapping[str, Any], quantized: Path) -> Figures:
-    """Figures of one process; the last line of its complaint where it fails."""
+    """Figures of one process, or the last line of its error if it fails."""
     command = [python, str(Path(__file__).with_name("one_tool.py")), tool, json.dumps(settings), str(quantized)]
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -49,16 +49,16 @@ def _machine() -> dict[str, Any]:
 def measure_rounds(
     settings: Mapping[str, Any], tools: Sequence[str], repeat: int, modelopt_python: str = sys.executable
 ) -> dict[str, Any]:
-    """Rounds of all tools, in turn; then the accuracy of what each made in its last round.
+    """Run rounds of all tools in turn, then measure the accuracy of each tool's model from the last round.
 
     Args:
-        settings: Fields of RunSettings, as JSON has them; with `eval`, accuracy is measured.
-        tools: Names out of `benchmark.one_tool.TOOLS`; the plain forward pass is measured in any case.
-        repeat: How many rounds.
+        settings: Fields of RunSettings as JSON values; with `eval`, accuracy is measured.
+        tools: Names from `benchmark.one_tool.TOOLS`; the plain forward pass is always measured.
+        repeat: Number of rounds.
         modelopt_python: Interpreter that has nvidia-modelopt.
 
     Returns:
-        A document for JSON: `rounds` holds, by tool, the figures of each round, or the last line of its complaint.
+        A document for JSON: `rounds` holds, by tool, the figures of each round or the last line of its error.
     """
     tools = ["forward", *tools]
     rounds: dict[str, list[Figures]] = {tool: [] for tool in tools}
@@ -83,7 +83,7 @@ def measure_rounds(
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Medians over the rounds, by tool; the complaint of a tool that failed."""
+    """Medians over the rounds, by tool; the error of a tool that failed."""
     rounds, base = result["rounds"], result["rounds"]["forward"]
     found: dict[str, Any] = {}
     for tool, figures in rounds.items():

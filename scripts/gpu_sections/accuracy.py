@@ -14,7 +14,7 @@ from gpu_sections.bench import ALGORITHMS, Bench, Row, layers_text, top1
 
 
 def parity(bench: Bench) -> None:
-    """TensorRT's own calibration through our calibrators against TensorRT's reference caches."""
+    """Compare TensorRT's own calibration, through our calibrators, with TensorRT's reference caches."""
     for name in bench.models:
         for algorithm in bench.algorithms:
             kind = ALGORITHMS[algorithm]
@@ -49,7 +49,7 @@ def _parity_row(bench: Bench, name: str, algorithm: str, reference: CalibrationC
 
 
 def by_kind(amax: Mapping[str, float]) -> dict[str, float]:
-    """Amax with TensorRT's inner tensors counted by kind: their numbers depend on how many nodes were parsed before."""
+    """Amax with TensorRT's inner tensors numbered by kind: their own numbers depend on the nodes parsed before."""
     seen: Counter[str] = Counter()
     named = {}
     for tensor, value in amax.items():
@@ -61,9 +61,9 @@ def by_kind(amax: Mapping[str, float]) -> dict[str, float]:
 
 
 def accuracy(bench: Bench) -> None:
-    """Top-1 on all test images: FP32, FP16, and INT8 with scales from TensorRT and from the CPU."""
+    """Measure top-1 on all test images: FP32, FP16, and INT8 with scales from TensorRT and from the CPU."""
     for name in bench.models:
-        if "entropy" in bench.algorithms:  # once, also where processes share the algorithms out
+        if "entropy" in bench.algorithms:  # only once, even if several processes share the algorithms
             _engine_row(bench, name, "fp32", None, "")
             _engine_row(bench, name, "fp16", None, "")
         for algorithm in bench.algorithms:

@@ -1,4 +1,4 @@
-"""What all measurements share: where things lie, images, caches, and the file that keeps the rows."""
+"""What all measurements share: paths, images, caches, and the file that keeps the rows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.options import BuilderOptions
 
 Row = dict[str, Any]
-ALGORITHMS = {"entropy": "entropy2", "minmax": "minmax", "percentile": "legacy"}  # and the reference caches' names
+ALGORITHMS = {
+    "entropy": "entropy2",
+    "minmax": "minmax",
+    "percentile": "legacy",
+}  # names of reference caches
 MODELS = ("resnet20", "mobilenetv2", "vit")
-CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # as the reference caches
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # as for the reference caches
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Results:
         return found
 
     def has(self, section: str, key: str) -> bool:
-        """Is a row measured already?"""
+        """Whether a row has already been measured."""
         return key in self.document().get(section, {})
 
     def add(self, section: str, key: str, row: Row) -> None:
@@ -64,7 +68,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where things lie, and how engines are built.
+    """Paths, and how engines are built.
 
     Attributes:
         shared: Folder with `models`, `data` and `reference`.
@@ -90,7 +94,7 @@ class Bench:
         return BuilderOptions(level=self.level, timing_cache=self.work / "timing.cache")
 
     def backend(self, batch: BatchRange | int, **changes: Any) -> TensorRTBackend:
-        """A back end with these options, which prints what it has to say."""
+        """A back end with these options, which prints its notes."""
         options = BuilderOptions(**{**vars(self.options), **changes})
         return TensorRTBackend(batch, options, note=lambda line: print(line, flush=True))
 
@@ -99,7 +103,7 @@ class Bench:
         return load_model(self.shared / "models" / f"{name}.onnx")
 
     def folder(self, archive: str) -> Path:
-        """An archive's images, unpacked once even if several processes want them."""
+        """An archive's images, unpacked only once even if several processes need them."""
         folder = self.work / archive
         self.work.mkdir(parents=True, exist_ok=True)
         with _alone(self.work):
@@ -123,7 +127,7 @@ class Bench:
         return self.stream("cifar10-calib", 32, CALIBRATION_IMAGES)
 
     def native_cache(self, name: str, algorithm: str) -> tuple[CalibrationCache, FeedFigures | None]:
-        """TensorRT's own scales, and how it was fed; no figures where they were computed before."""
+        """TensorRT's own scales, and how it was fed; without figures if the scales were computed before."""
         path = self.work / f"{name}.{algorithm}.native.cache"
         if path.exists():
             return read_cache(path), None
@@ -133,7 +137,7 @@ class Bench:
         return cache, feed
 
     def cpu_cache(self, name: str, algorithm: str) -> CalibrationCache:
-        """The toolkit's scales; one pass over the images serves all algorithms."""
+        """The toolkit's scales; one pass over the images is enough for all algorithms."""
         path = self.work / f"{name}.{algorithm}.cpu.cache"
         if not path.exists():
             from quant.collectors.onnxruntime_collector import collect_statistics
@@ -155,7 +159,7 @@ class Bench:
 
 
 def _alone(folder: Path) -> contextlib.AbstractContextManager[object]:
-    """Wait until no other process of the report is at the same place."""
+    """A lock that keeps other processes of the report out of a folder."""
     from filelock import FileLock
 
     return FileLock(folder / "report.lock")
@@ -172,7 +176,7 @@ def top1(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
 
 
 def layers_text(details: Mapping[str, Any]) -> str:
-    """What an engine's layers compute in, and what the builder made of the graph."""
+    """The precisions of an engine's layers, and what the builder made of the graph."""
     graph = details["graph"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in graph["precisions"].items())
     return f"{kinds}, {graph['reformats']} copies; {graph['onnx_nodes']} nodes to {graph['engine_layers']} layers"

@@ -1,4 +1,4 @@
-"""What becomes of each kind of cache, and what a second build with one costs."""
+"""What happens with each kind of cache, and what a second build with the same cache costs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CASES: dict[str, Callable[[str], str]] = {
 
 
 def cases(bench: Bench) -> None:
-    """TensorRT's own resnet20 cache, changed in eight ways, handed over as `--trust-cache` does."""
+    """Hand over TensorRT's own resnet20 cache, changed in eight ways, as `--trust-cache` does."""
     text = (bench.shared / "reference" / "tensorrt-8.6.0" / "resnet20.entropy2.cache").read_text(encoding="utf-8")
     for name, change in CASES.items():
         if not bench.results.has("cases", name):
@@ -75,7 +75,7 @@ def _case(bench: Bench, path: Path) -> Row:
 
 
 def reuse(bench: Bench) -> None:
-    """Two builds in a row with one cache, and the engine that is found on disk the third time."""
+    """Time two builds in a row with one cache, and a third one that finds the engine on disk."""
     if bench.results.has("reuse", "found"):
         return
     model = bench.model("resnet20")

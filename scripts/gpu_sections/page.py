@@ -1,4 +1,4 @@
-"""The sections of the report, measuring them, and the page."""
+"""The sections of the report, their measurement, and the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ SECTIONS: dict[str, Section] = {
     ),
     "accuracy": (
         "Accuracy on the 10,000 CIFAR-10 test images",
-        "INT8 engines may use FP16 kernels. The CPU's scales come from ONNX Runtime; their engines saw no image.",
+        "INT8 engines may use FP16 kernels. The CPU's scales come from ONNX Runtime; their engines were built without "
+        "images.",
         accuracy,
     ),
     "latency": (
@@ -38,20 +39,20 @@ SECTIONS: dict[str, Section] = {
     "dynamic": ("Dynamic shapes", "One INT8 engine for all batches, 1:32:250, against the fixed ones.", dynamic),
     "explicit": (
         "Explicit Q/DQ against the implicit build from the same cache",
-        "Batch 250, top-1 on all 10,000 CIFAR-10 test images. `chosen` is what `--explicit` does: of several "
-        "placements, and the float engine where TensorRT by itself runs no kernel in INT8, the fastest, or of those "
-        "within 5 % of it the one with most INT8. `everywhere` has pairs on all kernels; `wide` on those with at least "
-        "64 output channels and constant weights.",
+        "Batch 250, top-1 on all 10,000 CIFAR-10 test images. `chosen` is what `--explicit` does: it takes the "
+        "fastest of several placements (and of the float engine, if TensorRT by itself runs no kernel in INT8); of "
+        "those within 5 % of the fastest, it takes the one with the most INT8. `everywhere` has pairs on all kernels; "
+        "`wide` has them on kernels with at least 64 output channels and constant weights.",
         explicit,
     ),
     "deployment": (
         "Deployment: torchvision's resnet18 against PyTorch",
         "Random weights, seed 0; exported by `calib export`, which compares ONNX Runtime with PyTorch on 16 "
-        "photographs (largest difference of a logit, of the largest logit); calibrated on 60. PyTorch runs eagerly.",
+        "photographs (largest difference of a logit, and largest logit); calibrated on 60. PyTorch runs eagerly.",
         deployment,
     ),
     "cases": (
-        "Caches that are not what they should be",
+        "Wrong or damaged caches",
         "resnet20; top-1 on the first 2,000 CIFAR-10 test images in name order, "
         "two of the ten classes (FP32: 76.15 %).",
         cases,
@@ -64,23 +65,25 @@ SECTIONS: dict[str, Section] = {
     ),
     "feeding": (
         "200 batches through the calibrator",
-        "Copies run while the next batch is decoded: decoding and copies together take longer than both did.",
+        "Copies run while the next batch is decoded, so decoding and copies overlap and add up to more than the total.",
         feeding,
     ),
 }
 
 
 def measure(bench: Bench, sections: Sequence[str], say: Callable[[str], None]) -> None:
-    """Measure what is missing; a section that fails does not keep the others from running.
+    """Measure the missing rows; a section that fails does not stop the others.
 
     Args:
-        bench: Where and how.
+        bench: Where and how to measure.
         sections: Names among `SECTIONS`.
         say: Called with a line for each section.
     """
     bench.work.mkdir(parents=True, exist_ok=True)
     bench.results.path.parent.mkdir(parents=True, exist_ok=True)
-    known = bench.results.document().get("machine", {}).get("machine", {})  # of PyTorch, where an earlier run had it
+    known = (
+        bench.results.document().get("machine", {}).get("machine", {})
+    )  # PyTorch's version, if an earlier run had it
     bench.results.add("machine", "machine", {**known, **_machine(bench)})
     for name in sections:
         start = time.perf_counter()
@@ -114,11 +117,11 @@ def _machine(bench: Bench) -> dict[str, Any]:
 
 
 def page(results: Results, command: str) -> str:
-    """The page, from all rows that were measured, and what somebody remarked on them; needs no GPU.
+    """The page, from all measured rows and the remarks on them; needs no GPU.
 
     Args:
         results: The rows.
-        command: How they were measured.
+        command: The command that measured them.
     """
     document = results.document()
     lines = ["# Results on a GPU", ""]
@@ -127,8 +130,8 @@ def page(results: Results, command: str) -> str:
     lines += [
         "",
         "Latencies are medians (p99: 99th percentiles) of 200 runs by CUDA events after 20 for warm-up, the best of",
-        "three series, inputs and outputs in device memory. `level` is the builder's optimization level (`--level`).",
-        "Images are preprocessed by the preset `imagenet`. Measured by",
+        "three series, inputs and outputs in device memory. `level` is the builder's optimisation level (`--level`).",
+        "Images are preprocessed with the preset `imagenet`. Measured with",
         "",
         f"    {command}",
         "",

@@ -1,4 +1,4 @@
-"""What is left after errors, Ctrl-C and a full disk; memory over 200 batches."""
+"""What remains after errors, Ctrl-C and a full disk, and the memory used over 200 batches."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 _CALIB = [sys.executable, "-c", "from calib.cli import main; main()"]
 _RUN = ["run", "--backend", "tensorrt", "--calibrator", "tensorrt", "--builder-level", "0", "--num-images", "512"]
 _KEPT = ("calibration.cache", "model.int8.engine")
-_FILE_LIMIT = 65536  # bytes that a process may write into one file: a disk that is full for everything larger
+_FILE_LIMIT = 65536  # bytes that a process may write to one file, like a disk that is full for larger files
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A stream, again and again.
+    """A stream, repeated.
 
     Attributes:
-        stream: What is repeated.
-        batches: Batches in all.
+        stream: The stream to repeat.
+        batches: Number of batches in total.
     """
 
     stream: BatchStream
@@ -49,7 +49,7 @@ class Repeated:
 
 
 def failures(bench: Bench) -> None:
-    """`calib run` on the sample project with an older cache and engine in place, then stopped in three ways."""
+    """Stop `calib run` in three ways, on the sample project with an older cache and engine in place."""
     project = bench.work / "digits"
     if not project.exists():
         write_sample_project(project)
@@ -106,7 +106,7 @@ def _last_line(text: str) -> str:
 
 
 def _broken_image(project: Path) -> tuple[int, str]:
-    """The same project with one image cut off."""
+    """Run on the same project with one truncated image."""
     copy = project.with_name("digits-broken")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(project / "imgs", copy)
@@ -118,8 +118,8 @@ def _broken_image(project: Path) -> tuple[int, str]:
 
 
 def _interrupted(project: Path) -> tuple[int, str]:
-    """Another seed, so that it calibrates; interrupted as soon as TensorRT is at work."""
-    # As from a terminal: a job in the background inherits an ignored Ctrl-C, and so would its children.
+    """Run with another seed, so that it calibrates, and interrupt it once TensorRT is working."""
+    # As in a terminal: a background job inherits an ignored Ctrl-C, and so would its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [*_CALIB, *_RUN, "--seed", "1"]
     root = Path(__file__).parents[2]
@@ -135,14 +135,14 @@ def _interrupted(project: Path) -> tuple[int, str]:
 
 
 def _full(project: Path) -> tuple[int, str]:
-    """Files over a limit cannot be written; another seed, so that everything would be."""
+    """Run with a limit on the size of files, and with another seed, so that all files would be written."""
     blocks = _FILE_LIMIT // 1024
     done = _calib(project, ["--seed", "2"], ["bash", "-c", f'trap "" XFSZ; ulimit -f {blocks}; exec "$@"', "bash"])
     return done.returncode, _last_line(done.stderr)
 
 
 def feeding(bench: Bench) -> None:
-    """200 batches through TensorRT's calibration; 200 batches of photographs, decoded while the last one is copied."""
+    """Feed TensorRT's calibration 200 batches, then feed 200 batches of photographs without TensorRT."""
     if not bench.results.has("feeding", "calibration"):
         bench.results.add("feeding", "calibration", _calibration_row(bench))
     if not bench.results.has("feeding", "photographs"):
@@ -160,7 +160,7 @@ def _calibration_row(bench: Bench) -> Row:
         bench.options,
         advance=lambda images: free.append(memory_info()[0]),
     )
-    # TensorRT allocates while it works on the first batches; ours is what the later ones would add.
+    # TensorRT allocates memory during the first batches; only growth in the later ones would be ours.
     return _feeding_row("resnet20's calibration, 8 images a batch", feed, time.perf_counter() - start, free[10:])
 
 

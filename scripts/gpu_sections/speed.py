@@ -31,17 +31,17 @@ from quant.tensorrt.engines.engine import Engine
 BATCHES = (250, 1, 32)
 DEPLOYED_BATCHES = (64, 1, 8)
 PRECISIONS = ("fp32", "fp16", "int8")
-FORCED = ("wide", "everywhere")  # explicit builds whose pairs are not chosen
-WIDE = 64  # output channels: resnet20's last stage, where alone INT8 costs it next to nothing
+FORCED = ("wide", "everywhere")  # explicit builds with fixed pairs
+WIDE = 64  # output channels: resnet20's last stage, the only one where INT8 costs it next to nothing
 
 
 def best_latency(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> Latency:
-    """The best median of three series, which other work on the machine disturbs least."""
+    """The best median of three series: the one least disturbed by other work on the machine."""
     return min((engine.latency(inputs) for _ in range(3)), key=lambda found: found.milliseconds)
 
 
 def latency(bench: Bench) -> None:
-    """FP32, FP16 and INT8 at three batch sizes, with fixed shapes."""
+    """Time FP32, FP16 and INT8 at three batch sizes, with fixed shapes."""
     for batch in BATCHES:
         for name in bench.models:
             if bench.results.has("latency", f"{name} {batch}"):
@@ -59,7 +59,7 @@ def latency(bench: Bench) -> None:
 
 
 def dynamic(bench: Bench) -> None:
-    """One INT8 engine with a dynamic shape for all batches, against the fixed ones that `latency` measured."""
+    """Compare one INT8 engine with a dynamic shape for all batches with the fixed ones that `latency` measured."""
     for name in bench.models:
         fixed = bench.results.document().get("latency", {})
         missing = [b for b in BATCHES if f"{name} {b}" in fixed and not bench.results.has("dynamic", f"{name} {b}")]
@@ -95,14 +95,14 @@ def _latency_of(
 
 
 def explicit(bench: Bench) -> None:
-    """The same cache as a calibration cache and as Q/DQ in the model: FP16 allowed, not, and pairs where we say."""
+    """Compare a calibration cache with Q/DQ from the same scales: with FP16, without it, and with fixed pairs."""
     failed = []
     for name in bench.models:
         for kind in ("mixed", "strict", *FORCED):
             if not bench.results.has("explicit", f"{name} {kind}"):
                 try:
                     bench.results.add("explicit", f"{name} {kind}", _explicit_row(bench, name, kind))
-                except QuantError as error:  # the other rows are worth having
+                except QuantError as error:  # the other rows are still worth having
                     failed.append(f"{name} {kind}: {error}")
     if failed:
         raise QuantError("; ".join(failed))
@@ -142,7 +142,7 @@ def _measured(bench: Bench, kind: str, build: EngineBuild) -> Row:
 
 
 def _with_pairs(bench: Bench, name: str, cache: CalibrationCache, kind: str) -> OnnxModel:
-    """The model with Q/DQ on every kernel, or on those of constant weights and at least `WIDE` output channels."""
+    """The model with Q/DQ on every kernel, or on those with constant weights and at least `WIDE` output channels."""
     named = prepared_proto(bench.model(name).proto, BatchRange(250, 250, 250), name)
     editor = prepared_for_quantization(named)
     kernels = [node for node in editor.nodes if node.op_type in QUANTIZED_OPS]
@@ -158,7 +158,7 @@ def _is_wide(kernel: onnx.NodeProto, editor: GraphEditor) -> bool:
 
 
 def deployment(bench: Bench) -> None:
-    """The resnet18 of torchvision, exported, calibrated on photographs, against PyTorch on the same GPU."""
+    """Compare torchvision's resnet18, exported and calibrated on photographs, with PyTorch on the same GPU."""
     if bench.torch is None:
         raise QuantError("deployment: expected a Python interpreter with PyTorch and torchvision; give --torch")
     missing = [batch for batch in DEPLOYED_BATCHES if not bench.results.has("deployment", str(batch))]
@@ -197,13 +197,13 @@ def _photo_cache(bench: Bench, model: OnnxModel) -> CalibrationCache:
 
 
 def _torch_resnet18(bench: Bench, python: str, path: Path) -> dict[str, dict[str, float]]:
-    """`calib export`'s model and check, and PyTorch's own milliseconds by precision and batch.
+    """The model and check of `calib export`, and PyTorch's own milliseconds by precision and batch.
 
-    In an interpreter of its own, which needs PyTorch, torchvision and the packages of `calib export`.
+    This runs in a separate interpreter, which needs PyTorch, torchvision and the packages of `calib export`.
     """
     script = Path(__file__).parents[2] / "scripts" / "torch_resnet18.py"
     command = [python, str(script), str(path), str(bench.folder("imagenet-photos"))]
-    own = ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE")  # of this interpreter
+    own = ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE")  # settings of this interpreter
     clean = {key: value for key, value in os.environ.items() if key not in own}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=clean)
     figures: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])

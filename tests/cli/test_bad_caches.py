@@ -222,9 +222,9 @@ def test_the_packed_data_survives_a_cache_of_its_name(calib, colours, snapshot):
     ("cache", "part"),
     [
         ("calib-out", "found a folder"),
-        ("mine.json", "found '.json', the ending of a file that goes beside it"),
-        ("mine.h5", "found '.h5', the ending of a file that goes beside it"),
-        ("calib-out/report.cache", "would take the place of a report or model"),
+        ("mine.json", "found '.json', the ending of a file that is written beside it"),
+        ("mine.h5", "found '.h5', the ending of a file that is written beside it"),
+        ("calib-out/report.cache", "would overwrite a report or model"),
     ],
 )
 def test_a_cache_at_an_impossible_place(calib, finished, snapshot, cache, part):

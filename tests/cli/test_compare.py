@@ -184,7 +184,9 @@ def test_two_reports_are_compared_on_what_neither_calibrated_on(compared, calib,
     assert 0 < document["data"]["evaluation"]["images"] < 12  # two samples of 24 leave fewer than one
     _, document = compared("calib-out", "other", "--data", "imgs")
     assert document["data"]["evaluation"]["images"] == 36
-    assert re.search(r"imgs: \d\d of 36 images calibrated, so the drop is flattered", document["warnings"][0])
+    assert re.search(
+        r"imgs: \d\d of 36 images were used for calibration, so the measured drop may", document["warnings"][0]
+    )
 
 
 @pytest.mark.parametrize("change", ["gone", "renamed", "moved"])
@@ -214,8 +216,8 @@ def test_a_calibration_that_is_another_by_now_is_said(calib, bare):
     assert calib("run", *options, *cache, "--out", "newer", cwd=bare).code == 0
     found = calib("compare", "model.onnx", "calib-out", "--quiet", cwd=bare)
     assert found.code == 1
-    assert "which images calibrated is not known any more" in found.error
-    assert "was made from other images since; run again, or give images" in found.error
+    assert "its calibration images are no longer known" in found.error
+    assert "has since been made from other images; run again, or use --data to give images" in found.error
 
 
 def test_a_report_of_all_images_beside_one_that_left_some_out_is_not_said_to_lack_any(compared, calib, bare):
@@ -272,7 +274,7 @@ def test_an_engine_without_tensorrt_says_what_to_install(calib, finished, side):
     found = calib("compare", *pair, "--quiet", cwd=finished)
     assert found.code == 1
     assert found.error == (
-        "calib: error: model.int8.engine: an engine runs on TensorRT and a GPU alone: TensorRT is not installed; "
+        "calib: error: model.int8.engine: an engine runs only on TensorRT and a GPU: TensorRT is not installed; "
         "pip install 'calib-int8[tensorrt]'"
     )
 

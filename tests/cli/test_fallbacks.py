@@ -102,7 +102,7 @@ def test_a_build_of_an_earlier_run_does_not_pass_for_one_that_could_not_be_made(
     result = calib("run", "--quiet", "--classes", "classes.txt", cwd=unquantizable)
     assert result.code == 0, result.err
     gone = "model.int8.onnx, model.int8.engine, model.int8.engine.json"
-    said = f"calib-out: {gone} of an earlier run is removed, as int8 cannot be built now"
+    said = f"calib-out: {gone} of an earlier run is removed, because int8 cannot be built"
     assert said in result.warnings
     assert said in report(unquantizable)["warnings"]
     assert written_models(unquantizable) == {"model.fp16.onnx"}
@@ -143,7 +143,7 @@ def test_a_model_that_is_quantized_already_remains_as_it_is_with_exit_3(calib, f
     result = calib("run", "--quiet", cwd=finished)
     assert result.code == 3
     found = report(finished)
-    assert "INT8 cannot be built (the model is quantized already; give the FP32 model)" in found["reason"]
+    assert "INT8 cannot be built (the model is already quantized; give the FP32 model)" in found["reason"]
     assert "FP16 cannot be built" in found["reason"]
     assert found["chosen"] == "fp32"
     assert [item["precision"] for item in found["failed_builds"]] == ["fp16", "int8"]

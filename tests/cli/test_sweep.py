@@ -151,7 +151,7 @@ def test_where_nothing_is_confirmed_per_tensor_is_the_best_single_algorithm(cali
     assert second == {**best, "name": "per-tensor"}
     assert document["best"] == document["per_tensor"]["start"] == best["name"]
     assert set(document["per_tensor"]["algorithms"].values()) == {best["name"]}
-    same = f"per-tensor: no other algorithm serves a tensor better beyond chance; the same as {best['name']}"
+    same = f"per-tensor: no other algorithm improves a tensor by more than chance; the same as {best['name']}"
     assert same in result.out.splitlines()
 
 
@@ -159,7 +159,7 @@ def test_a_choice_by_tensor_that_loses_is_said_to(swept, tmp_path):
     _, document = swept()
     choice = {"start": "minmax", "changed": 1, "as_good_as_best": False, "algorithms": dict.fromkeys("abc", "mse")}
     text = text_from_sweep({**document, "best": "minmax", "per_tensor": choice}, tmp_path)
-    expected = "per-tensor: 1 of 3 tensors differ from minmax; behind it on the evaluated images, and not kept"
+    expected = "per-tensor: 1 of 3 tensors differ from minmax; worse on the evaluated images, and not kept"
     assert expected in text.splitlines()
 
 

@@ -178,4 +178,6 @@ def test_where_all_images_calibrated_all_are_compared_and_the_report_says_so(bui
     model = built(few, num_images=512)
     document = quant.compare(demo / "model.onnx", model, few, preprocess=preprocess)
     assert evaluated(document) == 80
-    assert document["warnings"] == [f"{few}: all 80 images calibrated, so the drop is flattered; give others"]
+    assert document["warnings"] == [
+        f"{few}: all 80 images were used for calibration, so the measured drop may be too small; give other images"
+    ]

@@ -1,4 +1,4 @@
-"""What INT8 does to single classes: their drops, and which classes it takes for which."""
+"""What INT8 does to single classes: their drops, and which classes it mistakes for which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import paired_drop
 
 _PAIRS = 100  # kept in the report
-_MATRIX_CLASSES = 30  # the whole matrix is kept up to here
+_MATRIX_CLASSES = 30  # up to this many classes, the whole matrix is kept
 
 
 def per_class(baseline: Evaluation, build: Evaluation, names: Sequence[str] | None) -> list[dict[str, Any]] | None:
@@ -20,7 +20,7 @@ def per_class(baseline: Evaluation, build: Evaluation, names: Sequence[str] | No
 
     Args:
         baseline: FP32.
-        build: The build beside it, on the same images.
+        build: The build compared with it, on the same images.
         names: Class names by index, where known.
     """
     if baseline.labels is None or baseline.correct is None or build.correct is None:
@@ -47,9 +47,9 @@ def per_class(baseline: Evaluation, build: Evaluation, names: Sequence[str] | No
 
 
 def confusion(baseline: Evaluation, build: Evaluation, names: Sequence[str] | None) -> dict[str, Any] | None:
-    """Which classes are taken for which more often than in FP32, most first.
+    """Which classes are mistaken for which more often than in FP32, most first.
 
-    Without labels, FP32's answers take their place. None when the model is no classifier.
+    Without labels, FP32's answers are used instead. None when the model is not a classifier.
     """
     if baseline.predicted is None or build.predicted is None:
         return None
@@ -89,7 +89,7 @@ def _pair_counts(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> dict
 def _difference(
     before: dict[tuple[int, int], int], after: dict[tuple[int, int], int], least: int
 ) -> list[list[int]] | None:
-    """The build's confusion matrix minus FP32's, rows truth; None for many classes."""
+    """The build's confusion matrix minus FP32's, with the truth in rows; None for many classes."""
     classes = max(least, *(max(pair) + 1 for pair in {**before, **after}))
     if classes > _MATRIX_CLASSES:
         return None

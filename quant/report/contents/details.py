@@ -1,4 +1,4 @@
-"""What the report says beyond the figures of each build: classes, images, tensors, layers."""
+"""What the report says besides the figures of each build: classes, images, tensors, layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quant.report.result import RunResult
 
 
 def details_from_run(result: RunResult) -> dict[str, Any]:
-    """The keys of a report that look into one build, `examined`: what was asked for, else FP16, else the last."""
+    """The keys of a report about one build, `examined`: the one that was asked for, else FP16, else the last."""
     calibration = result.calibration
     wanted = (result.settings.precision, "fp16", *reversed(list(result.builds)))
     examined = next((name for name in wanted if name in result.candidates), None)
@@ -55,11 +55,11 @@ def details_from_evaluations(
     """The keys that follow from evaluations alone.
 
     Args:
-        evaluations: By build.
-        baseline: The build that the others are held against.
-        examined: The build that is looked into; None when there is the baseline alone.
+        evaluations: Evaluations by build.
+        baseline: The build that the others are compared with.
+        examined: The build to examine; None if there is only the baseline.
         classes: Class names by index, where known.
-        precisions: Of the builds, by name.
+        precisions: Precisions of the builds, by name.
     """
     before = evaluations[baseline]
     after = evaluations[examined] if examined is not None else None

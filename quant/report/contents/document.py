@@ -1,4 +1,4 @@
-"""The report as data: what `report.json` holds, and what the other forms are made from."""
+"""The report as data: the contents of `report.json`, from which the other forms are made."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Document = dict[str, Any]
 def document_from_run(result: RunResult) -> Document:
     """The report of a run or of a comparison.
 
-    Accuracies and agreement are per cent, drops percentage points, latencies milliseconds of a batch, sizes bytes. A
-    figure that does not exist (accuracy without labels, the SQNR of equal outputs) is null.
+    Accuracies and agreement are in per cent, drops in percentage points, latencies in milliseconds per batch, sizes in
+    bytes. A figure that does not exist (accuracy without labels, the SQNR of equal outputs) is null.
     """
     settings, data, verdict, backend = result.settings, result.data, result.verdict, result.backend
     measured, calibration = result.measured, result.calibration
@@ -89,7 +89,7 @@ def document_from_run(result: RunResult) -> Document:
 
 
 def _in_order(result: RunResult) -> list[str]:
-    """The baseline first; of a run then FP16, and INT8 last."""
+    """The baseline first; in a run, FP16 follows and INT8 is last."""
     usual = [precision for precision in ("fp32", "fp16", "int8") if precision in result.builds]
     return [*usual, *(name for name in result.builds if name not in usual)]
 
@@ -132,7 +132,7 @@ def _build(result: RunResult, name: str) -> Document:
 
 
 def _beside_baseline(result: RunResult, name: str) -> Document:
-    """What a build costs and buys against the baseline."""
+    """What a build loses and gains against the baseline."""
     measured, limit = result.measured, result.settings.max_drop
     evaluation, baseline = measured.evaluations[name], measured.evaluations[result.baseline]
     build, drop = result.builds[name], measured.drops.get(name)
@@ -159,12 +159,12 @@ def _beside_baseline(result: RunResult, name: str) -> Document:
 
 
 def _images_needed(drop: Drop, images: int, max_drop: float) -> int | None:
-    """How many images would tell; null where these do."""
+    """How many images would be enough; null if these are."""
     return None if tells(drop, max_drop) else images_needed(drop, images, max_drop)
 
 
 def _metric(result: RunResult, section: Mapping[str, Any] | None) -> Document | None:
-    """The metric's section, each build with its precision in the place of its name."""
+    """The metric's section, with each build's precision instead of its name."""
     if section is None:
         return None
     rows = [{**row, "precision": result.builds[row["precision"]].precision} for row in section["builds"]]

@@ -1,4 +1,4 @@
-"""Figures as a report holds them."""
+"""Figures in the form that a report holds."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import math
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """A figure with so many decimals; None where there is none, or where it is not finite: JSON has no infinity."""
+    """A figure with this many decimals; None if there is none or it is not finite, because JSON has no infinity."""
     return None if value is None or not math.isfinite(value) else round(value, digits)

@@ -13,7 +13,7 @@ from quant.report.contents.classes import class_name
 from quant.report.contents.figures import rounded
 
 KINDS = ("lost", "won", "changed")
-_MOST = 200  # of each kind are listed
+_MOST = 200  # images listed of each kind
 
 
 def flips(baseline: Evaluation, build: Evaluation, names: Sequence[str] | None) -> dict[str, Any] | None:
@@ -21,12 +21,12 @@ def flips(baseline: Evaluation, build: Evaluation, names: Sequence[str] | None) 
 
     Args:
         baseline: FP32.
-        build: The build beside it, on the same images.
+        build: The build compared with it, on the same images.
         names: Class names by index, where known.
 
     Returns:
         Counts of `lost` (right in FP32, wrong in the build), `won` (the reverse) and `changed` (another answer, wrong
-        in both; without labels, any other answer), and the images. None when the model is no classifier.
+        in both; without labels, any other answer), and the images. None when the model is not a classifier.
     """
     if baseline.predicted is None or build.predicted is None or not baseline.names:
         return None

@@ -1,4 +1,4 @@
-"""Which layers run in which precision: from TensorRT's engine inspector, or from where a model dequantizes."""
+"""Which layers run in which precision: from TensorRT's engine inspector, or from a model's DequantizeLinear nodes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PAIRS = ("QuantizeLinear", "DequantizeLinear")
 def layers_from_build(
     precision: str, details: Mapping[str, Any], payload: bytes | None, suffix: str
 ) -> dict[str, Any] | None:
-    """Layers of a build with the precision that each one has; None where that cannot be known.
+    """Layers of a build with the precision of each; None if it cannot be known.
 
     Args:
-        precision: Of the build.
-        details: What the back end tells of it; `graph` holds the engine inspector's layers on TensorRT.
+        precision: Precision of the build.
+        details: The back end's details of it; on TensorRT, `graph` holds the engine inspector's layers.
         payload: The built file; an ONNX model on ONNX Runtime.
         suffix: Ending of the built file's name.
     """
@@ -37,11 +37,11 @@ def layers_from_build(
 
 
 def layers_from_qdq(proto: onnx.ModelProto, precision: str = "int8") -> list[dict[str, str]]:
-    """Nodes of an ONNX model and what they compute in: INT8 where data and weights come dequantized.
+    """Nodes of an ONNX model and their precision: INT8 if both data and weights come dequantized.
 
     Args:
-        proto: A model as this package writes it: Q/DQ pairs, or typed as FP16.
-        precision: What the model was built for: what is not INT8 in an INT8 model is FP32.
+        proto: A model as this package writes it: with Q/DQ pairs, or typed as FP16.
+        precision: The model's precision; nodes of an INT8 model that are not INT8 are FP32.
     """
     dequantized = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
     rest = "fp32" if precision == "int8" else precision

@@ -1,4 +1,4 @@
-"""Is a build right as often as it is sure? Confidence against accuracy."""
+"""Whether a build is right as often as it is sure: confidence against accuracy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def reliability(precision: str, evaluation: Evaluation) -> dict[str, Any] | None
     (M. Naeini, G. Cooper, M. Hauskrecht, 2015, "Obtaining well calibrated probabilities using Bayesian binning").
 
     Returns:
-        `ece` and `bins` with images; accuracies in per cent as everywhere, confidences in per cent beside them. None
-        without labels.
+        `ece`, and `bins` that hold images; accuracies and confidences are in per cent. None without labels.
     """
     correct, confidence = evaluation.correct, evaluation.confidence
     if correct is None or confidence is None or not np.isfinite(confidence).all():

@@ -1,4 +1,4 @@
-"""The result of a sweep as data: what `sweep.json` holds."""
+"""The result of a sweep as data: the contents of `sweep.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 
 def document_from_sweep(result: SweepResult) -> Document:
-    """What `sweep.json` holds; accuracies and agreement per cent, drops percentage points, rows best first."""
+    """The contents of `sweep.json`: accuracies and agreement in per cent, drops in percentage points, best first."""
     settings = result.settings
     choice = result.choice
     return {
@@ -53,7 +53,7 @@ def document_from_sweep(result: SweepResult) -> Document:
 
 
 def _is_as_good_as_best(result: SweepResult) -> bool:
-    """Does the choice by tensor lose no more than the best single algorithm? The SQNR counts where no drop is known."""
+    """Whether the choice by tensor loses no more than the best single algorithm, by SQNR if no drop is known."""
     mixture = next(row for row in result.rows if row.algorithm is None)
     single = next(row for row in result.rows if row.algorithm is not None)
     if mixture.drop is None and mixture.metric is None:
@@ -77,7 +77,7 @@ def _row(row: SweepRow) -> Document:
 
 
 def _command(best: SweepRow, settings: RunSettings) -> str:
-    """How `calib run` uses what was kept."""
+    """The `calib run` command that uses what was kept."""
     run = "calib run --backend tensorrt" if settings.backend == "tensorrt" else "calib run"
     if best.algorithm is None:
         return f"{run} --algo entropy --cache {settings.cache_path} --trust-cache"

@@ -1,4 +1,4 @@
-"""What INT8 does to each tensor alone; the one to look at first stands first."""
+"""What INT8 does to each tensor alone; the one to look at first comes first."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PLOTTED = 6  # tensors with a histogram in the report
 def tensor_rows(
     amax: Mapping[str, float], histograms: Mapping[str, Histogram], quantized: Collection[str] | None
 ) -> list[dict[str, Any]]:
-    """A row for each tensor: quantized ones before others, within them the lowest SQNR first.
+    """A row for each tensor: quantized ones before others, and the lowest SQNR first within each group.
 
     Args:
-        amax: Largest magnitude kept by tensor, activation units.
-        histograms: Statistics by tensor; empty for a cache that came without them.
-        quantized: Tensors that the INT8 model quantizes; None where that is not known.
+        amax: Largest magnitude kept by tensor, in activation units.
+        histograms: Statistics by tensor; empty for a cache without them.
+        quantized: Tensors that the INT8 model quantizes; None if that is not known.
 
     Returns:
-        Shares in per cent, SQNR in dB. What is not known is null; a tensor that was zero throughout has no SQNR.
+        Rows with shares in per cent and SQNR in dB. What is not known is null; a tensor of zeros has no SQNR.
     """
     rows = [_row(name, value, histograms.get(name), quantized) for name, value in amax.items()]
     rows.sort(key=lambda row: (row["quantized"] is False, math.inf if row["sqnr_db"] is None else row["sqnr_db"]))

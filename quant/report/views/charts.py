@@ -1,6 +1,6 @@
-"""The report's charts, each from the document alone. A chart without data is left out.
+"""The report's charts, each made only from the document; a chart without data is left out.
 
-What shows a value has an id that says which (`value.drop.1`: the second row's drop), so that a test can read it back.
+Shapes that show a value have an id that names it (`value.drop.1`: the second row's drop), so that tests can read it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]
 
 
 def _drops(document: Document) -> list[tuple[str, str]]:
-    """Of what decides: the user's metric where there is one, else top-1."""
+    """Drops of what decides the verdict: the user's metric if there is one, else top-1."""
     metric, names = document.get("metric"), build_names(document)
     if metric:
         rows = [
@@ -64,7 +64,7 @@ def _drops(document: Document) -> list[tuple[str, str]]:
                 (0, 8),
                 textcoords="offset points",
                 ha="center",
-                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # the line of zero ends before it
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # hides the zero line behind the text
             )
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.axvline(limit, color=BAD, linewidth=1.2, linestyle="--").set_gid("value.allowed")
@@ -78,7 +78,7 @@ def _drops(document: Document) -> list[tuple[str, str]]:
 
 
 def _name(artists: Iterable[Artist], what: str) -> None:
-    """Give each its id."""
+    """Give each artist its id."""
     for i, artist in enumerate(artists):
         artist.set_gid(f"value.{what}.{i}")
 

@@ -8,11 +8,11 @@ from quant.report.views.names import build_names, chosen_name
 
 
 def headline(document: dict[str, Any]) -> str:
-    """What the precision that was asked for costs and buys, how sure that is, and whether it is allowed."""
+    """What the precision that was asked for loses and gains, how sure that is, and whether it is allowed."""
     builds, names = document["builds"], build_names(document)
     if len(builds) == 1:
         top1 = builds[0]["top1"]
-        return f"{names[0]} alone was run." if top1 is None else f"{names[0]} reaches {top1:.2f} % top-1."
+        return f"Only {names[0]} was run." if top1 is None else f"{names[0]} reaches {top1:.2f} % top-1."
     row, name, baseline = builds[-1], names[-1], names[0]
     images = document["data"]["evaluation"]["images"]
     buys = f"is {_speed(row)} and {_size(row)}"
@@ -72,7 +72,7 @@ def reason_says_more(document: dict[str, Any]) -> bool:
 
 
 def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) -> str:
-    """The same where the user's metric decides instead of top-1."""
+    """The same if the user's metric decides instead of top-1."""
     metric = document["metric"]
     row = metric["builds"][-1]
     verb, points, low, high = _change(row["drop"], row["drop_ci95"])
@@ -86,7 +86,7 @@ def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) ->
 
 
 def _change(drop: float, interval: list[float]) -> tuple[str, float, float, float]:
-    """Whether it loses or gains, how much, and the interval of that."""
+    """Whether it loses or gains, how much, and the interval."""
     low, high = interval
     return ("loses", drop, low, high) if drop >= 0 else ("gains", -drop, 0.0 - high, 0.0 - low)
 
@@ -115,5 +115,5 @@ def _judgement(row: dict[str, Any], fits: bool, allowed: str) -> str:
         return within
     needed = row["images_needed"]
     if needed is None:
-        return f"{within} as measured, but not enough images to tell, and so close to it that no number would do"
+        return f"{within} as measured, but so close to the limit that no number of images would be enough to tell"
     return f"{within} as measured, but not enough images to tell; about {needed:,} would be needed"

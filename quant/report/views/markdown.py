@@ -1,4 +1,4 @@
-"""The report as Markdown, for a pull request: the same sections without pictures, long tables cut short."""
+"""The report as Markdown, for a pull request: the same sections without pictures, with long tables cut short."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quant.report.views.tables import Cell, Table
 
 
 def markdown_from_document(document: Document) -> str:
-    """report.md."""
+    """The contents of report.md."""
     lines = [
         f"# INT8 calibration: {document['verdict']}, {escaped(advice(document))}",
         "",
@@ -47,7 +47,7 @@ def _table(table: Table) -> list[str]:
     lines = ["| " + " | ".join(escaped(title) for title in table.titles) + " |", "|" + "---|" * len(table.titles)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     left = len(table.rows) - len(rows)
-    return [*lines, "", f"{left:,} {table.what} more in report.json."] if left else lines
+    return [*lines, "", f"{left:,} more {table.what} in report.json."] if left else lines
 
 
 def _fenced(cell: Cell) -> list[str]:
@@ -58,6 +58,6 @@ def _fenced(cell: Cell) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line."""
+    """Markdown that shows a text as it is, on one line."""
     marked = "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in " ".join(text.split()))
     return marked.replace("&", "&amp;")

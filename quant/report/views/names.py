@@ -1,4 +1,4 @@
-"""What a report calls its builds: by their precision, or by their files where two are of one precision."""
+"""What a report calls its builds: by their precision, or by their files if two have the same precision."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def build_names(document: dict[str, Any]) -> list[str]:
 
 
 def baseline_name(document: dict[str, Any]) -> str:
-    """The build that the others are held against."""
+    """The build that the others are compared with."""
     return build_names(document)[0]
 
 
 def examined_name(document: dict[str, Any]) -> str:
-    """The build that is looked into; empty where there is the baseline alone."""
+    """The build that is examined; empty if there is only the baseline."""
     if document.get("examined") is None:
         return ""
     places = [i for i, row in enumerate(document["builds"]) if row["precision"] == document["examined"]]

@@ -37,7 +37,7 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class Fact:
-    """A title, and values with a name each where there are several."""
+    """A title and its values, each with a name if there are several."""
 
     title: str
     values: Sequence[tuple[str, Cell]]
@@ -78,7 +78,7 @@ def engine_text(details: Mapping[str, Any]) -> str:
     """Layers by precision, what was fused and folded, memory, and tensors without a scale.
 
     Args:
-        details: What the TensorRT back end tells of a build.
+        details: The TensorRT back end's details of a build.
     """
     graph = details["graph"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in graph["precisions"].items())

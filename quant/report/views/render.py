@@ -1,4 +1,4 @@
-"""The report as JSON and HTML, and as a table for terminals. Every text that comes from outside is escaped."""
+"""The report as JSON and HTML, and as a table for terminals; every text that comes from outside is escaped."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _COLUMNS = tuple(
 
 
 def json_from_document(document: Document) -> str:
-    """report.json."""
+    """The contents of report.json."""
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
-    """The builds side by side: column titles, then a row of texts a build. Columns that no build fills are left out."""
+    """The builds side by side: column titles, then a row of texts per build, without columns that no build fills."""
     table = tables.table_from_rows(document["builds"], "builds", _COLUMNS)
     names = build_names(document) if document.get("compared") else [row["precision"] for row in document["builds"]]
     return list(table.titles), [
@@ -34,7 +34,7 @@ def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]
 
 
 def summary_from_document(document: Document, out: Path) -> str:
-    """The result for a terminal: a table of the builds, the conclusion, the report's path."""
+    """The result for a terminal: a table of the builds, the conclusion and the report's path."""
     titles, rows = table_from_document(document)
     names = [row[0] for row in rows]
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
@@ -51,7 +51,7 @@ def summary_from_document(document: Document, out: Path) -> str:
 
 
 def html_from_document(document: Document, thumbnails: Mapping[str, str] | None = None) -> str:
-    """report.html: one file, nothing loaded from elsewhere.
+    """The contents of report.html: one file that loads nothing from elsewhere.
 
     Args:
         document: The report.
@@ -81,6 +81,6 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
 
 
 def flipped_files(document: Document) -> list[str]:
-    """Names of the images that the HTML shows a picture of."""
+    """Names of the images whose pictures the HTML shows."""
     cards = (card for section in sections_from_document(document) for _, group in section.cards for card in group)
     return [card.file.text for card in cards]

@@ -1,4 +1,4 @@
-"""The report's sections, out of the document: what HTML and Markdown both show, in this order.
+"""The report's sections, made from the document: what HTML and Markdown both show, in this order.
 
 A section that a document has no data for is left out, so that any comparison can be shown.
 """
@@ -25,7 +25,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a build says of an image."""
+    """What a build says about an image."""
 
     who: str
     name: Cell
@@ -50,8 +50,8 @@ class Section:
         title: Heading.
         anchor: Its id, and the name of its charts.
         notes: Sentences below the heading.
-        tables: With a caption each, which may be empty.
-        cards: Groups of images, each with a caption and how many more there are.
+        tables: Tables, each with a caption, which may be empty.
+        cards: Groups of images, each with a caption that says how many there are.
         facts: What was compared.
         lines: A list of texts from outside.
         code: A command line.
@@ -139,7 +139,7 @@ def _metric(document: Document) -> list[Section]:
     notes = [
         f"Average of {found['spec']} over {found['images']:,} images, higher is better; the interval is a paired "
         f"bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
-        f"The verdict goes by it: {document['max_drop']:g} % of {baseline_name(document)}'s score, "
+        f"The verdict is based on it: {document['max_drop']:g} % of {baseline_name(document)}'s score, "
         f"{found['allowed_drop']:.4g}, is allowed.",
     ]
     rows = [{**row, "precision": name} for row, name in zip(found["builds"], build_names(document), strict=True)]
@@ -179,7 +179,7 @@ def _flips(document: Document) -> list[Section]:
         surest = f", the {len(shown)} surest" if len(shown) < found[kind] else ""
         cards.append((title + surest, [_card(row, f"flips.images.{i}", baseline, build) for i, row in shown.items()]))
         listed.append((title, _flips_table(found["images"], kind, baseline, build)))
-    notes = ["With each answer: its confidence, and its margin over the second answer in logits."]
+    notes = ["Each answer has its confidence, and its margin over the second answer in logits."]
     return [Section("Images that flipped", "flips", notes, listed, cards)]
 
 
@@ -217,7 +217,7 @@ def _confusion(document: Document) -> list[Section]:
     truth = "Label" if found["against"] == "labels" else f"{baseline}'s answer"
     columns = tables.titled(tables.PAIRS, baseline=baseline, build=build, truth=truth)
     table = tables.table_from_rows(found["pairs"], "confusion.pairs", columns, shown=12, what="pairs")
-    notes = [f"Classes that {build} takes for another more often than {baseline} does."]
+    notes = [f"Classes that {build} mistakes for another more often than {baseline} does."]
     return [Section(f"Confusion that {build} adds", "confusion", notes, [("", table)])]
 
 
@@ -243,8 +243,8 @@ def _tensors(document: Document) -> list[Section]:
     if not rows:
         return []
     notes = [
-        "Each tensor alone on its INT8 grid; the one to look at first stands first: the lowest signal to quantization "
-        "noise (SQNR) of those that the INT8 model quantizes."
+        "Each tensor alone on its INT8 grid; the one to look at first comes first: it has the lowest ratio of signal "
+        "to quantization noise (SQNR) of those that the INT8 model quantizes."
     ]
     skipped = sum(row["quantized"] is False for row in rows)
     if skipped:
@@ -259,7 +259,7 @@ def _layers(document: Document) -> list[Section]:
         return []
     build = found["build"]
     counts = ", ".join(f"{count:,} in {name.upper()}" for name, count in found["precisions"].items())
-    notes = [f"Of the {examined_name(document)} build, as its {found['source']} show: {counts}."]
+    notes = [f"In the {examined_name(document)} build, according to its {found['source']}: {counts}."]
     order = sorted(range(len(found["layers"])), key=lambda i: (found["layers"][i]["precision"] == build, i))
     table = tables.table_from_rows(found["layers"], "layers.layers", tables.LAYERS)
     ordered = Table(table.titles, [table.rows[i] for i in order], shown=12, brief=10, what="layers")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 5.0  # inches: 360 units of the SVG, about a phone's width, so that letters keep their size there
+WIDTH = 5.0  # inches: 360 units of the SVG, about the width of a phone, so that letters keep their size there
 INK, GRID, FP32, BUILD, BAD, GOOD, PAPER = (f"#01020{i}" for i in range(1, 8))
 _VARIABLES = {
     INK: "currentColor",
@@ -51,13 +51,13 @@ _STYLE: dict[str, Any] = {
 
 
 def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], label: str) -> str:
-    """An SVG element.
+    """Draw an SVG element.
 
     Args:
-        name: Unique on the page: ids begin with it.
+        name: Unique on the page; ids begin with it.
         height: Inches; the width is `WIDTH`.
         draw: Draws into the figure.
-        label: What is shown, for those who do not see it.
+        label: What is shown, for people who cannot see it.
     """
     import warnings
 
@@ -72,13 +72,13 @@ def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], l
         canvas: Any = FigureCanvasSVG(figure)
         draw(figure)
         buffer = io.StringIO()
-        # savefig would draw twice, the first time for the layout alone, which this draws too.
+        # savefig would draw twice, the first time only for the layout, which print_svg does as well.
         canvas.print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _for_page(buffer.getvalue(), name, label)
 
 
 def chart_text(text: str, most: int = 22) -> str:
-    """A name from outside for use in a chart: one line, printable, not longer than that."""
+    """A name from outside for use in a chart: one printable line of at most `most` characters."""
     line = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
     line = " ".join(line.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -52,19 +52,19 @@ def text_from_sweep(document: Document, out: Path) -> str:
 
 
 def _choice_lines(document: Document) -> list[str]:
-    """What the choice by tensor came to; nothing where it was not asked for."""
+    """The outcome of the choice by tensor; nothing if it was not asked for."""
     choice = document["per_tensor"]
     if choice is None:
         return []
     start = choice["start"]
     if not choice["changed"]:
-        return [f"per-tensor: no other algorithm serves a tensor better beyond chance; the same as {start}"]
-    behind = "" if choice["as_good_as_best"] else "; behind it on the evaluated images, and not kept"
+        return [f"per-tensor: no other algorithm improves a tensor by more than chance; the same as {start}"]
+    behind = "" if choice["as_good_as_best"] else "; worse on the evaluated images, and not kept"
     return [f"per-tensor: {choice['changed']} of {len(choice['algorithms'])} tensors differ from {start}{behind}"]
 
 
 def svg_from_sweep(document: Document) -> str:
-    """A bar for each algorithm: its drop with the 95 % interval, or the SQNR where no drop is known. Best on top."""
+    """A bar for each algorithm, best on top: its drop with the 95 % interval, or the SQNR if no drop is known."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def svg_from_sweep(document: Document) -> str:
     errors = None
     if interval is not None:
         ends = [row[interval] for row in rows]
-        # The interval of few images is not centred on the drop and need not hold its value.
+        # With few images, the interval is not centred on the drop and need not contain it.
         errors = [
             [max(v - low, 0.0) for v, (low, _) in zip(values, ends, strict=True)],
             [max(high - v, 0.0) for v, (_, high) in zip(values, ends, strict=True)],

@@ -1,4 +1,4 @@
-"""Tables of the report: cells that know which value of report.json they show."""
+"""Tables of the report, with cells that know which value of report.json they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Cell:
     Attributes:
         text: What is shown.
         key: The value's place in report.json, such as `builds.2.top1`; empty for our own words.
-        is_name: Is it a name from outside, which may be long and is set to the left?
+        is_name: Whether it is a name from outside, which may be long and is aligned to the left.
     """
 
     text: str
@@ -27,11 +27,11 @@ class Table:
     """A table.
 
     Attributes:
-        titles: Of the columns.
-        rows: Cells, one a column.
+        titles: Titles of the columns.
+        rows: Rows of cells, one per column.
         shown: Rows that the HTML shows at once.
         brief: Rows that Markdown shows.
-        what: What a row is, for saying how many more there are.
+        what: What the rows are, to say how many more there are.
     """
 
     titles: Sequence[str]
@@ -42,7 +42,7 @@ class Table:
 
     @property
     def heads(self) -> list[tuple[str, bool]]:
-        """Titles, and whether names stand below."""
+        """Titles, and whether their columns hold names."""
         return [(title, bool(self.rows) and self.rows[0][i].is_name) for i, title in enumerate(self.titles)]
 
 
@@ -51,8 +51,8 @@ class Column:
     """A column: its title, the key within a row, and the format of its values.
 
     Attributes:
-        title: Shown above.
-        key: Within the row's object; dots lead into objects.
+        title: Shown above the column.
+        key: Key within the row's object; dots lead into nested objects.
         form: Format string of a value.
         is_name: See `Cell`.
     """
@@ -80,7 +80,7 @@ def table_from_rows(
         rows: The list.
         prefix: Its place in report.json.
         columns: What to show; columns that no row fills are left out.
-        options: For `Table`.
+        options: Options for `Table`.
     """
     kept = [column for column in columns if any(value_at(row, column.key) is not None for row in rows)]
     cells = [[_cell(row, column, f"{prefix}.{i}") for column in kept] for i, row in enumerate(rows)]
@@ -88,7 +88,7 @@ def table_from_rows(
 
 
 def turned_table(rows: Sequence[dict[str, Any]], prefix: str, columns: Sequence[Column], names: Sequence[str]) -> Table:
-    """The same with a column for each row, called by these names; the first column is left out."""
+    """The same table with a column for each row, titled with these names; the first column is left out."""
     table = table_from_rows(rows, prefix, columns)
     titles = ["", *names]
     turned = [[Cell(title), *(row[i] for row in table.rows)] for i, title in enumerate(table.titles)][1:]
@@ -96,7 +96,7 @@ def turned_table(rows: Sequence[dict[str, Any]], prefix: str, columns: Sequence[
 
 
 def value_at(row: Any, key: str) -> Any:  # noqa: ANN401 - JSON holds several types
-    """The value at a place such as `fp32.margin`; None where a part of the way is missing."""
+    """The value at a place such as `fp32.margin`; None if a part of the path is missing."""
     for part in key.split("."):
         if row is None:
             return None

@@ -1,4 +1,4 @@
-"""Charts of tensors: all of them at a glance, and the histograms of the first ones."""
+"""Charts of tensors: an overview of all of them, and the histograms of the first ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def overview_chart(document: Document) -> list[tuple[str, str]]:
 
 
 def histogram_charts(document: Document) -> list[tuple[str, str]]:
-    """Histograms of the tensors that the report keeps one for."""
+    """Histograms of the tensors for which the report keeps one."""
     charts = []
     for i, row in enumerate(document.get("tensors") or []):
         if "histogram" in row:
@@ -73,7 +73,7 @@ def _histogram(row: Document) -> Callable[[Figure], None]:
         axes.minorticks_off()
         axes.set_ylim(0.5, 10 ** (math.log10(max(counts)) * 1.12 + 0.3))
         axes.set_xlim(0, max(edges[-1], row["amax"] * 1.02))
-        if row["amax_ratio"] < 1:  # rounded: what a scale's last bit takes away is nothing to show
+        if row["amax_ratio"] < 1:  # rounded: clipping by a scale's last bit is not worth showing
             cut = axes.axvspan(row["amax"], axes.get_xlim()[1], color=BAD, alpha=0.14, linewidth=0)
             cut.set_gid("value.clipped")
         axes.axvline(row["amax"], color=BAD, linewidth=1.6).set_gid("value.amax")

@@ -20,7 +20,7 @@ _QUALITY = 80
 def thumbnails_from_source(source: Any, names: Iterable[str]) -> Mapping[str, str]:  # noqa: ANN401 - images or tensors
     """A JPEG data URI for each of these images.
 
-    Images that cannot be read any more are left out, and a source of ready tensors has none.
+    Images that can no longer be read are left out, and a source of ready tensors has none.
 
     Args:
         source: Where the images come from.
@@ -35,7 +35,7 @@ def thumbnails_from_source(source: Any, names: Iterable[str]) -> Mapping[str, st
             try:
                 found[name] = thumbnail(source.read(index))
             except DatasetError:
-                continue  # a picture in a report is no reason to lose the report
+                continue  # a missing picture is no reason to lose the report
     return found
 
 

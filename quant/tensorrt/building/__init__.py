@@ -1,1 +1,1 @@
-"""Engines out of ONNX models: network, options, calibrators, builds."""
+"""Builds engines from ONNX models: network, options, calibrators, builds."""

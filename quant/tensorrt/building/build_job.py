@@ -1,4 +1,4 @@
-"""One build in a thread of its own: builder, network, configuration; Ctrl-C."""
+"""One build in its own thread: builder, network, configuration, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BuildJob:
         self.trt.init_libnvinfer_plugins(logger(), "")
         try:
             self.builder = self.trt.Builder(logger())
-        except (TypeError, RuntimeError) as error:  # what the bindings make of a builder that is null
+        except (TypeError, RuntimeError) as error:  # raised by the bindings if the builder is null
             raise BuildError(f"TensorRT {tensorrt.version} cannot start: {_start_reason(log)}") from error
         if tensorrt.lacks(self.builder, precision):
             raise BuildError(f"this GPU has no fast {precision.upper()} kernels")
@@ -57,7 +57,7 @@ class BuildJob:
         self.network, self._parser = network_from_proto(tensorrt, self.builder, proto, log, strongly_typed=self.typed)
         self.layers = int(self.network.num_layers)
         self.config = self.builder.create_builder_config()
-        self.config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED  # what the report reads
+        self.config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED  # the report reads it
         self._set_precision(precision, strict=options.strict_int8 if strict is None else strict)
         apply_options(tensorrt, self.builder, self.config, options)
         self._set_profile()
@@ -65,7 +65,7 @@ class BuildJob:
 
     def _set_precision(self, precision: str, *, strict: bool) -> None:
         if self.typed:
-            return  # the model's own types say it
+            return  # the model's own types set the precision
         flags = self.trt.BuilderFlag
         if precision == "fp16" or (precision == "int8" and not strict):
             self.config.set_flag(flags.FP16)
@@ -90,21 +90,21 @@ class BuildJob:
         return [self.network.get_input(i) for i in range(self.network.num_inputs)]
 
     def feed_inputs(self) -> list[FeedInput]:
-        """The network's inputs, as a feed fills them."""
+        """The network's inputs, for a feed to fill."""
         return [FeedInput(t.name, tuple(t.shape), self.tensorrt.numpy_type(t.dtype)) for t in self._inputs()]
 
     def set_calibrator(self, bridge: BuilderCalibrator) -> None:
-        """Give the builder a calibrator: it reads a cache, or calibrates by itself."""
+        """Give the builder a calibrator, which reads a cache or provides batches to calibrate on."""
         self.config.set_quantization_flag(self.trt.QuantizationFlag.CALIBRATE_BEFORE_FUSION)
         self.config.int8_calibrator = bridge
         self._calibrator = bridge  # the configuration does not keep it alive
 
     def build(self, feed: CalibrationFeed | None = None) -> bytes:
-        """Build; Ctrl-C stops the feeding and, where the release can, the build.
+        """Build; Ctrl-C stops the feeding and, if the release can stop it, the build.
 
-        TensorRT works in a thread of its own, so that Ctrl-C is heard while it does. 8.6 cannot stop a build: it is
-        waited for, since its buffers may be freed only then. A second Ctrl-C ends the waiting, and the buffers are left
-        to the end of the process.
+        TensorRT works in its own thread, so that Ctrl-C is noticed meanwhile. 8.6 cannot stop a build, so this waits
+        for it to finish, because its buffers may be freed only then. A second Ctrl-C ends the waiting, and the buffers
+        are kept until the process ends.
         """
         stop, done = threading.Event(), threading.Event()
         if self.tensorrt.major >= 10:
@@ -137,7 +137,10 @@ class BuildJob:
 
     def _wait_for_the_end(self, done: threading.Event, feed: CalibrationFeed | None) -> None:
         if self.note is not None and self.tensorrt.major < 10 and not done.is_set():
-            self.note(f"TensorRT {self.tensorrt.version} cannot stop a build: waiting for its end (Ctrl-C again: not)")
+            self.note(
+                f"TensorRT {self.tensorrt.version} cannot stop a build: waiting for it to finish "
+                "(press Ctrl-C again to stop waiting)"
+            )
         try:
             _wait(done)
         except BaseException:
@@ -157,8 +160,8 @@ class BuildJob:
 
 
 def _wait(done: threading.Event) -> None:
-    """Wait for a build. Not by joining its thread: Python 3.10 takes a thread whose join is interrupted for ended."""
-    while not done.wait(0.2):  # wakes up now and then, since a signal need not interrupt the waiting
+    """Wait for a build without joining its thread: Python 3.10 takes a thread for ended if its join is interrupted."""
+    while not done.wait(0.2):  # wakes up now and then, because a signal may not interrupt the waiting
         heed_interrupt()
 
 
@@ -168,7 +171,7 @@ def _start_reason(log: LogSection) -> str:
 
 
 def _progress_monitor(trt: Any, stop: threading.Event) -> Any:  # noqa: ANN401 - the bindings have no types
-    """What lets TensorRT 10 and 11 end a build early."""
+    """A monitor that lets TensorRT 10 and 11 end a build early."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

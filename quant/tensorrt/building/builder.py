@@ -1,4 +1,4 @@
-"""Building engines: precision flags, shapes, and scales from a cache or from TensorRT's own calibration."""
+"""Builds engines: precision flags, shapes, and scales from a cache or from TensorRT's own calibration."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _MISSING_SCALE = "missing scale and zero-point for tensor "
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialized engine.
+    """A serialised engine.
 
     Attributes:
         data: Its bytes.
         network_layers: Layers of the network before the builder worked on it.
         filled: Amax of inner tensors that were added to the cache, by TensorRT's name.
-        without_scale: Tensors that stayed float because they have no scale, as TensorRT said.
+        without_scale: Tensors that stayed float because they have no scale, according to TensorRT.
         warnings: TensorRT's warnings.
     """
 
@@ -56,17 +56,17 @@ def engine_from_onnx(
     """Build an engine.
 
     Args:
-        proto: The model: FP32; with Q/DQ for an explicit INT8 build; typed as FP16 for FP16 on TensorRT 11.
+        proto: The model: FP32, with Q/DQ for an explicit INT8 build, or typed as FP16 for FP16 on TensorRT 11.
         precision: fp32, fp16 or int8.
         batch: Batch sizes.
-        options: How.
+        options: How to build.
         name: What to call the model in messages.
-        cache: Scales for an implicit INT8 build; None when the model holds Q/DQ.
-        note: Called with lines for people.
+        cache: Scales for an implicit INT8 build; None if the model holds Q/DQ.
+        note: Called with lines to display.
 
     Raises:
-        BuildError: TensorRT cannot build it, or did not use the cache; quotes TensorRT.
-        OutOfDeviceMemoryError: The GPU's memory does not suffice.
+        BuildError: TensorRT cannot build it, or did not use the cache; the message quotes TensorRT.
+        OutOfDeviceMemoryError: The GPU has too little memory.
     """
 
     def build(options: BuilderOptions) -> BuiltEngine:
@@ -100,7 +100,7 @@ def _engine(
         data = work.build()
         if bridge is not None and bridge.requested:
             raise BuildError(
-                f"TensorRT {tensorrt.version} did not take the calibration cache and asked for images instead; "
+                f"TensorRT {tensorrt.version} did not accept the calibration cache and asked for images instead; "
                 f"it says: {log.reason()}"
             )
     prefix = len(_MISSING_SCALE)
@@ -109,7 +109,7 @@ def _engine(
 
 
 def with_amax(cache: CalibrationCache, extra: dict[str, float]) -> CalibrationCache:
-    """A cache with further entries, rounded as a cache file rounds them."""
+    """A cache with more entries, rounded as in a cache file."""
     from calib.algorithms import Entropy
 
     scales = cache_from_amax(extra, Entropy()).scales

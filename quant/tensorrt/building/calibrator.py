@@ -1,4 +1,4 @@
-"""A public calibrator as TensorRT's INT8 builder wants it: the matching IInt8 class, fed from a `CalibrationFeed`.
+"""A public calibrator in the form that TensorRT's INT8 builder takes: an IInt8 class, fed from a `CalibrationFeed`.
 
 TensorRT 8.6 and 10 only; 11 has no calibrators.
 """
@@ -13,27 +13,27 @@ from quant.cuda.batch_feed import CalibrationFeed
 from quant.errors import BuildError
 from quant.tensorrt.bindings import TensorRT
 
-# TensorRT's class for each of our algorithms, when it calibrates itself.
+# TensorRT's class for each of our algorithms, if TensorRT itself calibrates.
 NATIVE_CLASSES = {
     "entropy": "IInt8EntropyCalibrator2",
     "minmax": "IInt8MinMaxCalibrator",
     "percentile": "IInt8LegacyCalibrator",
 }
 # The class that reads scales, and its name in the header. Scales of mse and percentile are handed over as if entropy
-# had found them, since a scale is a scale: TensorRT has no mse, and the legacy header has no version to check.
+# had found them: TensorRT uses all scales alike, it has no mse, and the legacy header has no version to check.
 _CACHE_CALIBRATORS = {
     "entropy": ("IInt8EntropyCalibrator2", "EntropyCalibration2"),
     "minmax": ("IInt8MinMaxCalibrator", "MinMaxCalibration"),
 }
-REGRESSION_CUTOFF = 1.0  # the legacy calibrator then takes the quantile as it is
+REGRESSION_CUTOFF = 1.0  # with this, the legacy calibrator takes the quantile as it is
 
 
 class BuilderCalibrator(Protocol):
-    """What the builder gets, as this project uses it.
+    """The calibrator that the builder gets, as this project uses it.
 
     Attributes:
-        requested: Batches that TensorRT asked for.
-        written: The cache that TensorRT gave; None when it gave none.
+        requested: Number of batches that TensorRT asked for.
+        written: The cache that TensorRT wrote; None if it wrote none.
     """
 
     requested: int
@@ -46,16 +46,16 @@ def cache_class(algorithm: str) -> str:
 
 
 def cache_for_tensorrt(cache: CalibrationCache, number: int) -> tuple[CalibrationCache, str | None]:
-    """The cache with the header that TensorRT of this version accepts from the class that reads it.
+    """The cache with the header that this version of TensorRT accepts from the class that reads it.
 
-    TensorRT refuses another major version or another calibrator silently and calibrates from data instead.
+    TensorRT silently refuses another major version or another calibrator, and calibrates from data instead.
 
     Args:
         cache: Any cache with checked scales.
-        number: The running version, as 8600.
+        number: The running version, such as 8600.
 
     Returns:
-        The cache to hand over, and what was changed, for people; None when nothing was.
+        The cache to hand over, and a line that says what was changed; None if nothing was.
     """
     name = _CACHE_CALIBRATORS.get(cache.algo, _CACHE_CALIBRATORS["entropy"])[1]
     header = f"TRT-{number}-{name}"
@@ -71,7 +71,7 @@ def native_calibrator(tensorrt: TensorRT, algorithm: Algorithm, feed: Calibratio
     """A calibrator with which TensorRT computes the scales itself.
 
     Raises:
-        BuildError: TensorRT has no calibrator of this algorithm.
+        BuildError: TensorRT has no calibrator for this algorithm.
     """
     if algorithm.name not in NATIVE_CLASSES:
         raise BuildError(
@@ -83,7 +83,7 @@ def native_calibrator(tensorrt: TensorRT, algorithm: Algorithm, feed: Calibratio
 
 
 def cache_calibrator(tensorrt: TensorRT, cache: CalibrationCache) -> BuilderCalibrator:
-    """A calibrator that hands over a cache and has no data: whatever TensorRT asks for is counted and refused."""
+    """A calibrator that hands over a cache and has no data; requests for batches are counted and refused."""
     return _bridge(tensorrt.module, cache_class(cache.algo), None, text_from_cache(cache).encode(), None)
 
 
@@ -98,7 +98,7 @@ def _bridge(
 
     class Bridge(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
-            base.__init__(self)  # explicitly: pybind11 wants it, super() is not enough
+            base.__init__(self)  # explicitly: pybind11 needs it, super() is not enough
             self.requested = 0
             self.written: bytes | None = None
 
@@ -124,10 +124,10 @@ def _bridge(
             return REGRESSION_CUTOFF
 
         def read_histogram_cache(self, length: int) -> None:
-            """None: histograms come as raw pointers and are not kept."""
+            """Return None: histograms come as raw pointers and are not kept."""
 
         def write_histogram_cache(self, pointer: Any, length: int) -> None:  # noqa: ANN401 - a raw pointer
-            """Ignored, see above."""
+            """Do nothing, see above."""
 
     bridge: BuilderCalibrator = Bridge()
     return bridge

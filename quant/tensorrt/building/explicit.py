@@ -1,4 +1,4 @@
-"""Explicit builds: Q/DQ where it pays, which TensorRT is asked and the GPU is timed for."""
+"""Explicit builds: Q/DQ where it pays, which is found by asking TensorRT and by timing engines on the GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from quant.tensorrt.rewrites.layer_norm import with_normalizations_apart
 from quant.tensorrt.rewrites.shape_folding import with_shapes_folded
 
 _LARGEST_NORMALIZED = 64.0  # a clipped amax may hide values three times as large, and 255 squared is the limit
-_AS_FAST = 1.05  # builds of the same kernels differ by up to 4 %: an engine with more INT8 is taken up to here
+_AS_FAST = 1.05  # builds of the same kernels differ by up to 4 %, so up to this ratio, more INT8 is preferred
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ExplicitEngine:
     Attributes:
         proto: The model that was built.
         built: The engine.
-        label: Where the pairs are, for people.
+        label: Where the pairs are, in words.
     """
 
     proto: onnx.ModelProto
@@ -57,20 +57,20 @@ def explicit_engine(
 ) -> ExplicitEngine:
     """Build with Q/DQ where it pays.
 
-    Explicit quantization forces INT8 wherever a pair is, faster or not. Where the release can still choose by itself,
-    an implicit build is asked first; if that leaves kernels in float, several placements are built and timed.
+    Explicit quantization forces INT8 wherever a pair is, whether that is faster or not. If the release can still choose
+    by itself, an implicit build is made first; if it leaves kernels in float, several placements are built and timed.
 
     Args:
         proto: FP32 model.
         cache: Its scales.
         batch: Batch sizes.
-        options: How.
+        options: How to build.
         name: What to call the model in messages.
-        note: Called with lines for people.
+        note: Called with lines to display.
 
     Raises:
-        BuildError: TensorRT can build none of them; quotes TensorRT on the first.
-        OutOfDeviceMemoryError: The GPU's memory does not suffice.
+        BuildError: TensorRT can build none of them; the message quotes TensorRT on the first.
+        OutOfDeviceMemoryError: The GPU has too little memory.
     """
     work = _Work(proto, cache, batch, options, name, note)
     if not load_tensorrt().has_calibrators:
@@ -80,7 +80,7 @@ def explicit_engine(
         return work.with_pairs("everywhere")
     tried = list(_timed(work.attempts(floats), batch, note))
     best = fastest([found for found, _ in tried])
-    said = [f"pairs {engine.label}: {found:.4g} ms a batch of {batch.usual}" for found, engine in tried]
+    said = [f"pairs {engine.label}: {found:.4g} ms per batch of {batch.usual}" for found, engine in tried]
     note(
         f"explicit: {said.pop(best)}"
         + "".join(f"; {line}" for line in said)
@@ -124,12 +124,13 @@ class _Work:
         return floats, milliseconds
 
     def attempts(self, floats: frozenset[str]) -> Iterator[Callable[[], ExplicitEngine]]:
-        """What to try, from much INT8 to little, where an implicit build leaves these kernels in float.
+        """The engines to try, from much INT8 to little, if an implicit build leaves these kernels in float.
 
-        Pairs on every kernel; and where it chose INT8 or, where it chose none, the float engine. A transformer's body,
-        which TensorRT 8.6 hands to another compiler as a whole, is slow with pairs on some of its products and fast
-        with pairs on all and on their results (docs/gpu-results.md has the figures); both are tried for it, with the
-        convolutions before it in INT8 and in float.
+        They are: pairs on every kernel, and pairs where the implicit build chose INT8, or the float engine if it chose
+        none. TensorRT 8.6 hands a transformer's body as a whole to another compiler. The body is slow with pairs on
+        some of its products and fast with pairs on all of them and on their results (docs/gpu-results.md has the
+        figures). So for a transformer, pairs on results are tried too, with the convolutions before the body in INT8
+        and in float.
         """
         every = f"on all {len(self._kernels)} kernels"
         if _has_attention(self._editor):
@@ -149,7 +150,7 @@ class _Work:
     def with_pairs(
         self, label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False
     ) -> ExplicitEngine:
-        """The INT8 engine; `apart` takes normalizations apart."""
+        """The INT8 engine; `apart` splits normalisations into simple nodes."""
         quantized = qdq_model_from_amax(self.named, self.cache.amax, placement)
         if apart:
             quantized = with_normalizations_apart(quantized)
@@ -158,12 +159,12 @@ class _Work:
     def without_pairs(self) -> ExplicitEngine:
         """The float engine."""
         other = "fp32" if self.options.strict_int8 else "fp16"
-        label = f"nowhere ({other.upper()}), as TensorRT runs nothing in INT8 by itself"
+        label = f"nowhere ({other.upper()}), because TensorRT by itself runs nothing in INT8"
         return self.engine(self.named, other, label)
 
 
 def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
-    """A model with Q/DQ as this TensorRT builds it, and builds it fast; others as they are."""
+    """A model with Q/DQ in the form that this TensorRT builds, and builds fast; other models as they are."""
     if load_tensorrt().major >= 10 or not any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
         return proto
     named = prepared_proto(proto, batch, name)
@@ -171,28 +172,28 @@ def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.
 
 
 def fastest(milliseconds: Sequence[float]) -> int:
-    """Index of the engine to take, of engines with ever less INT8: the first that is about as fast as the fastest."""
+    """Index of the engine to take, from engines with less and less INT8: the first about as fast as the fastest."""
     return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
 
 
 def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) -> bool:
-    """Can FP16 hold the squares in LayerNormalization taken apart?
+    """Whether FP16 can hold the squares in a LayerNormalization that is split into simple nodes.
 
-    A square of over 65504 is infinite there, and the whole token would become zero.
+    A square above 65504 is infinite there, and the whole token would become zero.
     """
     entering = [node.input[0] for node in named.graph.node if node.op_type == "LayerNormalization"]
     return all(amax.get(tensor, np.inf) <= _LARGEST_NORMALIZED for tensor in entering)
 
 
 def _has_attention(editor: GraphEditor) -> bool:
-    """Does a model multiply activations with each other, as transformers do?"""
+    """Whether a model multiplies activations with each other, as transformers do."""
     return any(node.op_type == "MatMul" and not editor.constants.keys() & set(node.input) for node in editor.nodes)
 
 
 def _timed(
     attempts: Iterable[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
 ) -> Iterator[tuple[float, ExplicitEngine]]:
-    """Engines, each behind its milliseconds; one that cannot be built or run is said and left out, unless none can."""
+    """Pairs of milliseconds and engine; an attempt that fails is noted and left out, unless all fail."""
     first: QuantError | None = None
     succeeded = False
     for attempt in attempts:
@@ -211,7 +212,7 @@ def _timed(
 
 
 def _milliseconds(engine: Engine, batch: BatchRange) -> float:
-    """The best median of three series at the batch that the engine is tuned for, on noise."""
+    """The best median of three series, on noise, at the batch size that the engine is tuned for."""
     random = np.random.default_rng(0)
     inputs = {
         tensor.name: random.standard_normal((batch.usual, *tensor.shape[1:])).astype(tensor.dtype)

@@ -1,4 +1,4 @@
-"""The scales of tensors that exist in TensorRT's network only."""
+"""The scales of tensors that exist only in TensorRT's network."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def inner_amax(
     proto: onnx.ModelProto,
     amax: Mapping[str, float],
 ) -> dict[str, float]:
-    """Amax of tensors that exist in TensorRT's network only, as far as it follows from the model and known amax.
+    """Amax of tensors that exist only in TensorRT's network, as far as it follows from the model and known amax.
 
-    A Gemm becomes constants, a matrix product, a reshaped bias and a sum; TensorRT runs none of these in INT8 when one
-    scale is missing. A constant gets its largest magnitude: its values are known, so nothing need be clipped. What only
-    moves data (Shuffle) gets what it moves. The product is the output minus the bias, so the sum of both magnitudes
-    bounds it. All else stays without a scale, and in float.
+    A Gemm becomes constants, a matrix product, a reshaped bias and a sum; TensorRT runs none of these in INT8 if one
+    scale is missing. A constant gets its largest magnitude: its values are known, so none has to be clipped. A layer
+    that only moves data (Shuffle) gets the amax of its input. The product is the output minus the bias, so the sum of
+    both magnitudes bounds it. All other tensors stay without a scale, and in float.
 
     Args:
         tensorrt: The release.
-        network: Parsed from `proto`.
+        network: The network parsed from `proto`.
         proto: The model.
-        amax: Of the model's own tensors, activation units.
+        amax: amax of the model's own tensors, in activation units.
 
     Returns:
-        Additional entries by TensorRT's tensor name, activation units; all positive.
+        Additional entries by TensorRT's tensor name, in activation units; all positive.
     """
     trt = tensorrt.module
     constants = _constant_maxima(proto)
@@ -64,7 +64,7 @@ def _layers(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the bindings have 
 
 
 def _constant_maxima(proto: onnx.ModelProto) -> dict[str, float]:
-    """Largest magnitude of each float constant, by the names TensorRT may give its layer."""
+    """Largest magnitude of each float constant, by the names that TensorRT may give its layer."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None

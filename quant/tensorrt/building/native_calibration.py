@@ -38,23 +38,23 @@ def native_cache_from_onnx(
     advance: Callable[[int], None] | None = None,
     note: Note | None = None,
 ) -> tuple[CalibrationCache, FeedFigures]:
-    """Let TensorRT calibrate by itself with a public calibrator's images.
+    """Let TensorRT itself calibrate with a public calibrator's images.
 
-    TensorRT calibrates inside a build; this one takes the least effort, and its engine is dropped.
+    TensorRT calibrates inside a build; this build uses the least effort, and its engine is discarded.
 
     Args:
         proto: FP32 model.
         calibrator: Its algorithm chooses TensorRT's class; its batches are fed.
         batch: Images in a batch.
-        options: How; its level and timing cache are not used.
+        options: How to build; the level and timing cache are not used.
         name: What to call the model in messages.
         advance: Called with the number of images of each batch.
-        note: Called with lines for people.
+        note: Called with lines to display.
 
     Raises:
         BuildError: TensorRT cannot build or calibrate this model.
-        OutOfDeviceMemoryError: The GPU's memory does not suffice.
-        Exception: Whatever the data stream raised, after the build; there is no cache then.
+        OutOfDeviceMemoryError: The GPU has too little memory.
+        Exception: Whatever the data stream raised, after the build; there is then no cache.
     """
     tensorrt = load_tensorrt()
     if not tensorrt.has_calibrators:
@@ -83,7 +83,7 @@ def checked_native_cache(data: bytes | None, algorithm: Algorithm, number: int) 
     """TensorRT's own cache after calibration.
 
     Raises:
-        BuildError: TensorRT wrote none, or not one of this algorithm.
+        BuildError: TensorRT wrote no cache, or one of another algorithm.
     """
     if data is None:
         raise BuildError("TensorRT calibrated, but wrote no cache; the build cannot be trusted")

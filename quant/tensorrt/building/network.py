@@ -1,4 +1,4 @@
-"""From an ONNX model to TensorRT's network: batch sizes, parsing, and the scales of TensorRT's inner tensors."""
+"""From an ONNX model to TensorRT's network: batch sizes and parsing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.log import LogSection, logger
 
-NEWEST_OPSET = {8: 17, 10: 22}  # what the parser of each release reads; 11 reads all that this project's onnx writes
+NEWEST_OPSET = {8: 17, 10: 22}  # that the release's parser reads; 11 reads all that this project's onnx writes
 
 
 def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
-    """A copy for the parser: batch size written into the inputs where it is one, and a name for every node.
+    """A copy for the parser: with a name for every node, and with the batch size in the inputs if there is only one.
 
-    Fixing the size in the model, and not by a profile, lets the builder fold all shape arithmetic.
+    Fixing the size in the model, not in a profile, lets the builder fold all shape arithmetic.
 
     Args:
         proto: The model; not edited.
@@ -26,7 +26,7 @@ def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx
         name: What to call the model in messages.
 
     Raises:
-        BuildError: The model fixes another batch size, or leaves another axis than the batch open.
+        BuildError: The model fixes another batch size, or leaves an axis other than the batch open.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -77,7 +77,7 @@ def network_from_proto(
         The network, and the parser: it owns the weights and must live until the build is done.
 
     Raises:
-        BuildError: TensorRT cannot read the model; names the node and quotes TensorRT.
+        BuildError: TensorRT cannot read the model; the message names the node and quotes TensorRT.
     """
     trt = tensorrt.module
     newest = NEWEST_OPSET.get(tensorrt.major)
@@ -87,7 +87,9 @@ def network_from_proto(
     if not parser.parse(proto.SerializeToString()):
         hint = ""
         if newest is not None and opset > newest:
-            hint = f"; TensorRT {tensorrt.version} reads opsets up to {newest}, this is {opset}: export an older one"
+            hint = (
+                f"; TensorRT {tensorrt.version} reads opsets up to {newest}, this is {opset}: export with an older one"
+            )
         raise BuildError(f"TensorRT cannot read {_parser_errors(parser, proto, log)}{hint}")
     return network, parser
 

@@ -1,4 +1,4 @@
-"""How engines are built: workspace, effort, tactic sources, DLA, measured kernels kept for the next build."""
+"""How engines are built: workspace, effort, tactic sources, DLA, and kernel timings kept for the next build."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class BuilderOptions:
 
     Attributes:
         strict_int8: INT8 builds may not use FP16 kernels.
-        explicit: INT8 as Q/DQ in the model instead of a calibration cache; TensorRT 11 knows nothing else.
-        workspace: Bytes that kernels may use; None for all of the GPU.
-        level: Effort, 0 to 5; None for TensorRT's own default.
+        explicit: INT8 as Q/DQ in the model instead of a calibration cache; TensorRT 11 supports nothing else.
+        workspace: Bytes that kernels may use; None for all of the GPU's memory.
+        level: Effort, 0 to 5; None for TensorRT's default.
         tactic_sources: Names of TensorRT's tactic sources; None for all that work here.
-        dla_core: Build for this DLA core, with the GPU for what it cannot run; None for the GPU alone.
-        timing_cache: File with measured kernels, read and written; None for none.
+        dla_core: Build for this DLA core, with the GPU for what it cannot run; None for the GPU only.
+        timing_cache: File with kernel timings, which is read and written; None for no file.
     """
 
     strict_int8: bool = False
@@ -40,10 +40,10 @@ class BuilderOptions:
 
 
 def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: BuilderOptions) -> None:  # noqa: ANN401
-    """Set a builder configuration.
+    """Apply options to a builder configuration.
 
     Raises:
-        BuildError: An option that this device or release does not have.
+        BuildError: This device or release does not have an option.
     """
     trt = tensorrt.module
     if options.workspace is not None:
@@ -63,12 +63,14 @@ def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: Builde
     if options.timing_cache is not None:
         data = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
         cache = config.create_timing_cache(data)
-        if cache is None or not config.set_timing_cache(cache, False):  # of another GPU or release: start anew
+        if cache is None or not config.set_timing_cache(
+            cache, False
+        ):  # made by another GPU or release: start with an empty one
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def keep_timings(config: Any, options: BuilderOptions) -> None:  # noqa: ANN401 - the bindings have no types
-    """Write what a build measured, whole or not at all."""
+    """Write the timings that a build measured, whole or not at all."""
     cache = config.get_timing_cache() if options.timing_cache is not None else None
     if cache is not None and options.timing_cache is not None:
         data = bytes(memoryview(cache.serialize()))
@@ -79,13 +81,13 @@ def keep_timings(config: Any, options: BuilderOptions) -> None:  # noqa: ANN401 
 def without_spoiled_timings(
     build: Callable[[BuilderOptions], _Result], options: BuilderOptions, note: Callable[[str], None] | None
 ) -> _Result:
-    """Build; when TensorRT fails to read what the timing cache holds, delete the cache and build without it.
+    """Build; if TensorRT fails to read the timing cache's contents, delete the cache and build without it.
 
     Seen on TensorRT 8.6.0: a transformer's build ended in "myelinCache.h::deserializeFromBuffer ... Myelin error from
     unknown graph", with the timing cache of other builds of that model.
 
     Raises:
-        BuildError: It cannot be built, be it that there was nothing to read.
+        BuildError: The build fails for another reason, or also without the timing cache.
     """
     path = options.timing_cache
     try:
@@ -96,7 +98,7 @@ def without_spoiled_timings(
         if note is not None:
             note(f"{path}: TensorRT cannot build with it ({error}); trying without it")
     result = build(replace(options, timing_cache=None))
-    path.unlink(missing_ok=True)  # the next build measures anew
+    path.unlink(missing_ok=True)  # the next build measures again
     return result
 
 
@@ -108,14 +110,14 @@ def _bits(sources: Any, names: tuple[str, ...]) -> int:  # noqa: ANN401 - the bi
 
 
 def default_tactic_sources(tensorrt: TensorRT) -> tuple[str, ...] | None:
-    """TensorRT's own kernels alone where cuBLAS and cuDNN do not work; None (TensorRT's default) where they do."""
+    """Only TensorRT's own kernels if cuBLAS and cuDNN do not work; None (TensorRT's default) if they do."""
     if tensorrt.major >= 10 or _external_libraries_work():
         return None
     return ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
 
 def _external_libraries_work() -> bool:
-    """Do cuBLAS and cuDNN answer? Some installations carry empty stand-ins that only satisfy the loader."""
+    """Whether cuBLAS and cuDNN respond; some installations have empty stubs that only satisfy the loader."""
     version = ctypes.c_int(-1)
     for names, probe in (
         (("libcublas.so.12", "libcublas.so.11"), lambda library: library.cublasGetProperty(0, ctypes.byref(version))),

@@ -1,4 +1,4 @@
-"""Running engines: buffers, execution of any number of images, latency by CUDA events."""
+"""Runs engines: buffers, execution of any number of images, latency by CUDA events."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class EngineTensor:
 
     Attributes:
         name: Its name.
-        shape: At the largest batch.
+        shape: Its shape at the largest batch.
         dtype: NumPy's name of its type.
-        is_input: Input or output.
-        has_batch: Is the first axis the batch?
+        is_input: Whether it is an input.
+        has_batch: Whether the first axis is the batch.
     """
 
     name: str
@@ -44,23 +44,23 @@ class EngineTensor:
 
 
 class Engine:
-    """A deserialized engine with its buffers; a context manager, and freed by `close`.
+    """A deserialised engine with its buffers; a context manager, also freed by `close`.
 
     Attributes:
-        smallest: Smallest batch that it executes; fewer images are filled up with their own copies.
+        smallest: Smallest batch that it executes; fewer images are filled up with copies of themselves.
         largest: Largest batch that it executes; more images run in pieces.
         tensors: Inputs and outputs.
         device_memory: Bytes that an execution needs besides weights, inputs and outputs.
-        layers: Layers of the engine.
+        layers: Number of layers of the engine.
     """
 
     def __init__(self, data: bytes, name: str = "engine", outputs: Sequence[str] = ()) -> None:
         """Load an engine.
 
         Args:
-            data: The serialized engine.
+            data: The serialised engine.
             name: What to call it in messages.
-            outputs: The model's outputs in its order; without them TensorRT's order, which is that of computation.
+            outputs: The model's outputs in its order; without them, TensorRT's order of computation is used.
 
         Raises:
             BuildError: TensorRT cannot load it: another release or GPU, or a damaged file.
@@ -93,7 +93,7 @@ class Engine:
                 }
                 for tensor in self.tensors:
                     self._context.set_tensor_address(tensor.name, self._device[tensor.name].pointer)
-            self._resources = stack.pop_all()  # only now: a Ctrl-C that was kept frees what was taken
+            self._resources = stack.pop_all()  # only now, so that a deferred Ctrl-C frees the buffers
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
@@ -121,7 +121,7 @@ class Engine:
         return int(smallest[0]), int(largest[0])
 
     def _tensors(self) -> tuple[EngineTensor, ...]:
-        """Shapes at the largest batch, where buffers are made once."""
+        """Inputs and outputs with shapes at the largest batch, for which buffers are made once."""
         names = self._names()
         free = {name for name in names if int((*self._engine.get_tensor_shape(name), 0)[0]) < 0}
         for name in names:
@@ -198,11 +198,11 @@ class Engine:
         ]
 
     def latency(self, inputs: Mapping[str, Array], runs: int = LATENCY_RUNS) -> Latency:
-        """Time executions of one batch by CUDA events, after warm-up; copies do not count.
+        """Time executions of one batch by CUDA events, after warm-up and without copies.
 
         Args:
-            inputs: One batch by input name; filled up, or cut, to what the engine executes at once.
-            runs: How many to time.
+            inputs: One batch by input name; filled up or cut to a batch size that the engine executes.
+            runs: Number of executions to time.
         """
         count = min(len(next(iter(inputs.values()))), self.largest)
         self._upload(inputs, 0, count)
@@ -225,7 +225,7 @@ class Engine:
         return text
 
     def close(self) -> None:
-        """Free the engine and its buffers; again does nothing."""
+        """Free the engine and its buffers; a second call does nothing."""
         self._context = self._engine = self._runtime = None
         self._resources.close()
 

@@ -1,4 +1,4 @@
-"""What an engine file was built from, in a sidecar beside it: an engine that does not fit any more is refused."""
+"""What an engine file was built from, in a sidecar beside it: an engine that no longer fits is refused."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SCHEMA = 1
 
 
 class StaleEngineError(BuildError):
-    """An engine file that was built from, by or for something else than is wanted; rebuild it.
+    """An engine file was built from, by or for something other than what is wanted; rebuild it.
 
     Attributes:
-        reason: What does not fit; the message adds that it is to be rebuilt.
+        reason: What does not fit; the message adds that it must be rebuilt.
     """
 
     def __init__(self, reason: str) -> None:
@@ -37,11 +37,11 @@ class EngineIdentity:
     Attributes:
         tensorrt: TensorRT's version.
         gpu: Name of the GPU.
-        compute_capability: The GPU's, as "9.0".
+        compute_capability: The GPU's compute capability, such as "9.0".
         model: SHA-256 of the ONNX file.
         precision: fp32, fp16 or int8.
         scales: SHA-256 of the INT8 scales; empty for other precisions.
-        batch: Batch sizes, as "64" or "1:8:64".
+        batch: Batch sizes, such as "64" or "1:8:64".
         options: Everything else that was asked of the builder, as text.
     """
 
@@ -74,7 +74,7 @@ def scales_sha256(scales: Mapping[str, float]) -> str:
 
 
 def sidecar_path(engine: Path) -> Path:
-    """Where an engine's description lies."""
+    """Path of an engine's description."""
     return engine.with_name(description_name(engine.name))
 
 
@@ -83,8 +83,8 @@ def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, An
 
     Args:
         identity: What it was built from.
-        data: The serialized engine.
-        details: What else is worth keeping: layers, device memory.
+        data: The serialised engine.
+        details: Other details to keep: layers, device memory.
     """
     document = {
         "schema": SCHEMA,
@@ -96,14 +96,14 @@ def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, An
 
 
 def read_description(path: Path, sha256: str) -> tuple[EngineIdentity, Mapping[str, Any]] | None:
-    """What an engine was built from, and what else is told of it; None where no description lies beside it.
+    """What an engine was built from, and its other details; None if there is no description beside it.
 
     Args:
-        path: Of the engine.
-        sha256: Of its contents: who reads a file hashes it, and that once.
+        path: Path of the engine.
+        sha256: Hash of its contents, which the caller that reads the file computes once.
 
     Raises:
-        StaleEngineError: The description is of another engine, or is none.
+        StaleEngineError: The description belongs to another engine, or is not a description.
     """
     if not sidecar_path(path).exists():
         return None
@@ -136,7 +136,7 @@ def read_engine(path: Path, wanted: EngineIdentity) -> bytes:
     """The bytes of an engine that fits.
 
     Raises:
-        StaleEngineError: It does not: names what differs, was and is.
+        StaleEngineError: It does not fit; the message names what differs, with both values.
     """
     found, digest, _ = _parsed(sidecar_path(path))
     try:

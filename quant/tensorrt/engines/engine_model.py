@@ -1,4 +1,4 @@
-"""A built engine as something to compare: what it was built as, its inputs and outputs, and running it."""
+"""A built engine as one side of a comparison: its precision, its inputs and outputs, and how to run it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class EngineModel:
     Attributes:
         path: Where it was read from.
         sha256: Hash of the file.
-        precision: What it was built as, by the description beside it; `UNKNOWN` without one.
+        precision: Its precision according to the description beside it; `UNKNOWN` if there is none.
         engine: Runs it.
         bytes: Size of the file.
-        details: What its description tells of its layers; empty without one.
+        details: What its description says about its layers; empty if there is none.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class EngineModel:
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """Its inputs, in TensorRT's order; the batch is free, since any number of images can be run."""
+        """Its inputs, in TensorRT's order; the batch is free, because any number of images can be run."""
         return tuple(map(_info, self.engine.inputs))
 
     @property
@@ -51,7 +51,7 @@ class EngineModel:
         return tuple(map(_info, self.engine.outputs))
 
     def close(self) -> None:
-        """Free it; again does nothing."""
+        """Free it; a second call does nothing."""
         self.engine.close()
 
 
@@ -60,12 +60,12 @@ def _info(tensor: EngineTensor) -> TensorInfo:
 
 
 def load_engine(path: Path) -> EngineModel:
-    """Read an engine and put it onto the GPU.
+    """Read an engine and load it onto the GPU.
 
     Raises:
-        QuantError: It cannot be read, or TensorRT or the GPU is missing; says what to install.
+        QuantError: It cannot be read, or TensorRT or the GPU is missing; the message says what to install.
         BuildError: It was built by another TensorRT or for another GPU, or TensorRT refuses it.
-        StaleEngineError: The description beside it is of another file.
+        StaleEngineError: The description beside it belongs to another file.
     """
     try:
         data = path.read_bytes()
@@ -79,8 +79,8 @@ def load_engine(path: Path) -> EngineModel:
 
     try:
         version, capability = load_tensorrt().version, find_device().compute_capability
-    except AcceleratorError as error:  # nothing would do instead
-        raise QuantError(f"{path}: an engine runs on TensorRT and a GPU alone: {error.reason}") from error
+    except AcceleratorError as error:  # there is no alternative to offer
+        raise QuantError(f"{path}: an engine runs only on TensorRT and a GPU: {error.reason}") from error
     if identity is not None:
         check_origin(path, identity, version, capability)
     precision = identity.precision if identity is not None else UNKNOWN
@@ -91,17 +91,17 @@ def check_origin(path: Path, identity: EngineIdentity, tensorrt: str, compute_ca
     """Raise when an engine cannot run here.
 
     Args:
-        path: Of the engine.
+        path: Path of the engine.
         identity: What it was built from.
-        tensorrt: The version here.
-        compute_capability: The GPU's here.
+        tensorrt: The version of TensorRT on this machine.
+        compute_capability: The compute capability of this machine's GPU.
 
     Raises:
-        BuildError: Names what differs.
+        BuildError: It cannot run here; the message names what differs.
     """
     for what, built, here in (
         ("TensorRT", identity.tensorrt, tensorrt),
         ("compute capability", identity.compute_capability, compute_capability),
     ):
         if built != here:
-            raise BuildError(f"{path}: was built for {what} {built}, here is {here}; build it again with calib run")
+            raise BuildError(f"{path}: was built for {what} {built}, this is {here}; build it again with calib run")

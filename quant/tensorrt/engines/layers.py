@@ -1,4 +1,4 @@
-"""What the builder made of the graph: the precision that each layer really got, what was fused, what is gone."""
+"""What the builder made of the graph: the actual precision of each layer, what was fused, and what was removed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class EngineLayer:
     Attributes:
         name: TensorRT's name.
         kind: TensorRT's type of layer.
-        precision: int8, fp16, fp32, int (indices, booleans) or unknown: what it computes in.
-        nodes: ONNX nodes that it stands for, by name.
-        is_reformat: Does it only copy between memory layouts or types?
+        precision: What it computes in: int8, fp16, fp32, int (indices, booleans) or unknown.
+        nodes: Names of the ONNX nodes that it stands for.
+        is_reformat: Whether it only copies between memory layouts or types.
     """
 
     name: str
@@ -36,12 +36,12 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class GraphReport:
-    """An engine beside its model.
+    """An engine compared with its model.
 
     Attributes:
         nodes: Number of ONNX nodes.
         layers: The engine's layers.
-        pruned: ONNX nodes that stand in no layer: folded, merged, or without effect.
+        pruned: ONNX nodes that are in no layer: folded, merged, or without effect.
     """
 
     nodes: int
@@ -50,7 +50,7 @@ class GraphReport:
 
     @property
     def precisions(self) -> dict[str, int]:
-        """Number of layers by precision, without the ones that only copy."""
+        """Number of layers by precision, without those that only copy."""
         return dict(Counter(layer.precision for layer in self.layers if not layer.is_reformat).most_common())
 
     @property
@@ -59,7 +59,7 @@ class GraphReport:
         return tuple(layer for layer in self.layers if len(layer.nodes) > 1)
 
     def document(self) -> dict[str, Any]:
-        """For the report."""
+        """The report's JSON."""
         return {
             "onnx_nodes": self.nodes,
             "engine_layers": len(self.layers),
@@ -75,7 +75,7 @@ def graph_report(text: str, proto: onnx.ModelProto) -> GraphReport:
     """Read the engine inspector's JSON.
 
     Args:
-        text: From an engine built with profiling verbosity DETAILED; it may hold raw control characters.
+        text: JSON from an engine built with profiling verbosity DETAILED; it may hold raw control characters.
         proto: The model that was built.
     """
     names = [node.name or next((o for o in node.output if o), f"node_{i}") for i, node in enumerate(proto.graph.node)]
@@ -85,7 +85,7 @@ def graph_report(text: str, proto: onnx.ModelProto) -> GraphReport:
     return GraphReport(len(names), layers, tuple(name for name in names if name not in used))
 
 
-def _layer(entry: Any, names: Sequence[str]) -> EngineLayer:  # noqa: ANN401 - a name alone, where nothing more is known
+def _layer(entry: Any, names: Sequence[str]) -> EngineLayer:  # noqa: ANN401 - only a name if no more is known
     if not isinstance(entry, dict):
         return EngineLayer(str(entry), "", "unknown", _nodes_in(str(entry), names), is_reformat=False)
     name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", ""))
@@ -103,7 +103,7 @@ def _nodes_in(name: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _precision(entry: dict[str, Any]) -> str:
-    """What a layer computes in: its weights' type where it has weights, else the type of what it reads."""
+    """What a layer computes in: the type of its weights if it has any, else the type of its inputs."""
     weights = entry.get("Weights")
     if isinstance(weights, dict) and weights.get("Count") and _type_in(str(weights.get("Type", ""))) != "unknown":
         return _type_in(str(weights["Type"]))

@@ -1,1 +1,1 @@
-"""Rewrites of Q/DQ models that TensorRT 8 needs to build them, or to build them fast."""
+"""Rewrites of Q/DQ models, without which TensorRT 8 cannot build them, or builds slow engines."""

@@ -1,4 +1,4 @@
-"""Weights of matrix products as floats, in a model with Q/DQ."""
+"""Turns the weights of matrix products into floats, in a model with Q/DQ."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from quant.onnx_graph.editor import GraphEditor
 
 
 def with_float_products(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The Q/DQ model with floats behind a QuantizeLinear in place of INT8 constants that enter products of matrices.
+    """The Q/DQ model with a QuantizeLinear of floats instead of INT8 constants as inputs of matrix products.
 
-    The INT8 values come out the same. TensorRT 8.6 hands a transformer's body to another compiler (Myelin), which fails
+    The INT8 values stay the same. TensorRT 8.6 hands a transformer's body to another compiler (Myelin), which fails
     on INT8 constants where FP16 is allowed ("convertMyelinWeightsToFp32 ... Assertion params.weights.type() !=
     DataType::kINT8 failed").
 
@@ -29,7 +29,7 @@ def with_float_products(proto: onnx.ModelProto) -> onnx.ModelProto:
             values, quantized = editor.fresh_name(f"{name}_floats"), editor.fresh_name(f"{name}_again")
             editor.constants[values] = floats
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            zero = editor.fresh_name(f"{name}_zero")  # without one QuantizeLinear gives uint8
+            zero = editor.fresh_name(f"{name}_zero")  # without a zero point, QuantizeLinear gives uint8
             editor.constants[zero] = np.zeros(editor.constants[node.input[1]].shape, np.int8)
             inputs = [node.input[1], zero]
             nodes.append(
@@ -43,7 +43,7 @@ def with_float_products(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _floats(node: onnx.NodeProto, editor: GraphEditor) -> np.ndarray | None:
-    """What a DequantizeLinear makes of INT8 constants with zero point 0, by tensor or axis; None for other nodes."""
+    """The result of a DequantizeLinear of INT8 constants with zero point 0, by tensor or axis; None for other nodes."""
     if node.op_type != "DequantizeLinear" or any(name not in editor.constants for name in node.input):
         return None
     values, scale = (editor.constants[name] for name in node.input[:2])
@@ -54,6 +54,6 @@ def _floats(node: onnx.NodeProto, editor: GraphEditor) -> np.ndarray | None:
     shape = [1] * values.ndim
     if scale.size > 1:
         if scale.ndim != 1 or not -values.ndim <= axis < values.ndim or scale.size != values.shape[axis]:
-            return None  # by blocks, as opset 21 can
+            return None  # scales per block, as opset 21 allows
         shape[axis] = -1
     return np.asarray(values * scale.reshape(shape), np.float32)

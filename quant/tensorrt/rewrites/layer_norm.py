@@ -1,4 +1,4 @@
-"""LayerNormalization as the operations that it consists of."""
+"""Splits LayerNormalization into the operations that it consists of."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from quant.onnx_graph.model import opset_of
 
 
 def with_normalizations_apart(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with each LayerNormalization over the last axis taken apart: mean, variance, quotient, gain, shift.
+    """The model with each LayerNormalization over the last axis split into mean, variance, quotient, gain and shift.
 
-    TensorRT 8.6 has one layer for it, which computes in FP32 in a model with Q/DQ: its FP16 form does not compile there
+    TensorRT 8.6 has one layer for it, which runs in FP32 in a model with Q/DQ, because its FP16 form does not compile
     ("Could not infer output types for operation ... normalizationScaled").
 
     Args:
-        proto: The model; not edited. Nodes over several axes, or whose further outputs are read, stay.
+        proto: The model; not edited. Nodes over several axes, and nodes whose other outputs are read, stay.
     """
     editor = GraphEditor(proto)
     read = editor.consumers()
     nodes: list[onnx.NodeProto] = []
     for node in editor.nodes:
         gain = editor.constants.get(node.input[1]) if node.op_type == "LayerNormalization" else None
-        # The gain has the axes that are normalized: one axis is the last.
+        # The gain has the axes that are normalised; if it has one axis, that is the last one.
         if gain is None or gain.ndim != 1 or any(read[name] for name in node.output[1:] if name):
             nodes.append(node)
             continue

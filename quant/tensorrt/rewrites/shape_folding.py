@@ -1,4 +1,4 @@
-"""Shape arithmetic of a model whose sizes are fixed, computed once instead of in every execution."""
+"""Computes the shape arithmetic of a model with fixed sizes once, instead of in every execution."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from quant.onnx_graph.tensor_types import inferred_shapes
 
 
 def with_shapes_folded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with constants for sizes that inference knows, and for all that is computed from them.
+    """The model with constants for sizes that inference knows, and for everything computed from them.
 
-    TensorRT 8.6 does this by itself in implicit builds, but not where a model has Q/DQ: there the arithmetic that
-    exporters put around attention keeps it from the fast kernels (docs/gpu-results.md has the figures).
+    TensorRT 8.6 does this itself in implicit builds, but not if a model has Q/DQ. There, the arithmetic that exporters
+    put around attention keeps it from using the fast kernels (docs/gpu-results.md has the figures).
 
     Args:
-        proto: The model, with fixed sizes where they are to be folded; not edited.
+        proto: The model, in which the sizes to be folded are fixed; not edited.
     """
     while True:
-        editor = GraphEditor(proto)  # folds what depends on constants alone
+        editor = GraphEditor(proto)  # folds what depends only on constants
         proto = editor.model()
         sizes = _known_sizes(proto)
         kept = []

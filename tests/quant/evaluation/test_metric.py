@@ -59,7 +59,7 @@ def test_labels_and_names_are_given(recorder, batch_of):
     ("name", "part"),
     [
         ("fails", "images '0.png' to '1.png': line 17: KeyError: 'no such output'"),
-        ("one", "expected 2 scores, one an image, found shape ()"),
+        ("one", "expected 2 scores, one per image, found shape ()"),
         ("infinite", "expected finite scores, found inf for '1.png'"),
     ],
 )

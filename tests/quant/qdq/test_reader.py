@@ -66,7 +66,7 @@ def test_scales_of_several_pairs_of_one_tensor_the_larger_is_taken(graph_of):
     )
     found = cache_from_qdq_model(proto, "m.onnx")
     assert found.cache.scales == {"x": 0.75}
-    assert found.notes == ("1 tensors ('x' first) are quantized with different scales; the larger is taken",)
+    assert found.notes == ("1 tensors ('x' first) are quantized with different scales; the larger is used",)
 
 
 def test_a_float_model_is_refused(residual_net):

@@ -48,7 +48,7 @@ def test_an_opset_that_tensorrt_8_6_reads_is_kept(residual_net, ones):
 
 def test_a_quantized_model_is_refused(residual_net, ones):
     quantized = qdq_model_from_amax(residual_net, ones(residual_net))
-    with pytest.raises(BuildError, match="the model is quantized already; give the FP32 model"):
+    with pytest.raises(BuildError, match="the model is already quantized; give the FP32 model"):
         qdq_model_from_amax(quantized, ones(quantized))
 
 
@@ -59,7 +59,7 @@ def test_a_model_with_int8_weights_alone_is_refused_too(graph_of, ones):
     ]
     constants = {"w": np.ones((3, 2), np.int8), "s": np.ones(2, np.float32), "z": np.zeros(2, np.int8)}
     proto = graph_of(nodes, {"x": ["N", 3]}, {"y": ["N", 2]}, constants)
-    with pytest.raises(BuildError, match="quantized already"):
+    with pytest.raises(BuildError, match="already quantized"):
         qdq_model_from_amax(proto, ones(proto))
 
 

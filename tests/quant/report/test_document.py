@@ -173,7 +173,7 @@ def test_the_headline_has_the_drop_with_its_uncertainty(changed, document):
         ": within the allowed 1.0 as measured, but not enough images to tell; about 5,400 would be needed."
     )
     assert said(**unsure | {"images_needed": None}).endswith(
-        "not enough images to tell, and so close to it that no number would do."
+        "so close to the limit that no number of images would be enough to tell."
     )
     text = said(drop_top1=None, drop_ci95=None, agreement=98.5)
     assert text.startswith("INT8 agrees with FP32 on 98.50 % of 867 unlabelled images")

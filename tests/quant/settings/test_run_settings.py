@@ -204,9 +204,12 @@ def test_what_tensorrt_builds_need_can_stand_in_the_file(project):
     ("options", "message"),
     [
         ({"calibrator": "tensorrt", "backend": "onnxruntime"}, "needs backend tensorrt, found onnxruntime"),
-        ({"calibrator": "tensorrt", "algo": "mse"}, "TensorRT's own knows no mse"),
-        ({"calibrator": "tensorrt", "match_tensorrt": True}, "TensorRT's own knows no match_tensorrt"),
-        ({"dynamic": "1:8"}, "expected MIN:OPT:MAX, 1:8:64 for instance, found '1:8'"),
+        ({"calibrator": "tensorrt", "algo": "mse"}, "TensorRT's own calibration does not support mse"),
+        (
+            {"calibrator": "tensorrt", "match_tensorrt": True},
+            "TensorRT's own calibration does not support match_tensorrt",
+        ),
+        ({"dynamic": "1:8"}, "expected MIN:OPT:MAX, for instance 1:8:64, found '1:8'"),
         ({"dynamic": "8:1:64"}, "expected 1 <= MIN <= OPT <= MAX, found 8:1:64"),
         ({"workspace": -1}, "workspace: expected MiB, at least 0, found -1"),
         ({"builder_level": 6}, "builder_level: expected 0 to 5, found 6"),
@@ -220,7 +223,7 @@ def test_what_tensorrt_cannot_build_is_refused_before_anything_is_done(options, 
 
 @pytest.mark.parametrize("name", ["model.fp32.engine", "model.int8.engine", "timing.cache"])
 def test_a_model_or_cache_in_the_place_of_an_engine_s_files_is_refused(name):
-    with pytest.raises(QuantError, match="would take the place"):
+    with pytest.raises(QuantError, match="would overwrite a report or model"):
         RunSettings(out=Path("out"), cache=Path("out") / name)
     with pytest.raises(QuantError, match="would be overwritten"):
         RunSettings(out=Path("out"), model=Path("out") / name)
