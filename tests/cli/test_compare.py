@@ -108,7 +108,9 @@ def test_a_metric_decides_in_place_of_top_1(compared, finished):
     assert half["drop"] == pytest.approx(full["score"] / 2, rel=1e-5)
     assert document["metric"]["allowed_drop"] == pytest.approx(0.49 * full["score"])
     assert document["builds"][1]["drop_top1"] == 0
-    assert re.search(r"fail: CANDIDATE loses \S+ of red \(95 % CI .*above the allowed .* \(49 % of FP32's", result.out)
+    assert re.search(
+        r"fail: dim\.onnx loses \S+ of red \(95 % CI .*above the allowed .* \(49 % of model\.onnx's", result.out
+    )
     assert compared("model.onnx", "dim.onnx", "--metric", "m.py:red", "--max-drop", 51)[1]["verdict"] == "pass"
 
 
