@@ -230,7 +230,7 @@ def test_a_report_of_all_images_beside_one_that_left_some_out_is_not_said_to_lac
 
 def test_reports_of_other_images_or_another_preprocessing_need_to_be_told(calib, bare):
     shutil.copytree(bare / "imgs", bare / "others")
-    options = ("--model", "model.onnx", "--num-images", 24, "--batch-size", 8, "--algo", "minmax")
+    options = ("--model", "model.onnx", "--precision", "fp32")
     calib("run", *options, "--data", "others", "--preprocess", "unit", "--out", "a", cwd=bare)
     calib("run", *options, "--data", "others", "--preprocess", "imagenet", "--out", "b", cwd=bare)
     found = calib("compare", "calib-out", "a", "--quiet", cwd=bare)

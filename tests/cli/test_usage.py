@@ -1,5 +1,6 @@
 """How the command line answers to its own options, to calib.toml and to its surroundings."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from quant.settings.choices import CHOICES
 from quant.settings.run_settings import RunSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"numpy", "onnx", "onnxruntime", "numba", "h5py", "PIL", "rich", "jinja2", "torch", "tensorrt", "matplotlib"}
+HEAVY = {
+    "numpy", "onnx", "onnxruntime", "numba", "h5py", "PIL", "rich", "jinja2", "torch", "tensorrt", "cuda", "matplotlib",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -107,19 +110,28 @@ def test_every_setting_is_an_option_and_the_choices_agree():
         assert tuple(options[name].type.choices) == tuple(choices)
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("pack",), ("demo",), ("cache",), ("cache", "check")])
-def test_help_imports_nothing_heavy(command):
-    program = (
-        "import sys\nfrom calib.cli import main\n"
-        f"try: main([*{command!r}, '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
-        "print('MODULES', *{name.split('.')[0] for name in sys.modules})"
-    )
+def test_help_of_every_command_imports_nothing_heavy():
+    """One process for all: what one of them loads, those after it find."""
+    commands = [(), ("run",), ("compare",), ("sweep",), ("export",), ("pack",), ("demo",), ("doctor",)]
+    commands += [("cache",), *(("cache", name) for name in ("show", "check", "diff", "convert", "merge"))]
+    program = f"""
+import sys
+from calib.cli import main
+for command in {[*commands]!r}:
+    for option in ["--help"] if command else ["--version", "--help"]:
+        try:
+            main([*command, option])
+        except SystemExit as end:
+            assert end.code == 0, command
+    print("MODULES", *{{name.split(".")[0] for name in sys.modules}})
+"""
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
     )
-    text, _, modules = done.stdout.partition("MODULES ")
-    assert "Usage: calib" in text
-    assert not set(modules.split()) & HEAVY
+    loaded = re.findall(r"^MODULES (.*)$", done.stdout, re.M)
+    assert done.stdout.count("Usage: calib") == len(commands) == len(loaded)
+    heavy = {" ".join(command): set(names.split()) & HEAVY for command, names in zip(commands, loaded, strict=True)}
+    assert not any(heavy.values()), heavy
 
 
 def test_the_help_names_all_exit_codes(calib, tmp_path):

@@ -56,7 +56,7 @@ def settings(tmp_path):
     """Settings of an evaluation in batches of 4 images."""
     metric = tmp_path / "metric.py"
     metric.write_text("def red(outputs, labels):\n    return outputs['logits'][:, 2]\n")
-    return RunSettings(preprocess="unit", batch_size=4, max_bad=0.2, max_drop=10.0, metric=f"{metric}:red")
+    return RunSettings(preprocess="unit", batch_size=4, max_bad=0.2, max_drop=10.0, seed=7, metric=f"{metric}:red")
 
 
 @pytest.fixture
@@ -91,6 +91,7 @@ def test_builds_are_held_against_their_baseline_on_the_same_images(builds, image
     full, less = found.metric["builds"]
     assert (full["precision"], full["score"]) == ("fp32", pytest.approx(1 / 3))
     assert (less["precision"], less["drop"]) == ("int8", pytest.approx(0.5))
+    assert found.metric["seed"] == 7
     assert found.metric["allowed_drop"] == pytest.approx(1 / 30)
     assert {name: latency.batch for name, latency in found.latencies.items()} == {"fp32": 4, "int8": 4}
     assert all(latency.milliseconds > 0 and latency.runs >= 5 for latency in found.latencies.values())

@@ -86,11 +86,14 @@ def test_options_win_and_none_is_not_given(project):
 
 
 def test_paths_in_the_file_are_relative_to_it_and_absolute_ones_stay(project, tmp_path):
-    folder = project(f'data = "../imgs"\nout = "{tmp_path}/elsewhere"\npreprocess = "my/prep.toml"\n')
+    folder = project(
+        f'data = "../imgs"\nout = "{tmp_path}/elsewhere"\npreprocess = "my/prep.toml"\nmetric = "my m.py:f"\n'
+    )
     settings = settings_from_options({}, folder)
     assert settings.data == folder / ".." / "imgs"
     assert settings.out == tmp_path / "elsewhere"
     assert settings.preprocess == str(folder / "my" / "prep.toml")
+    assert settings.metric == f"{folder / 'my m.py'}:f"
 
 
 def test_paths_of_options_stay_as_they_are(project):
