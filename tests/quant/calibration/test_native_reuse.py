@@ -29,7 +29,7 @@ class Native(OnnxRuntimeBackend):
 
 @pytest.fixture
 def obtained(colours):
-    """Calibrates the colour project by a back end; gives the result, the warnings and how often it calibrated by itself."""
+    """Calibrates by a back end; gives the result, the warnings and how often the back end calibrated by itself."""
     settings = RunSettings(
         model=colours / "model.onnx",
         data=colours / "imgs",
