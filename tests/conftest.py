@@ -1,10 +1,14 @@
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests import colour_project
+from tests.once import made_once
 from tests.outcome import Outcome
 
 # The first example compiles, and test machines are busy, so the time that an example takes means nothing here.
@@ -17,9 +21,7 @@ def demo_master(tmp_path_factory):
     """What `calib demo` writes; tests take `demo`, a copy."""
     from calib.sample_project import write_sample_project
 
-    folder = tmp_path_factory.mktemp("demo") / "digits"
-    write_sample_project(folder)
-    return folder
+    return made_once(tmp_path_factory, "digits", write_sample_project)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def small_disk(tmp_path):
 def short_latencies():
     """Shortens latency measurement: no test needs it, and seconds in each of hundreds of runs add up to minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 0.1)
+        patch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 0.02)
         yield
 
 
@@ -88,3 +90,80 @@ def calib(monkeypatch, capfd):
         return Outcome(caught.value.code, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def save_graph():
+    """Writes a graph as a model of some opset."""
+    return colour_project.save_graph
+
+
+@pytest.fixture(scope="session")
+def write_model():
+    """Writes the colour classifier."""
+    return colour_project.write_model
+
+
+@pytest.fixture(scope="session")
+def colours_master(tmp_path_factory):
+    """The colour project; tests take `colours`, a copy."""
+    return made_once(tmp_path_factory, "colours", colour_project.write_project)
+
+
+@pytest.fixture
+def colours(colours_master, tmp_path):
+    """The colour project, nothing run in it yet, to change at will."""
+    return shutil.copytree(colours_master, tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished_master(colours_master, tmp_path_factory):
+    """The colour project after a run."""
+
+    def make(project):
+        from quant import run
+        from quant.settings.calib_toml import settings_from_options
+
+        shutil.copytree(colours_master, project)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(project)
+            document = run(settings_from_options({}))
+        assert document["verdict"] == "pass"
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture
+def finished(finished_master, tmp_path):
+    """The colour project after a run, with its files in calib-out, to change at will."""
+    return shutil.copytree(finished_master, tmp_path / "finished")
+
+
+@pytest.fixture
+def snapshot():
+    """Contents and times of all files of a folder but the lock; fails when scratch lies there."""
+
+    def take(folder):
+        files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"]
+        assert not list(Path(folder).rglob(".calib-*"))
+        return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    return take
+
+
+@pytest.fixture
+def report():
+    """The report.json of a project."""
+    return lambda project, out="calib-out": json.loads((project / out / "report.json").read_text())
+
+
+@pytest.fixture
+def scales():
+    """Rewrites the scales of a cache file: `change` gets each line's hexadecimal digits."""
+
+    def rewrite(path, change):
+        header, *lines = path.read_text().splitlines()
+        pairs = [line.rpartition(": ") for line in lines]
+        path.write_text("\n".join([header, *(f"{name}: {change(digits)}" for name, _, digits in pairs)]) + "\n")
+
+    return rewrite

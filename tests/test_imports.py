@@ -175,14 +175,6 @@ def test_importing_the_packages_loads_nothing_heavy():
     assert loaded_after("import calib, quant, datasets") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["cache", "--help"]])
-def test_help_loads_nothing_heavy(arguments):
-    program = (
-        f"from calib.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code"
-    )
-    assert loaded_after(program) == []
-
-
 def test_help_answers_at_once():
     """Times depend on the machine and its load; the number of modules loaded besides Python and click does not."""
     program = (

@@ -10,6 +10,7 @@ import pytest
 
 from calib.caches.cache import read_cache
 from calib.caches.provenance import read_calibration
+from tests.once import made_once
 
 OURS = "calib-out/calibration.cache"
 
@@ -107,23 +108,26 @@ def test_convert_fails_with_one_line_and_writes_nothing(calib, finished, snapsho
 @pytest.fixture(scope="session")
 def shards_master(colours_master, tmp_path_factory):
     """The colour project in shards, calibrated; tests take `shards`, a copy."""
-    from quant import run
-    from quant.settings.calib_toml import settings_from_options
 
-    project = shutil.copytree(colours_master, tmp_path_factory.mktemp("shards") / "project")
-    names = sorted(path.relative_to(project / "imgs") for path in (project / "imgs").rglob("*.png"))
-    for folder, part in (("a", names[:12]), ("b", names[12:])):
-        for name in part:
-            (project / folder / name.parent).mkdir(parents=True, exist_ok=True)
-            shutil.copy(project / "imgs" / name, project / folder / name)
-    (project / "classes.txt").write_text("blue\ngreen\nred\n")
-    options = {"num_images": 36, "sampling": "first", "classes": Path("classes.txt"), "algo": "minmax"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        for data, out in (("a", "out-a"), ("b", "out-b"), ("imgs", "whole")):
-            document = run(settings_from_options({**options, "data": Path(data), "out": Path(out)}))
-            assert document["verdict"] == "pass"
-    return project
+    def make(project):
+        from quant import run
+        from quant.settings.calib_toml import settings_from_options
+
+        shutil.copytree(colours_master, project)
+        names = sorted(path.relative_to(project / "imgs") for path in (project / "imgs").rglob("*.png"))
+        for folder, part in (("a", names[:12]), ("b", names[12:])):
+            for name in part:
+                (project / folder / name.parent).mkdir(parents=True, exist_ok=True)
+                shutil.copy(project / "imgs" / name, project / folder / name)
+        (project / "classes.txt").write_text("blue\ngreen\nred\n")
+        options = {"num_images": 36, "sampling": "first", "classes": Path("classes.txt"), "algo": "minmax"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(project)
+            for data, out in (("a", "out-a"), ("b", "out-b"), ("imgs", "whole")):
+                document = run(settings_from_options({**options, "data": Path(data), "out": Path(out)}))
+                assert document["verdict"] == "pass"
+
+    return made_once(tmp_path_factory, "shards", make)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_when_nothing_meets_max_drop_fp32_is_chosen_with_exit_3(calib, colours, 
 
 
 def test_json_keeps_the_exit_code(calib, colours):
-    result = calib("run", "--json", "--max-drop", -0.5, cwd=colours)
+    result = calib("run", "--json", "--max-drop", -0.5, "--precision", "fp16", cwd=colours)
     assert result.code == 3
     assert '"chosen": "fp32"' in result.out
 

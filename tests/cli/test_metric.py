@@ -48,28 +48,14 @@ def test_run_reports_the_metric_with_its_drop_and_interval(calib, project):
         assert "paired bootstrap of 2,000 resamples, seed 0" in text
 
 
-def test_the_interval_is_the_same_for_the_same_seed(calib, project):
-    def section(*options):
-        result = calib("run", "--metric", "my metrics.py:negative_error", "--json", *options, cwd=project)
-        return json.loads(result.out)["metric"]
-
-    assert section() == section()
-
-
 def test_without_labels_the_metric_gets_none(calib, project):
     for i, path in enumerate(sorted((project / "imgs").rglob("*.png"))):
         path.rename(project / "imgs" / f"{i}.png")
     for folder in ("blue", "green", "red"):
         (project / "imgs" / folder).rmdir()
-    result = calib("run", "--metric", "my metrics.py:unlabelled", "--json", cwd=project)
+    result = calib("run", "--metric", "my metrics.py:unlabelled", "--precision", "fp32", "--json", cwd=project)
     assert result.code == 0, result.err
     assert json.loads(result.out)["metric"]["builds"][0]["score"] > 0
-
-
-def test_the_metric_can_stand_in_calib_toml_relative_to_it(calib, project):
-    with (project / "calib.toml").open("a") as file:
-        file.write('metric = "my metrics.py:negative_error"\n')
-    assert json.loads(calib("run", "--json", cwd=project).out)["metric"]["name"] == "negative_error"
 
 
 def test_a_report_without_a_metric_has_no_section(finished):

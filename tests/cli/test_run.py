@@ -70,21 +70,17 @@ def test_the_known_accuracy_is_reported(finished, report):
 
 
 def test_json_prints_the_report_alone(calib, colours):
-    result = calib("run", "--json", cwd=colours)
+    result = calib("run", "--json", "--precision", "fp32", cwd=colours)
     assert result.code == 0
     assert result.out == (colours / "calib-out" / "report.json").read_text()
     assert json.loads(result.out)["schema"] == 1
 
 
-def test_quiet_leaves_the_result_and_the_warnings(calib, colours):
+def test_quiet_leaves_the_result_and_the_warnings_of_which_fewer_images_than_asked_for_is_one(calib, colours, report):
     result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
     assert result.code == 0
     assert result.out.endswith("report: calib-out/report.html\n")
-    assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones are evaluated
-
-
-def test_fewer_images_than_asked_for_is_a_warning(calib, colours, report):
-    result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
+    assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones evaluated
     assert result.warnings[0] == "imgs: 100 calibration images were asked for, 36 are there"
     assert "the same ones are evaluated" in result.warnings[1]
     found = report(colours)
@@ -104,7 +100,9 @@ def test_other_images_can_be_evaluated(calib, colours, report):
     for image in (colours / "red").iterdir():
         image.rename(colours / "test" / "red" / image.name)
     (colours / "classes.txt").write_text("blue\ngreen\nred\n")
-    result = calib("run", "--eval", "test", "--classes", "classes.txt", "--json", cwd=colours)
+    result = calib(
+        "run", "--eval", "test", "--classes", "classes.txt", "--precision", "fp32", "--json", cwd=colours
+    )  # fmt: skip
     assert result.code == 0, result.err
     found = json.loads(result.out)
     assert found["data"]["evaluation"] == {"path": "test", "images": 12, "labelled": True}
@@ -120,7 +118,7 @@ def test_labels_can_come_from_a_csv(calib, colours, report):
     (colours / "labels.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
     for name in ("blue", "green", "red"):
         (colours / "imgs" / name).rmdir()
-    result = calib("run", "--labels", "labels.csv", cwd=colours)
+    result = calib("run", "--labels", "labels.csv", "--precision", "fp32", cwd=colours)
     assert result.code == 0, result.err
     assert report(colours)["builds"][0]["top1"] == 100
 
@@ -147,8 +145,12 @@ def test_a_pack_calibrates_and_a_folder_is_evaluated_with_the_classes_in_the_mod
     assert calib("pack", "imgs", "imgs.h5", "--classes", "turned.txt", "--quiet", cwd=colours).code == 0
     (colours / "classes.txt").write_text("blue\ngreen\nred\n")
     classes = ("--classes", "classes.txt", "--quiet")
-    for data, evaluated in (("imgs.h5", "imgs"), ("imgs", "imgs.h5"), ("imgs.h5", "imgs.h5")):
-        result = calib("run", "--data", data, "--eval", evaluated, *classes, cwd=colours)
+    for data, evaluated, precision in (
+        ("imgs.h5", "imgs", "int8"),
+        ("imgs", "imgs.h5", "fp32"),
+        ("imgs.h5", "imgs.h5", "fp32"),
+    ):
+        result = calib("run", "--data", data, "--eval", evaluated, "--precision", precision, *classes, cwd=colours)
         assert result.code == 0, result.err
         assert report(colours)["data"]["evaluation"] == {"path": evaluated, "images": 36, "labelled": True}
         assert report(colours)["builds"][0]["top1"] == 100
@@ -164,7 +166,7 @@ def test_a_pack_of_other_classes_is_told_by_name(calib, colours):
 
 def test_shuffled_classes_get_a_warning_of_accuracy_near_chance(calib, colours):
     (colours / "classes.txt").write_text("red\nblue\ngreen\n")
-    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=colours)
+    result = calib("run", "--quiet", "--classes", "classes.txt", "--precision", "fp32", cwd=colours)
     assert result.code == 0
     warning = next(line for line in result.warnings if "near chance" in line)
     assert "0.00 %" in warning
@@ -175,7 +177,7 @@ def test_shuffled_classes_get_a_warning_of_accuracy_near_chance(calib, colours):
 
 def test_a_wrong_preprocessing_gets_a_warning_of_accuracy_near_chance(calib, colours):
     (colours / "dark.toml").write_text('preset = "unit"\nscale = 1e-20\nmean = [0.5, 0.5, 0.4]\n')  # always one class
-    result = calib("run", "--quiet", "--preprocess", "dark.toml", cwd=colours)
+    result = calib("run", "--quiet", "--preprocess", "dark.toml", "--precision", "fp32", cwd=colours)
     assert [line for line in result.warnings if "near chance" in line and "preprocessing is probably wrong" in line]
     assert "near chance" in (colours / "calib-out" / "report.md").read_text()
 

@@ -73,7 +73,9 @@ def test_the_images_are_calibrated_once(swept, calib, colours):
     result, _ = swept()
     assert "no image is read for calibration" in result.err or "from the same statistics" in result.err
     found = calib("run", "--algo", "mse", "--json", cwd=colours)
-    assert json.loads(found.out)["calibration"]["how"] in ("recomputed", "reused")
+    calibration = json.loads(found.out)["calibration"]
+    assert calibration["how"] in ("recomputed", "reused")
+    assert calibration["reused"] is True
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
+from tests.once import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -257,10 +258,12 @@ def shared():
 @pytest.fixture(scope="session")
 def calibration_images(shared, tmp_path_factory):
     """The folder of the CIFAR-10 calibration images."""
-    folder = tmp_path_factory.mktemp("cifar10")
-    with tarfile.open(shared / "data" / "cifar10-calib.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "cifar10-calib"
+
+    def extract(folder):
+        with tarfile.open(shared / "data" / "cifar10-calib.tar.gz") as archive:
+            archive.extractall(folder, filter="data")
+
+    return made_once(tmp_path_factory, "cifar10", extract) / "cifar10-calib"
 
 
 @pytest.fixture(scope="session")

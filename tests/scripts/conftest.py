@@ -7,6 +7,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from tests.once import made_once
+
 ROOT = Path(__file__).resolve().parents[2]
 DATA_LOADER = """\
 from pathlib import Path
@@ -23,11 +25,15 @@ def load_data():
 
 @pytest.fixture(scope="session")
 def prepared(demo_master, tmp_path_factory):
-    """A calibrated demo project, with the files that the guides mention."""
+    """A calibrated demo project, with the files that the guides speak of."""
+    return made_once(tmp_path_factory, "prepared", lambda project: prepare(demo_master, project))
+
+
+def prepare(demo, project):
     from quant import run
     from quant.settings.calib_toml import settings_from_options
 
-    project = shutil.copytree(demo_master, tmp_path_factory.mktemp("docs") / "digits")
+    shutil.copytree(demo, project)
     with (project / "calib.toml").open("a") as file:
         file.write('backend = "onnxruntime"\n')  # the guides show the output of a machine without a GPU
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +53,6 @@ def prepared(demo_master, tmp_path_factory):
     (project / "docs").mkdir()
     (project / "scripts").symlink_to(ROOT / "scripts")
     write_colour_project(project, project / "my-project")
-    return project
 
 
 def write_colour_project(demo, folder):

@@ -4,9 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets import DatasetError, ImageFolder, ImagePack, TensorPack, identify, open_source
+from datasets import DatasetError, ImagePack, TensorPack, identify, open_source
 from datasets.errors import UnreadableImageError
-from datasets.source import ImageSource, TensorSource
 
 
 def images(count=4, height=3, width=5):
@@ -131,41 +130,6 @@ def test_tensor_pack_gives_one_array_an_input(tensor_pack):
 def test_wrong_tensor_packs(write_h5, datasets, inputs, message):
     with pytest.raises(DatasetError, match=message):
         TensorPack(write_h5(**datasets), inputs)
-
-
-def test_open_source_tells_folders_and_packs_apart(numbered_folder, write_h5, tensor_pack):
-    folder = open_source(numbered_folder(2), classes=["x"])
-    assert isinstance(folder, ImageFolder)
-    assert folder.class_names == ("x",)
-    assert isinstance(folder, ImageSource)
-    tensors = open_source(tensor_pack(2), inputs=["ids"])
-    assert isinstance(tensors, TensorPack)
-    assert isinstance(tensors, TensorSource)
-    assert not isinstance(tensors, ImageSource)
-    pack = open_source(write_h5("i.hdf5", images=images()), inputs=["images"])
-    assert isinstance(pack, ImagePack)
-    assert isinstance(pack, ImageSource)
-
-
-def test_open_source_takes_an_input_called_images_that_holds_no_pixels(write_h5):
-    ready = write_h5(images=np.zeros((2, 3, 4, 4), np.float32))
-    assert isinstance(open_source(ready, inputs=["images"]), TensorPack)
-    with pytest.raises(DatasetError, match=r"'images' must be uint8 \[N, H, W, 3\]"):
-        open_source(ready)
-
-
-def test_open_source_refuses_the_rest(tmp_path, write_h5, tensor_pack):
-    with pytest.raises(DatasetError, match="nowhere: no such file or folder; expected a folder of images or a"):
-        open_source(tmp_path / "nowhere")
-    (tmp_path / "a.zip").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"a\.zip: expected a folder of images, or a pack ending in \.h5 or \.hdf5"):
-        open_source(tmp_path / "a.zip")
-    with pytest.raises(
-        DatasetError, match=r"no dataset 'images'; the file holds 'ids' int64 \[2, 2\].*; name the model's"
-    ):
-        open_source(tensor_pack(2))
-    with pytest.raises(DatasetError, match="a pack holds its labels itself; leave out the labels CSV"):
-        open_source(write_h5(images=images()), labels="x.csv")
 
 
 def test_classes_put_a_pack_s_labels_in_another_order_by_name(write_h5, tmp_path):

@@ -28,13 +28,13 @@ class Native(OnnxRuntimeBackend):
 
 
 @pytest.fixture
-def obtained(demo):
-    """Calibrates the sample by a back end; gives the result, the warnings and how often it calibrated by itself."""
+def obtained(colours):
+    """Calibrates by a back end; gives the result, the warnings and how often the back end calibrated by itself."""
     settings = RunSettings(
-        model=demo / "model.onnx",
-        data=demo / "imgs",
-        preprocess=str(demo / "preprocess.toml"),
-        out=demo / "out",
+        model=colours / "model.onnx",
+        data=colours / "imgs",
+        preprocess="unit",
+        out=colours / "out",
         algo="minmax",
         num_images=32,
         calibrator="tensorrt",

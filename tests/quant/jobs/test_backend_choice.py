@@ -1,11 +1,9 @@
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from calib.calibrator import MinMaxCalibrator
-from quant.errors import BuildError, QuantError
+from quant.errors import QuantError
 from quant.jobs.backend_choice import backend_by_name, backend_from_settings
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import RecordingConsole
@@ -60,21 +58,3 @@ def test_a_comparison_takes_onnx_runtime_unless_tensorrt_is_named(backend):
 def test_a_comparison_on_tensorrt_that_is_not_there_stops():
     with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
         backend_by_name(RunSettings(backend="tensorrt"), Notes())
-
-
-def test_a_model_is_run_as_it_is(residual_net, saved, run_onnx, random):
-    model = saved(residual_net)
-    build = OnnxRuntimeBackend().load(model, "fp32")
-    x = random(2, 3, 8, 8)
-    np.testing.assert_allclose(build.runnable.run({"input": x})[0], run_onnx(model.proto, input=x)[0], rtol=1e-4)
-    assert (build.precision, build.bytes, build.suffix) == ("fp32", model.proto.ByteSize(), ".onnx")
-
-
-def test_onnx_runtime_has_no_calibration_of_its_own(residual_net, saved):
-    with pytest.raises(BuildError, match="use --calibrator toolkit"):
-        OnnxRuntimeBackend().calibrate(saved(residual_net), MinMaxCalibrator(), print)
-
-
-def test_int8_without_scales_is_refused(residual_net, saved):
-    with pytest.raises(BuildError, match="int8: expected scales, found none"):
-        OnnxRuntimeBackend().build(saved(residual_net), "int8")

@@ -9,6 +9,7 @@ from quant import run
 from quant.evaluation.accuracy import Evaluation
 from quant.settings.calib_toml import settings_from_options
 from tests.chromium import chromium_page
+from tests.once import made_once
 
 CLASSES = (
     "0 <script>window.hit=1<",
@@ -51,19 +52,22 @@ def hostile_classes():
 @pytest.fixture(scope="session")
 def made(demo_master, tmp_path_factory):
     """A folder with the reports of a real run whose files and classes have hostile names, and which loses accuracy."""
-    folder = shutil.copytree(demo_master, tmp_path_factory.mktemp("page") / "a <b>pr&amp;oject</b>"[:12])
-    for i, name in enumerate(CLASSES):
-        (folder / "imgs" / str(i)).rename(folder / "imgs" / name)
-    for image in list((folder / "imgs" / CLASSES[0]).iterdir()):
-        image.rename(image.with_name(f"<img src=x onerror=hit=1>'\" é\n{image.name}"))
-    (folder / "imgs" / "9" / "broken <i>.png").write_bytes(b"no image")
-    (folder / "model.onnx").rename(folder / "mo<b>del\" 'x'.onnx")
-    options = {
-        "model": folder / "mo<b>del\" 'x'.onnx", "algo": "percentile", "percentile": 80.0, "num_images": 64,
-    }  # fmt: skip
-    settings = settings_from_options(options, folder)
-    run(replace(settings, out=folder / "out"))
-    return folder / "out"
+
+    def make(folder):
+        shutil.copytree(demo_master, folder)
+        for i, name in enumerate(CLASSES):
+            (folder / "imgs" / str(i)).rename(folder / "imgs" / name)
+        for image in list((folder / "imgs" / CLASSES[0]).iterdir()):
+            image.rename(image.with_name(f"<img src=x onerror=hit=1>'\" é\n{image.name}"))
+        (folder / "imgs" / "9" / "broken <i>.png").write_bytes(b"no image")
+        (folder / "model.onnx").rename(folder / "mo<b>del\" 'x'.onnx")
+        options = {
+            "model": folder / "mo<b>del\" 'x'.onnx", "algo": "percentile", "percentile": 80.0, "num_images": 64,
+        }  # fmt: skip
+        settings = settings_from_options(options, folder)
+        run(replace(settings, out=folder / "out"))
+
+    return made_once(tmp_path_factory, "a <b>pr&amp;", make) / "out"
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,21 @@ def changed(document):
     return lambda **parts: json.loads(json.dumps(document)) | parts
 
 
+NO_CHARTS = {"per_class": None, "confusion": None, "reliability": [], "tensors": [], "layers": None}
+
+
+@pytest.fixture
+def short(changed):
+    """The same without the sections whose charts take long to draw."""
+    return lambda **parts: changed(**NO_CHARTS, **parts)
+
+
+@pytest.fixture(scope="module")
+def html(document):
+    """The whole page."""
+    return html_from_document(document)
+
+
 class Page(HTMLParser):
     """The elements and the text of a page."""
 
@@ -117,19 +132,19 @@ def hostile(changed, document):
     )
 
 
-def test_html_shows_hostile_texts_as_they_are(hostile, document):
-    page, plain = Page(html_from_document(hostile)), Page(html_from_document(document))
+def test_html_shows_hostile_texts_as_they_are(hostile, short):
+    page, plain = Page(html_from_document(hostile | NO_CHARTS)), Page(html_from_document(short()))
     assert page.text.count(HOSTILE) == TIMES
     assert set(page.elements) - set(plain.elements) <= {"ul", "li"}  # the list of warnings
     assert "script" not in page.elements
 
 
-def test_html_loads_nothing_from_elsewhere(document):
-    page = Page(html_from_document(document))
+def test_html_loads_nothing_from_elsewhere(html):
+    page = Page(html)
     linked = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "background")]
     assert [value for value in linked if not value.startswith(("#", "data:image/jpeg;base64,"))] == []
-    assert set(re.findall(r"url\((.)", html_from_document(document))) <= {"#"}
-    assert "@import" not in html_from_document(document)
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+    assert "@import" not in html
 
 
 def test_markdown_shows_hostile_texts_as_they_are(hostile, document):
@@ -143,8 +158,8 @@ def test_markdown_shows_hostile_texts_as_they_are(hostile, document):
     assert "\nsecond line" not in source  # one line stays one line
 
 
-def test_reports_show_the_same_figures(document):
-    html, markdown = html_from_document(document), markdown_from_document(document)
+def test_reports_show_the_same_figures(document, html):
+    markdown = markdown_from_document(document)
     summary = summary_from_document(document, Path("out"))
     for row in document["builds"]:
         for text in (html, markdown, summary):
@@ -192,13 +207,13 @@ def test_the_headline_speaks_of_the_metric_where_there_is_one(changed):
     assert headline(found).endswith(": above the allowed 0.0076 (1 % of FP32's 0.76).")
 
 
-def test_the_reason_is_shown_only_where_it_says_more_than_the_headline(changed, document):
+def test_the_reason_is_shown_only_where_it_says_more_than_the_headline(short, document, html):
     again = document["reason"]
     assert again not in markdown_from_document(document)
-    assert again not in Page(html_from_document(document)).text
+    assert again not in Page(html).text
     for parts in ({"chosen": "fp16"}, {"verdict": "fail"}):
-        assert again in markdown_from_document(changed(**parts))
-        assert again in Page(html_from_document(changed(**parts))).text
+        assert again in markdown_from_document(short(**parts))
+        assert again in Page(html_from_document(short(**parts))).text
 
 
 def test_columns_that_no_build_fills_are_left_out(changed, document):

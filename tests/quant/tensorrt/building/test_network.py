@@ -7,7 +7,7 @@ from onnx import helper
 
 from calib.caches.cache import read_cache
 from quant.errors import BuildError
-from quant.settings.batch_range import BatchRange, batch_range_from_text
+from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.building.inner_tensors import inner_amax
 from quant.tensorrt.building.network import prepared_proto
@@ -15,18 +15,6 @@ from quant.tensorrt.building.network import prepared_proto
 
 def shape_of(proto, i=0):
     return [dim.dim_value for dim in proto.graph.input[i].type.tensor_type.shape.dim]
-
-
-@pytest.mark.parametrize(("text", "sizes"), [("1:8:64", (1, 8, 64)), ("4:4:4", (4, 4, 4))])
-def test_batch_range_is_min_opt_max(text, sizes):
-    found = batch_range_from_text(text)
-    assert (found.smallest, found.usual, found.largest) == sizes
-
-
-@pytest.mark.parametrize("text", ["8", "1:8", "8:1:64", "0:1:2", "1:64:8", "a:b:c", "1:2:3:4", "-1:2:3"])
-def test_other_batch_ranges_are_refused(text):
-    with pytest.raises(BuildError, match="dynamic batch: expected"):
-        batch_range_from_text(text)
 
 
 def test_static_batch_is_written_into_a_copy_and_the_result_is_the_same(residual_net, run_onnx, random):
