@@ -182,6 +182,13 @@ def test_images_that_the_user_names_are_all_compared_and_those_that_calibrated_a
     assert "24 of 36 images calibrated, so the drop is flattered" in warnings[0]
 
 
+@pytest.mark.parametrize("of_reports", [True, False])
+def test_of_images_that_none_calibrated_on_none_is_left_out(left, project, of_reports):
+    for name in calibrated(project):
+        (project / "imgs" / name).unlink()
+    assert left("model.onnx", "calib-out", of_reports=of_reports) == (None, [])
+
+
 def test_where_all_images_calibrated_there_is_nothing_to_compare_on(left, project):
     shutil.rmtree(project / "imgs" / "red")
     kept = set(calibrated(project))
