@@ -220,14 +220,17 @@ def _calibrated(report: Report, console: Console, *, needed: bool) -> list[Image
         if needed:
             console.warn(f"{report.path}: its cache was trusted, so its calibration images are not known")
         return []
-    cache = report.folder / report.document["calibration"]["cache"]
-    try:
-        stored = read_calibration(cache).source
-        problem = "" if stored.data == told["sha256"] else f"{cache} has since been made from other images"
-    except CacheError as error:
-        problem = str(error)
-    if not problem:
-        return [ImageIdentity(image.name, image.fingerprint, image.sha256) for image in stored.images]
+    problem = ""
+    named = Path(report.document["calibration"]["cache"])
+    for cache in (report.path.parent / named.name, report.folder / named):  # beside the report, where both were copied
+        try:
+            stored = read_calibration(cache).source
+        except CacheError as error:
+            problem = problem or str(error)
+            continue
+        if stored.data == told["sha256"]:
+            return [ImageIdentity(image.name, image.fingerprint, image.sha256) for image in stored.images]
+        problem = f"{cache} has since been made from other images"
     problem = f"{report.path}: its calibration images are no longer known: {problem}"
     if needed:
         raise QuantError(f"{problem}; run again, or use --data to give images that were not used for calibration")
