@@ -85,7 +85,7 @@ def test_quiet_leaves_the_result_and_the_warnings(calib, colours):
 
 def test_fewer_images_than_asked_for_is_a_warning(calib, colours, report):
     result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
-    assert result.warnings[0] == "imgs: 100 calibration images were asked for, 36 are there"
+    assert result.warnings[0] == "imgs: 100 calibration images were asked for, only 36 are there"
     assert "the same ones are evaluated" in result.warnings[1]
     found = report(colours)
     assert found["warnings"] == result.warnings
