@@ -76,9 +76,7 @@ def test_convert_warns_of_a_header_that_tensorrt_does_not_know(calib, finished):
     text = (finished / OURS).read_text()
     (finished / "mse.cache").write_text(text.replace("MinMaxCalibration", "MSECalibration"))
     result = calib("cache", "convert", "mse.cache", "out.cache", cwd=finished)
-    assert result.warnings == [
-        "TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT"
-    ]
+    assert result.warnings == ["TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT"]
     result = calib("cache", "convert", "mse.cache", "out.cache", "--header", "entropy2", cwd=finished)
     assert (result.warnings, result.out) == ([], "out.cache: 5 scales, TRT-8600-EntropyCalibration2\n")
 

@@ -184,7 +184,9 @@ def test_two_reports_are_compared_on_what_neither_calibrated_on(compared, calib,
     assert 0 < document["data"]["evaluation"]["images"] < 12  # two samples of 24 leave fewer than one
     _, document = compared("calib-out", "other", "--data", "imgs")
     assert document["data"]["evaluation"]["images"] == 36
-    assert re.search(r"imgs: \d\d of 36 images were used for calibration, so the measured drop may", document["warnings"][0])
+    assert re.search(
+        r"imgs: \d\d of 36 images were used for calibration, so the measured drop may", document["warnings"][0]
+    )
 
 
 @pytest.mark.parametrize("change", ["gone", "renamed", "moved"])

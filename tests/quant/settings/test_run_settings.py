@@ -205,7 +205,10 @@ def test_what_tensorrt_builds_need_can_stand_in_the_file(project):
     [
         ({"calibrator": "tensorrt", "backend": "onnxruntime"}, "needs backend tensorrt, found onnxruntime"),
         ({"calibrator": "tensorrt", "algo": "mse"}, "TensorRT's own calibration does not support mse"),
-        ({"calibrator": "tensorrt", "match_tensorrt": True}, "TensorRT's own calibration does not support match_tensorrt"),
+        (
+            {"calibrator": "tensorrt", "match_tensorrt": True},
+            "TensorRT's own calibration does not support match_tensorrt",
+        ),
         ({"dynamic": "1:8"}, "expected MIN:OPT:MAX, for instance 1:8:64, found '1:8'"),
         ({"dynamic": "8:1:64"}, "expected 1 <= MIN <= OPT <= MAX, found 8:1:64"),
         ({"workspace": -1}, "workspace: expected MiB, at least 0, found -1"),
