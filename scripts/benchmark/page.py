@@ -15,22 +15,22 @@ _HEAD = """# Benchmarks
 
 Made by `python scripts/benchmark_page.py docs/benchmarks.jsonl` from the figures of `scripts/bench_calibration.py`:
 
-**Not run by the tests**: takes minutes, and the peers.
+**Not run by the tests**: it takes minutes and needs the peers.
 
 ```bash
 python scripts/bench_calibration.py model.onnx imgs/ --eval labelled-imgs/ --results benchmarks.jsonl
 ```
 
-Each tool calibrates the same images with what it calls by the algorithm's name, in turn, each in a process of its own
-(onnxruntime.quantization's entropy searches no range: [migrating.md](migrating.md)). "seconds" run from
-the first image read to the INT8 model, imports left out; "times the forward pass" divides that by the time that ONNX
-Runtime takes for the plain FP32 model on the same images, already decoded, in the same round. "whole process" is what
-a user waits for: interpreter, imports and all. Everything is the median of the rounds. Seconds are those of one machine
-on one day; compare the ratios.
+Each tool calibrates the same images with its own algorithm of that name, in turn, each in its own process
+(onnxruntime.quantization's entropy does not search for a range: [migrating.md](migrating.md)). "seconds" are counted
+from the first image read to the INT8 model, without imports; "times the forward pass" divides that by the time that
+ONNX Runtime takes for the plain FP32 model on the same images, already decoded, in the same round. "whole process" is
+what a user waits for, interpreter and imports included. All figures are medians of the rounds. Seconds are those of one
+machine on one day; compare the ratios.
 
 The peers: `onnxruntime.quantization.quantize_static` (Q/DQ, per channel, symmetric) and `modelopt.onnx.quantization`
-(INT8, on the CPU). "search" is the time to find all scales in the histograms, "cache" that to write the calibration
-cache, "Q/DQ model" that to write the INT8 model.
+(INT8, on the CPU). "search" is the time to find all scales in the histograms, "cache" the time to write the calibration
+cache, and "Q/DQ model" the time to write the INT8 model.
 """
 
 

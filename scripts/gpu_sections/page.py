@@ -130,7 +130,7 @@ def page(results: Results, command: str) -> str:
     lines += [
         "",
         "Latencies are medians (p99: 99th percentiles) of 200 runs by CUDA events after 20 for warm-up, the best of",
-        "three series, inputs and outputs in device memory. `level` is the builder's optimisation level (`--level`).",
+        "three series, inputs and outputs in device memory. `level` is the builder's optimization level (`--level`).",
         "Images are preprocessed with the preset `imagenet`. Measured with",
         "",
         f"    {command}",

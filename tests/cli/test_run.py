@@ -81,7 +81,7 @@ def test_quiet_leaves_the_result_and_the_warnings_of_which_fewer_images_than_ask
     assert result.code == 0
     assert result.out.endswith("report: calib-out/report.html\n")
     assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones evaluated
-    assert result.warnings[0] == "imgs: 100 calibration images were asked for, 36 are there"
+    assert result.warnings[0] == "imgs: 100 calibration images were asked for, only 36 are there"
     assert "the same ones are evaluated" in result.warnings[1]
     found = report(colours)
     assert found["warnings"] == result.warnings
