@@ -6,13 +6,16 @@ bytes and add pairs of products in 16 bits, which saturate. TensorRT's kernels a
 
 from __future__ import annotations
 
+import math
 import platform
 from pathlib import Path
 
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import paired_drop
+from quant.evaluation.fidelity import OutputFidelity
 
 _BEYOND_NOISE_DB = 1.0  # kernels that round in another order differ by a tenth of that
+_NEARLY_EXACT_DB = 60.0  # above, an output has no noise that matters
 _EXACT_ON_X86 = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
 
 
@@ -21,12 +24,27 @@ def differs(evaluation: Evaluation) -> bool:
     written, deployed = evaluation.written, evaluation.deployed
     if written is None or deployed is None:
         return False
-    if written.sqnr_db - deployed.sqnr_db > _BEYOND_NOISE_DB:
+    pair = most_changed(evaluation)
+    if pair is not None and _lost_db(*pair) > _BEYOND_NOISE_DB:
         return True
     if written.correct is None or deployed.correct is None:
         return False
     drop = paired_drop(written.correct, deployed.correct)
     return drop.low > 0 or drop.high < 0
+
+
+def most_changed(evaluation: Evaluation) -> tuple[OutputFidelity, OutputFidelity] | None:
+    """The output that loses most where the build is deployed: as it is written, and as deployed; None without one."""
+    written, deployed = evaluation.written, evaluation.deployed
+    if written is None or deployed is None:
+        return None
+    pairs = list(zip(written.fidelity, deployed.fidelity, strict=True))
+    return max(pairs, key=lambda pair: _lost_db(*pair), default=None)
+
+
+def _lost_db(written: OutputFidelity, deployed: OutputFidelity) -> float:
+    """By how much the worst part of an output falls, dB; of what is nearly exact in both forms, nothing."""
+    return min(written.floor_db, _NEARLY_EXACT_DB) - min(deployed.floor_db, _NEARLY_EXACT_DB)
 
 
 def missing_instructions() -> str:
@@ -45,9 +63,10 @@ def deployment_line(name: str, evaluation: Evaluation) -> str | None:
     written, deployed = evaluation.written, evaluation.deployed
     if written is None or deployed is None or not differs(evaluation):
         return None
-    figures = f"SQNR {deployed.sqnr_db:.1f} dB instead of {written.sqnr_db:.1f}"
+    pair = most_changed(evaluation)
+    figures = "" if pair is None else _figures(*pair)
     if written.top1 is not None and deployed.top1 is not None:
-        figures += f", top-1 {deployed.top1:.2f} % instead of {written.top1:.2f}"
+        figures += f"{', ' * bool(figures)}top-1 {deployed.top1:.2f} % instead of {written.top1:.2f}"
     missing = missing_instructions()
     why = f"this processor has no {missing}, and without one of these" if missing else "on some processors"
     return (
@@ -56,3 +75,8 @@ def deployment_line(name: str, evaluation: Evaluation) -> str | None:
         "model as it is written; to deploy on ONNX Runtime here, set session.x64quantprecision = 1, or "
         "session.disable_quant_qdq = 1 for exactly these figures"
     )
+
+
+def _figures(written: OutputFidelity, deployed: OutputFidelity) -> str:
+    before = "no noise at all" if math.isinf(written.floor_db) else f"{written.floor_db:.1f}"
+    return f"SQNR of output '{written.name}' {deployed.floor_db:.1f} dB instead of {before}"

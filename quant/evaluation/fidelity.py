@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.evaluation.magnitudes import groups_by_magnitude
 from quant.evaluation.outputs import OutputLayout, are_probabilities
 
 Array = NDArray[Any]
 
 LOWEST_DB = -100.0  # of outputs that are infinite or NaN where the baseline's are not
-_GAP = 10.0  # channels whose root mean squares differ by this factor, with nothing between, are of another magnitude
 _SILENT = 1e-4  # channels that stay below this share of the output's peak carry nothing
+_SILENT_SHARE = 0.1  # of values from 0 to 1 only: below a tenth of the largest, no threshold is crossed
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class ChannelGroup:
     channels: int
     sqnr_db: float
 
+    @property
+    def text(self) -> str:
+        """Which channels these are."""
+        return channels_text(self.first, self.last, self.channels)
+
 
 @dataclass(frozen=True)
 class OutputFidelity:
@@ -50,6 +56,7 @@ class OutputFidelity:
         groups: The same by channels of one magnitude, the worst first; empty where all are of one.
         worst_channel: The channel with the lowest SQNR of those that carry something; None where there is one channel.
         worst_channel_db: Its SQNR, dB.
+        is_scores: Are these the class scores, which labels judge where there are any?
     """
 
     name: str
@@ -57,6 +64,7 @@ class OutputFidelity:
     groups: tuple[ChannelGroup, ...] = ()
     worst_channel: int | None = None
     worst_channel_db: float = math.inf
+    is_scores: bool = False
 
     @property
     def floor_db(self) -> float:
@@ -79,6 +87,7 @@ class Noise:
         self._signal: NDArray[np.float64] = np.zeros(1)
         self._noise: NDArray[np.float64] = np.zeros(1)
         self._peak: NDArray[np.float64] = np.zeros(1)
+        self._least: NDArray[np.float64] = np.zeros(1)
         self._values = 0
         self._probabilities = True
 
@@ -87,7 +96,7 @@ class Noise:
         if self._axis is None:
             self._axis = channel_axis(baseline)
             channels = baseline.shape[self._axis] if self._axis else 1
-            self._signal, self._noise, self._peak = (np.zeros(channels) for _ in range(3))
+            self._signal, self._noise, self._peak, self._least = (np.zeros(channels) for _ in range(4))
         reference, found = baseline.astype(np.float64), mine.astype(np.float64)
         with np.errstate(invalid="ignore"):
             error = np.square(reference - found)
@@ -97,6 +106,7 @@ class Noise:
         self._signal += np.square(reference).sum(axis=others)
         self._noise += np.nan_to_num(error.sum(axis=others), nan=np.inf)
         self._peak = np.maximum(self._peak, np.abs(reference).max(axis=others, initial=0))
+        self._least = np.minimum(self._least, reference.min(axis=others, initial=0))
         self._values += reference.size
         self._probabilities = self._probabilities and self._axis != 0 and are_probabilities(baseline, self._axis)
 
@@ -108,31 +118,42 @@ class Noise:
     def result(self) -> OutputFidelity:
         """What was summed."""
         whole = sqnr_db(*self.totals)
-        heard = np.flatnonzero(self._peak > _SILENT * self._peak.max(initial=0))
+        heard = self._heard()
         if self._probabilities or len(heard) < 2:  # of probabilities only the large ones count, which lead the sum
-            return OutputFidelity(self._layout.name, whole)
+            return OutputFidelity(self._layout.name, whole, is_scores=self._whole)
         levels = [sqnr_db(self._signal[i], self._noise[i]) for i in heard]
         worst = int(np.argmin(levels))
-        groups = [] if self._whole else [self._group(part) for part in _by_magnitude(self._signal, heard)]
+        groups = (
+            [] if self._whole else [self._group(part) for part in groups_by_magnitude(np.sqrt(self._signal), heard)]
+        )
         return OutputFidelity(
             self._layout.name,
             whole,
             tuple(sorted(groups, key=lambda group: group.sqnr_db)) if len(groups) > 1 else (),
             int(heard[worst]),
             levels[worst],
+            self._whole,
         )
+
+    def _heard(self) -> NDArray[np.int64]:
+        """The channels that carry something."""
+        heard = self._peak > _SILENT * self._peak.max(initial=0)
+        shares = (self._least >= 0) & (self._peak <= 1)
+        heard[shares] &= self._peak[shares] > _SILENT_SHARE * self._peak[shares].max(initial=0)
+        return np.flatnonzero(heard)
 
     def _group(self, channels: NDArray[np.int64]) -> ChannelGroup:
         level = sqnr_db(float(self._signal[channels].sum()), float(self._noise[channels].sum()))
         return ChannelGroup(int(channels.min()), int(channels.max()), len(channels), level)
 
 
-def _by_magnitude(signal: NDArray[np.float64], channels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Channels in groups of one magnitude: a new one begins where the next louder channel is far louder."""
-    ordered = channels[np.argsort(signal[channels], kind="stable")]
-    loud = np.sqrt(signal[ordered])
-    cuts = np.flatnonzero(loud[1:] > _GAP * np.maximum(loud[:-1], np.finfo(np.float64).tiny)) + 1
-    return np.split(ordered, cuts)
+def channels_text(first: int, last: int, channels: int) -> str:
+    """A group's channels in words."""
+    if channels == 1:
+        return f"channel {first}"
+    return (
+        f"channels {first} to {last}" if channels == last - first + 1 else f"{channels} channels from {first} to {last}"
+    )
 
 
 def channel_axis(by_image: Array) -> int:

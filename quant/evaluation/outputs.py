@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.evaluation.magnitudes import groups_by_magnitude
 from quant.onnx_graph.model import TensorInfo
 
 Array = NDArray[Any]
@@ -142,7 +143,7 @@ def class_scores(
         outputs: The baseline's, of some images.
         classes: How many classes the labels have; None where that is not known.
         labelled: Are there labels? Only then does an output count that is no vector of scores: the number of a class,
-            or one score for two classes.
+            or one score for two classes. Without, a vector whose channels are of several magnitudes is none.
         after_sigmoid: Names of outputs that a Sigmoid gives.
     """
     found = []
@@ -157,7 +158,17 @@ def class_scores(
         vectors = [score for score in fitting if score.classes is not None]
         return next(iter(vectors or fitting), None)
     vectors = [score for score in found if score.kind in ("logits", "probabilities")]
-    return vectors[0] if len(layouts) == 1 and vectors else None
+    if len(layouts) != 1 or not vectors:
+        return None
+    by_image = layouts[0].by_image(outputs[0])
+    return vectors[0] if vectors[0].kind == "probabilities" or _is_of_one_magnitude(by_image) else None
+
+
+def _is_of_one_magnitude(by_image: Array) -> bool:
+    """Logits are; a box beside its score, or an age beside a probability, is not."""
+    values = by_image.astype(np.float64).reshape(len(by_image), -1)
+    rms = np.sqrt(np.square(np.where(np.isfinite(values), values, 0)).mean(axis=0))
+    return len(groups_by_magnitude(rms, np.flatnonzero(rms))) < 2
 
 
 def _scores(

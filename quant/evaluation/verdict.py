@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from quant.backend import Latency
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, agreement_with_interval
@@ -119,7 +121,7 @@ def decide(settings: RunSettings, found: Findings) -> Verdict:
     """
     invalid = nothing_shown(found.evaluations["fp32"]) if found.metric is None else ""
     if invalid:
-        return Verdict("invalid", "fp32", f"nothing was shown: {invalid}", EXIT_INVALID)
+        return Verdict("invalid", "fp32", invalid, EXIT_INVALID)
     asked, losses = settings.precision, losses_from_figures(settings.max_drop, found.drops, found.metric)
     if asked == "fp32":
         return Verdict("pass" if found.known else "unlabelled", "fp32", "FP32 was asked for", EXIT_DONE)
@@ -143,16 +145,36 @@ def _complaint(precision: str, losses: Mapping[str, Loss], found: Findings) -> s
     name = precision.upper()
     if precision in found.failed:
         return f"{name} cannot be built ({found.failed[precision]})"
-    loss = losses.get(precision)
-    if loss is not None:
-        return loss.complaint(name) if loss.too_much else None
-    evaluation = found.evaluations.get(precision)
-    return None if evaluation is None else unfit(name, evaluation)
+    return complaint_of_build(name, losses.get(precision), found.evaluations.get(precision), found.metric)
 
 
-def unfit(build: str, evaluation: Evaluation) -> str | None:
-    """Why a build whose drop is not known must not be used: the noise in its outputs; None where there is little."""
-    worst = worst_output(evaluation.fidelity)
+def complaint_of_build(
+    name: str, loss: Loss | None, evaluation: Evaluation | None, metric: Mapping[str, Any] | None
+) -> str | None:
+    """What speaks against a build: too large a loss, or noise in outputs that neither labels nor a metric judge.
+
+    Args:
+        name: The build's name in the sentence.
+        loss: What it loses; None where that is not known.
+        evaluation: Its outputs.
+        metric: The user's metric, which judges all outputs; None without one.
+    """
+    if loss is not None and loss.too_much:
+        return loss.complaint(name)
+    if evaluation is None or (loss is not None and metric is not None):
+        return None
+    return unfit(name, evaluation, judged=loss is not None)
+
+
+def unfit(build: str, evaluation: Evaluation, *, judged: bool = False) -> str | None:
+    """Why a build whose drop is not known must not be used: the noise in its outputs; None where there is little.
+
+    Args:
+        build: The build's name in the sentence.
+        evaluation: Its outputs.
+        judged: Do labels judge its class scores? Then only the other outputs count.
+    """
+    worst = worst_output([each for each in evaluation.fidelity if not (judged and each.is_scores)])
     if worst is None or worst.floor_db >= FLOOR_DB:
         return None
     return f"{build} is unfit: {worst_text(worst)}, below the floor of {FLOOR_DB:g} dB"
@@ -160,18 +182,15 @@ def unfit(build: str, evaluation: Evaluation) -> str | None:
 
 def worst_text(worst: OutputFidelity) -> str:
     """An output's worst part in words."""
+    if math.isinf(worst.floor_db):
+        return f"output '{worst.name}' has no noise at all"
     if not worst.groups or worst.sqnr_db <= worst.groups[0].sqnr_db:
-        return f"output '{worst.name}' has an SQNR of {_decibels(worst.sqnr_db)}"
+        return f"output '{worst.name}' has an SQNR of {worst.sqnr_db:.1f} dB"
     group = worst.groups[0]
-    channels = f"channel {group.first}" if group.channels == 1 else f"channels {group.first} to {group.last}"
     return (
-        f"output '{worst.name}', {channels}, has an SQNR of {_decibels(group.sqnr_db)} "
-        f"({_decibels(worst.sqnr_db)} over the whole output, which louder channels lead)"
+        f"output '{worst.name}', {group.text}, has an SQNR of {group.sqnr_db:.1f} dB "
+        f"({worst.sqnr_db:.1f} dB over the whole output, which louder channels lead)"
     )
-
-
-def _decibels(value: float) -> str:
-    return "no noise at all" if math.isinf(value) else f"{value:.1f} dB"
 
 
 def _not_worth_it(losses: Mapping[str, Loss], found: Findings) -> tuple[str | None, str]:
@@ -196,8 +215,8 @@ def _not_worth_it(losses: Mapping[str, Loss], found: Findings) -> tuple[str | No
         if ratio <= _AS_FAST_ON_CPU:
             return None, ""
         return best, (
-            f"but on this CPU it is {ratio:.1f} times slower than {best.upper()} {figures}, so {best.upper()} is to be "
-            "preferred here; that is no forecast for a GPU"
+            f"but on this CPU INT8 is {ratio:.1f} times slower than {best.upper()} {figures}, so {best.upper()} is to "
+            "be preferred here; that is no forecast for a GPU"
         )
     if ratio * _AS_FAST < 1:
         return None, ""
@@ -222,18 +241,19 @@ def closeness(build: str, baseline: Evaluation, evaluation: Evaluation | None, a
         )
     worst = worst_output(evaluation.fidelity) if evaluation is not None else None
     if worst is not None:
-        told.append(f"its worst output: {worst_text(worst)}" if told else f"of {build}, {worst_text(worst)}")
+        told.append(f"at worst, {worst_text(worst)}" if told else f"{build} against {against}: {worst_text(worst)}")
     return "; ".join([*told, "without labels or a metric its accuracy drop is not known"])
 
 
 def nothing_shown(baseline: Evaluation) -> str:
     """Why labelled images show nothing: the baseline is at chance. Empty where it is not, or without labels."""
-    if baseline.top1 is None or baseline.classes is None or baseline.classes < 2:
+    if baseline.top1 is None or baseline.labels is None:
         return ""
-    if not is_near_chance(baseline.top1, baseline.classes, baseline.images):
+    classes = baseline.classes or len(np.unique(baseline.labels))  # the number of a class does not tell how many
+    if classes < 2 or not is_near_chance(baseline.top1, classes, baseline.images):
         return ""
     return (
-        f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / baseline.classes:.2f} %): the preprocessing is "
+        f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / classes:.2f} %): the preprocessing is "
         "probably wrong (--preprocess), or the labels are not in the model's order (--classes)"
     )
 

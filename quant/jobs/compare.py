@@ -24,9 +24,9 @@ from quant.evaluation.verdict import (
     EXIT_INVALID,
     Verdict,
     closeness,
+    complaint_of_build,
     losses_from_figures,
     nothing_shown,
-    unfit,
 )
 from quant.jobs.backend_choice import backend_by_name
 from quant.jobs.compare_sides import (
@@ -267,13 +267,11 @@ def _verdict(settings: RunSettings, found: Measurement) -> Verdict:
     baseline, candidate = found.evaluations[BASELINE], found.evaluations[CANDIDATE]
     invalid = nothing_shown(baseline) if found.metric is None else ""
     if invalid:
-        return Verdict("invalid", BASELINE, f"nothing was shown: {invalid}", EXIT_INVALID)
+        return Verdict("invalid", BASELINE, invalid, EXIT_INVALID)
     loss = losses_from_figures(settings.max_drop, found.drops, found.metric).get(CANDIDATE)
+    complaint = complaint_of_build(name, loss, candidate, found.metric)
+    if complaint is not None:
+        return Verdict("fail", BASELINE, complaint, EXIT_DROP)
     if loss is None:
-        complaint = unfit(name, candidate)
-        if complaint is not None:
-            return Verdict("fail", BASELINE, complaint, EXIT_DROP)
         return Verdict("unlabelled", CANDIDATE, closeness(name, baseline, candidate, "the baseline"), EXIT_DONE)
-    if loss.too_much:
-        return Verdict("fail", BASELINE, loss.complaint(name), EXIT_DROP)
     return Verdict("pass", CANDIDATE, loss.praise(name), EXIT_DONE)

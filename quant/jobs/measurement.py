@@ -126,7 +126,9 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
     if reader.scores is None:
         sizes = [info.shape[1] for info in model.outputs if len(info.shape) >= 2 and isinstance(info.shape[1], int)]
         has = f"the {sizes[0]} classes that the model has" if len(sizes) == 1 else "classes that an output answers"
-        shown = f"{len(names)} ({', '.join(names[:3])}, ...)" if names is not None else "numbers alone"
+        shown = "numbers alone"
+        if names is not None:
+            shown = f"{len(names)} ({', '.join([*names[:3], *['...'] * (len(names) > 3)])})"
         return (
             f"{source.path}: expected labels of {has}, found {shown}; give all class names in the model's order with "
             "--classes"

@@ -27,7 +27,7 @@ from quant.jobs.backend_choice import backend_from_settings, collector_from_sett
 from quant.jobs.measurement import first_batch, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.onnx_graph.batch_norm import is_in_training
-from quant.onnx_graph.model import OnnxModel, load_model
+from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.progress import Console, RecordingConsole
 from quant.qdq.float_products import products_left_float
 from quant.qdq.preparation import prepared_for_quantization
@@ -61,6 +61,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         if settings.model is None:
             raise SettingsError("model: expected an ONNX file, found nothing; give --model")
         model = load_model(settings.model)
+        refuse_quantized(model)
         data = open_data(settings, model, listener)
         for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))

@@ -28,7 +28,7 @@ from quant.evaluation.outputs import OutputReader
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
 from quant.jobs.measurement import Observe, evaluated, first_batch, output_reader
 from quant.jobs.output_files import stage_build, stage_texts
-from quant.onnx_graph.model import OnnxModel, load_model
+from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import quantizable_tensors
 from quant.report.contents.sweep import Document, document_from_sweep
@@ -67,6 +67,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     if settings.model is None:
         raise SettingsError("model: expected an ONNX file, found nothing; give --model")
     model = load_model(settings.model)
+    refuse_quantized(model)
     settings = replace(
         settings,
         algo="entropy",

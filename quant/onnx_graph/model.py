@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,13 @@ from onnx import numpy_helper
 from calib.files import sha256_of_files
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import dense_array
+from quant.onnx_graph.tracing import inner_graphs
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
+_QUANTIZED = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
+    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
+}  # fmt: skip
 FLOAT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
 
 
@@ -135,6 +141,31 @@ def load_model(path: str | Path) -> OnnxModel:
     if not model.inputs:
         raise ModelError(f"{path}: expected a model with an input, found none")
     return model
+
+
+def refuse_quantized(model: OnnxModel) -> None:
+    """Raise where a model that is to be quantized is so already.
+
+    Raises:
+        ModelError: It is.
+    """
+    if is_quantized(model.proto):
+        raise ModelError(
+            f"{model.path}: expected an FP32 model, found one that is already quantized; give the FP32 model, or "
+            "compare it with calib compare"
+        )
+
+
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Does any node quantize, or compute with quantized numbers? Those in branches and loops count too."""
+    return any(node.op_type in _QUANTIZED for node in _all_nodes(proto.graph))
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from _all_nodes(inner)
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:

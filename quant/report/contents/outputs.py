@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quant.evaluation.accuracy import Evaluation
-from quant.evaluation.deployment import differs, missing_instructions
+from quant.evaluation.deployment import differs, missing_instructions, most_changed
 from quant.evaluation.fidelity import OutputFidelity
 from quant.report.contents.figures import rounded
 
@@ -40,12 +40,16 @@ def deployed_from_evaluation(evaluation: Evaluation) -> dict[str, Any] | None:
     written, deployed = evaluation.written, evaluation.deployed
     if written is None or deployed is None:
         return None
+    pair = most_changed(evaluation)
     return {
         "images": deployed.images,
         "sqnr_db": rounded(deployed.sqnr_db, 3),
         "top1": rounded(deployed.top1, 4),
         "written_sqnr_db": rounded(written.sqnr_db, 3),
         "written_top1": rounded(written.top1, 4),
+        "output": None if pair is None else pair[0].name,
+        "output_db": None if pair is None else rounded(pair[1].floor_db, 3),
+        "written_output_db": None if pair is None else rounded(pair[0].floor_db, 3),
         "differs": differs(evaluation),
         "missing_instructions": missing_instructions() or None,
     }

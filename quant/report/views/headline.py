@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from quant.report.views.names import build_names, chosen_name
+from quant.evaluation.fidelity import channels_text
+from quant.report.views.names import baseline_name, build_names, chosen_name
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -19,9 +20,8 @@ def headline(document: dict[str, Any]) -> str:
     if document.get("metric"):
         return _of_metric(document, name, baseline, buys)
     if document["verdict"] == "invalid":
-        return (
-            f"Nothing was shown: {baseline} reaches {builds[0]['top1']:.2f} % top-1 on {images:,} images, near chance."
-        )
+        top1 = builds[0]["top1"]
+        return f"{baseline} reaches {top1:.2f} % top-1 on {images:,} images, near chance, so nothing was shown."
     if row["drop_top1"] is None:
         return f"{_worst(row, name)}{_agreement(row, baseline, images)}{name} {buys}; its accuracy drop is not known."
     limit = document["max_drop"]
@@ -35,6 +35,8 @@ def headline(document: dict[str, Any]) -> str:
 def advice(document: dict[str, Any]) -> str:
     """What to use; nothing where nothing was shown, and no praise where no label tells."""
     name = chosen_name(document)
+    if document["verdict"] == "unlabelled" and name == baseline_name(document):
+        return f"use {name}"  # it is what all others are held against
     return {
         "invalid": "nothing was shown",
         "unlabelled": f"{name} as far as images without labels tell",
@@ -47,13 +49,12 @@ def _worst(row: dict[str, Any], name: str) -> str:
     if worst is None:
         return f"{name} ran. "
     if worst["worst_db"] is None:
-        return f"{name}'s outputs are equal to the baseline's. "
+        return f"All outputs of {name} are equal to the baseline's. "
     where = f"output '{worst['name']}'"
     if worst["groups"] and worst["groups"][0]["sqnr_db"] == worst["worst_db"]:
         group = worst["groups"][0]
-        where += f", channel{'s' * (group['channels'] > 1)} {group['first']}"
-        where += f" to {group['last']}" if group["channels"] > 1 else ""
-    return f"{name}'s worst output is {where}: {worst['worst_db']:.1f} dB. "
+        where += f", {channels_text(group['first'], group['last'], group['channels'])}"
+    return f"{name} has the lowest SQNR, {worst['worst_db']:.1f} dB, in {where}. "
 
 
 def _agreement(row: dict[str, Any], baseline: str, images: int) -> str:

@@ -118,11 +118,16 @@ def _outputs(document: Document) -> list[Section]:
             shown.append((f"Channels of {output['name']}", columns))
     if deployed and deployed["differs"]:
         notes.append(
-            f"As ONNX Runtime deploys it on this processor, the SQNR is {deployed['sqnr_db']:.1f} dB instead of "
-            f"{deployed['written_sqnr_db']:.1f} on the first {deployed['images']:,} images: its integer kernels "
-            "saturate. TensorRT does not have this; see the warnings."
+            f"As ONNX Runtime deploys it on this processor, the lowest SQNR of output '{deployed['output']}' is "
+            f"{_decibels(deployed['output_db'])} instead of {_decibels(deployed['written_output_db'])} on the first "
+            f"{deployed['images']:,} images: its integer kernels saturate. TensorRT does not have this; see the "
+            "warnings."
         )
     return [Section("Outputs, worst first", "outputs", notes, shown)]
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.1f} dB"
 
 
 def _metric(document: Document) -> list[Section]:
