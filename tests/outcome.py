@@ -24,3 +24,9 @@ class Outcome:
     def warnings(self):
         """The warnings, one per line."""
         return [line.removeprefix("warning: ") for line in self.err.splitlines() if line.startswith("warning: ")]
+
+
+def quick_enough(document):
+    """What a CPU run that INT8 passes must choose: INT8, unless its own latencies say that FP32 is clearly quicker."""
+    milliseconds = {build["precision"]: build["latency_ms"] for build in document["builds"]}
+    return "fp32" if milliseconds["int8"] > 1.1 * milliseconds["fp32"] else "int8"

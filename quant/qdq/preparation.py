@@ -43,7 +43,7 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
         BuildError: The model is already quantized, or cannot be converted to opset 13.
     """
     if any(node.op_type in _INTEGER_OPS for node in proto.graph.node):
-        raise BuildError("the model is quantized already; give the FP32 model")
+        raise BuildError("the model is already quantized; give the FP32 model")
     if _is_half(proto):
         raise BuildError("the model's weights are float16, expected float32; give the FP32 model")
     editor = GraphEditor(_in_opset(proto))

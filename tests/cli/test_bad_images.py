@@ -98,14 +98,26 @@ def test_labels_outside_the_models_classes_are_told(calib, finished, snapshot):
     assert snapshot(finished / "calib-out") == older
 
 
-def test_more_class_folders_than_the_model_has_classes_are_told(calib, finished, snapshot):
+def test_more_class_folders_than_the_model_has_classes_are_told_and_not_used_as_labels(calib, finished, report):
+    (finished / "imgs" / "yellow").mkdir()
+    (finished / "imgs" / "red" / "00.png").rename(finished / "imgs" / "yellow" / "00.png")
+    result = calib("run", "--quiet", "--precision", "fp16", cwd=finished)
+    assert result.code == 0
+    told = next(line for line in result.warnings if "expected labels" in line)
+    assert "imgs: expected labels of the 3 classes that the model has, found 4 (blue, green, red, ...)" in told
+    assert told.endswith("with --classes; the labels are not used")
+    found = report(finished)
+    assert (found["verdict"], found["data"]["evaluation"]["labelled"]) == ("unlabelled", False)
+
+
+def test_classes_that_were_asked_for_and_do_not_fit_are_an_error(calib, finished, snapshot):
     older = snapshot(finished / "calib-out")
     (finished / "imgs" / "yellow").mkdir()
     (finished / "imgs" / "red" / "00.png").rename(finished / "imgs" / "yellow" / "00.png")
-    result = calib("run", "--quiet", cwd=finished)
+    (finished / "classes.txt").write_text("blue\ngreen\nred\nyellow\n")
+    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=finished)
     assert result.code == 1
     assert "imgs: expected labels of the 3 classes that the model has, found 4 (blue, green, red, ...)" in result.error
-    assert "--classes" in result.error
     assert snapshot(finished / "calib-out") == older
 
 

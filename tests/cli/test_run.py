@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from tests.outcome import quick_enough
+
 FILES = {
     "calibration.cache",
     "calibration.json",
@@ -34,7 +36,7 @@ def test_the_literal_line_works_in_a_demo_folder(tmp_path, start_calib, finish, 
     assert result.err.startswith("back end: ONNX Runtime")
 
     found = report(demo)
-    assert (found["verdict"], found["chosen"], found["exit_code"]) == ("pass", "int8", 0)
+    assert (found["verdict"], found["chosen"], found["exit_code"]) == ("pass", quick_enough(found), 0)
     assert found["data"]["calibration"]["images"] == 512
     assert found["data"]["evaluation"] == {"path": "imgs", "images": 899 - 512, "labelled": True}
     fp32, _, int8 = found["builds"]
@@ -167,7 +169,7 @@ def test_a_pack_of_other_classes_is_told_by_name(calib, colours):
 def test_shuffled_classes_get_a_warning_of_accuracy_near_chance(calib, colours):
     (colours / "classes.txt").write_text("red\nblue\ngreen\n")
     result = calib("run", "--quiet", "--classes", "classes.txt", "--precision", "fp32", cwd=colours)
-    assert result.code == 0
+    assert result.code == 4  # nothing was shown
     warning = next(line for line in result.warnings if "near chance" in line)
     assert "0.00 %" in warning
     assert "33.33 %" in warning

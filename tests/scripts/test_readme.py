@@ -69,5 +69,5 @@ def test_the_toml_examples_are_read(demo, monkeypatch):
 
 def test_the_exit_codes_are_those_of_the_help():
     table = re.findall(r"^\| (\d+) \| ", README, re.MULTILINE)
-    assert table == ["0", "1", "2", "3", "130"]
+    assert table == ["0", "1", "2", "3", "4", "130"]
     assert all(re.search(rf"\b{code} ", command_line.help) for code in table)

@@ -28,10 +28,10 @@ def spoilers(scales):
         "empty": (lambda path: path.write_bytes(b""), ":1: expected 'TRT-<version>-<calibrator>', found ''"),
         "header": (lambda path: path.write_text(path.read_text().split("\n")[0]), "expected scales after the header"),
         "truncated": (cut_off, "expected '<tensor>: <8 hex digits>'"),
-        "zero": (hexadecimal(0.0), "expected a finite scale over zero for 'input', found 0.0"),
-        "negative": (hexadecimal(-1.0), "expected a finite scale over zero for 'input', found -1.0"),
-        "nan": (hexadecimal(float("nan")), "expected a finite scale over zero for 'input', found nan"),
-        "infinite": (hexadecimal(float("inf")), "expected a finite scale over zero for 'input', found inf"),
+        "zero": (hexadecimal(0.0), "expected a finite scale above zero for 'input', found 0.0"),
+        "negative": (hexadecimal(-1.0), "expected a finite scale above zero for 'input', found -1.0"),
+        "nan": (hexadecimal(float("nan")), "expected a finite scale above zero for 'input', found nan"),
+        "infinite": (hexadecimal(float("inf")), "expected a finite scale above zero for 'input', found inf"),
         "twice": (doubled_line, "expected each tensor once, found 'input' again"),
     }
 
@@ -100,7 +100,7 @@ def test_doubled_scales_are_noticed_by_the_provenance(obtain, finished, ours, sc
     scales(ours, lambda digits: struct.pack(">f", 2 * struct.unpack(">f", bytes.fromhex(digits))[0]).hex())
     with pytest.raises(CacheError) as caught:
         obtain(finished, cache_only=True)
-    said = "is not the file that calibration.json was written with (edited, swapped or missing)"
+    said = "is not the file that calibration.json describes (edited, swapped or missing)"
     assert said in str(caught.value)
     _, console = obtain(finished)
     assert "edited, swapped or missing" in console.warnings[0]
