@@ -92,7 +92,8 @@ def test_the_json_has_every_key_of_the_schema(document):
 
 
 def test_the_report_of_the_sample_is_what_was_asked_for(document):
-    assert (document["verdict"], document["chosen"], document["exit_code"]) == ("pass", "int8", 0)
+    assert (document["verdict"], document["exit_code"]) == ("pass", 0)
+    assert document["chosen"] in ("int8", "fp32")  # which of them, this machine's speed decides
     assert document["calibration"]["algo"] == "minmax"
     assert document["calibration"]["images"] == document["data"]["calibration"]["images"] == 32
     assert document["data"]["evaluation"] == {
@@ -190,9 +191,6 @@ def test_the_headline_has_the_drop_with_its_uncertainty(changed, document):
     assert said(**unsure | {"images_needed": None}).endswith(
         "so close to the limit that no number of images would be enough to tell."
     )
-    text = said(drop_top1=None, drop_ci95=None, agreement=98.5)
-    assert text.startswith("INT8 agrees with FP32 on 98.50 % of 867 unlabelled images")
-    assert "not known" in text
     assert headline(changed(builds=document["builds"][:1])).startswith("FP32 reaches 9")
 
 
@@ -207,11 +205,12 @@ def test_the_headline_speaks_of_the_metric_where_there_is_one(changed):
     assert headline(found).endswith(": above the allowed 0.0076 (1 % of FP32's 0.76).")
 
 
-def test_the_reason_is_shown_only_where_it_says_more_than_the_headline(short, document, html):
-    again = document["reason"]
-    assert again not in markdown_from_document(document)
-    assert again not in Page(html).text
-    for parts in ({"chosen": "fp16"}, {"verdict": "fail"}):
+def test_the_reason_is_shown_only_where_it_says_more_than_the_headline(short):
+    again = "a reason that tells"
+    plain = short(chosen="int8", reason=again)
+    assert again not in markdown_from_document(plain)
+    assert again not in Page(html_from_document(plain)).text
+    for parts in ({"chosen": "fp16", "reason": again}, {"chosen": "int8", "verdict": "fail", "reason": again}):
         assert again in markdown_from_document(short(**parts))
         assert again in Page(html_from_document(short(**parts))).text
 

@@ -182,8 +182,8 @@ def test_sections_follow_each_other_once(page, made):
     assert all(a < b for a, b in pairwise(tops))
     anchors = page.evaluate("[...document.querySelectorAll('section')].map(e => e.id)")
     assert anchors == [
-        "compared", "builds", "classes", "flips", "confusion", "reliability", "tensors", "layers", "warnings",
-        "quarantined", "repeat",
+        "compared", "builds", "outputs", "classes", "flips", "confusion", "reliability", "tensors", "layers",
+        "warnings", "quarantined", "repeat",
     ]  # fmt: skip
 
 
