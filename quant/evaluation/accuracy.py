@@ -138,7 +138,8 @@ class Accumulator:
         logits = scores.logits(by_image)
         predicted = logits.argmax(axis=1)
         rows = np.arange(len(logits))
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # infinite logits have no confidence
+            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         self._columns["predicted"].append(predicted.astype(np.int64))
         self._columns["confidence"].append((1 / exponentials.sum(axis=1)).astype(np.float32))
         two = np.partition(logits, -2, axis=1)[:, -2:]

@@ -210,7 +210,7 @@ def _not_worth_it(losses: Mapping[str, Loss], found: Findings) -> tuple[str | No
     best = min(rivals, key=lambda name: found.latencies[name].milliseconds / found.latencies[name].batch)
     rival = found.latencies[best]
     ratio = (int8.milliseconds / int8.batch) / (rival.milliseconds / rival.batch)
-    figures = f"({rival.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms a batch of {int8.batch})"
+    figures = f"({rival.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms per batch of {int8.batch})"
     if not found.engines:
         if ratio <= _AS_FAST_ON_CPU:
             return None, ""

@@ -11,22 +11,11 @@ from onnx import helper
 from quant.errors import BuildError
 from quant.onnx_graph.batch_norm import fold_batch_norm
 from quant.onnx_graph.editor import GraphEditor
-from quant.onnx_graph.model import opset_of
+from quant.onnx_graph.model import is_quantized, opset_of
 from quant.onnx_graph.opset import converted
 from quant.qdq.placement import is_product
 
 MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
-
-
-_INTEGER_OPS = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-}
 
 
 def _is_half(proto: onnx.ModelProto) -> bool:
@@ -42,7 +31,7 @@ def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
     Raises:
         BuildError: The model is already quantized, or cannot be converted to opset 13.
     """
-    if any(node.op_type in _INTEGER_OPS for node in proto.graph.node):
+    if is_quantized(proto):
         raise BuildError("the model is already quantized; give the FP32 model")
     if _is_half(proto):
         raise BuildError("the model's weights are float16, expected float32; give the FP32 model")

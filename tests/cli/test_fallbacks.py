@@ -138,14 +138,3 @@ def test_a_build_that_is_a_baseline_now_replaces_that_of_an_earlier_run(calib, f
     }
     assert (finished / "calib-out" / "model.fp16.onnx").read_bytes() != older
     assert onnx.load(finished / "calib-out" / "model.fp16.onnx").opset_import[0].version == 16
-
-
-def test_a_model_that_is_quantized_already_remains_as_it_is_with_exit_3(calib, finished, report):
-    (finished / "calib-out" / "model.int8.onnx").rename(finished / "model.onnx")
-    result = calib("run", "--quiet", cwd=finished)
-    assert result.code == 3
-    found = report(finished)
-    assert "INT8 cannot be built (the model is already quantized; give the FP32 model)" in found["reason"]
-    assert "FP16 cannot be built" in found["reason"]
-    assert found["chosen"] == "fp32"
-    assert [item["precision"] for item in found["failed_builds"]] == ["fp16", "int8"]

@@ -1,16 +1,19 @@
 """Measuring builds beside their baseline: ONNX Runtime, images on disk, answers that can be told by hand."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from PIL import Image
 
 from datasets import open_source
+from quant.backend import Build
 from quant.calibration.run_data import evaluation_data
+from quant.errors import QuantError
 from quant.evaluation.metric import recorder_from_settings
-from quant.jobs.measurement import evaluated, first_batch, measured
+from quant.jobs.measurement import evaluated, first_batch, measured, output_reader
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.progress import RecordingConsole
 from quant.settings.run_settings import RunSettings
@@ -73,14 +76,28 @@ def images(tmp_path):
 def builds(model_of):
     """A model that is right on all images, and one that takes red for the least likely class."""
     good, bad = model_of(1, 1, 1), model_of(1, 1, -0.5)
-    return good, {"int8": OnnxRuntimeSession(bad.proto), "fp32": OnnxRuntimeSession(good.proto)}
+    sessions = {"int8": OnnxRuntimeSession(bad.proto), "fp32": OnnxRuntimeSession(good.proto)}
+    return good, {name: Build(name, session, None, ".onnx", 0) for name, session in sessions.items()}
 
 
-def test_builds_are_held_against_their_baseline_on_the_same_images(builds, images, settings):
-    model, runnables = builds
+@pytest.fixture
+def reader_of(settings):
+    """How the outputs of a model are read on some data, and what was said of it."""
+
+    def read(model, data, **changed):
+        console, asked = RecordingConsole(), replace(settings, **changed)
+        session = OnnxRuntimeSession(model.proto)
+        return output_reader(model, session, first_batch(data, asked), data, asked, console), console.warnings
+
+    return read
+
+
+def test_builds_are_held_against_their_baseline_on_the_same_images(builds, images, settings, reader_of):
+    model, built = builds
     data = evaluation_data(open_source(images), settings, model)
     recorder = recorder_from_settings(settings, model)
-    found = measured(runnables, "fp32", data, settings, RecordingConsole(), recorder)
+    reader, _ = reader_of(model, data)
+    found = measured(built, "fp32", data, settings, RecordingConsole(), reader, recorder)
     assert {name: evaluation.top1 for name, evaluation in found.evaluations.items()} == {
         "fp32": 100,
         "int8": pytest.approx(100 * 4 / 6),
@@ -98,25 +115,27 @@ def test_builds_are_held_against_their_baseline_on_the_same_images(builds, image
     assert found.quarantined == {}
 
 
-def test_without_labels_and_metric_there_is_neither_a_drop_nor_a_section(builds, images, settings):
+def test_without_labels_and_metric_there_is_neither_a_drop_nor_a_section(builds, images, settings, reader_of):
     for path in sorted(images.rglob("*.png")):
         path.rename(images / f"{path.parent.name}{path.name}")
     for name in COLOURS:
         (images / name).rmdir()
-    model, runnables = builds
+    model, built = builds
     data = evaluation_data(open_source(images), settings, model)
-    found = measured(runnables, "fp32", data, settings, RecordingConsole())
+    reader, _ = reader_of(model, data)
+    found = measured(built, "fp32", data, settings, RecordingConsole(), reader)
     assert (found.drops, found.metric) == ({}, None)
     assert found.evaluations["int8"].predicted.tolist() != found.evaluations["fp32"].predicted.tolist()
 
 
-def test_progress_counts_images_and_unreadable_ones_are_named_with_the_reason(builds, images, settings):
+def test_progress_counts_images_and_unreadable_ones_are_named_with_the_reason(builds, images, settings, reader_of):
     (images / "green" / "1.png").write_bytes(b"")
-    model, runnables = builds
+    model, built = builds
     console, seen = Console(), []
     data = evaluation_data(open_source(images), settings, model)
+    reader, _ = reader_of(model, data)
     evaluations, quarantined = evaluated(
-        runnables, "fp32", data, settings, console, lambda name, outputs, batch: seen.append((name, *batch.names))
+        built, "fp32", data, settings, console, reader, lambda name, _, batch: seen.append((name, *batch.names))
     )
     ((description, total, done),) = console.tasks
     assert (description, total) == ("Evaluating", 6)
@@ -133,3 +152,111 @@ def test_the_first_batch_is_that_of_the_evaluated_images(builds, images, setting
     batch = first_batch(data, settings)
     assert batch.names == ("red/1.png", "blue/1.png", "blue/0.png", "green/0.png")
     assert batch.inputs["x"][:, :, 0, 0].tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 1, 0]]
+
+
+class Counted:
+    """Runs a session, its outputs times a factor, and counts the runs."""
+
+    def __init__(self, session, factor):
+        self.session, self.factor, self.runs = session, factor, 0
+
+    def run(self, inputs):
+        self.runs += 1
+        return [self.factor * output for output in self.session.run(inputs)]
+
+
+def test_accuracy_is_of_the_build_as_written_and_latency_of_the_build_as_deployed(builds, images, settings, reader_of):
+    model, built = builds
+    written, deployed = (Counted(built["fp32"].runnable, factor) for factor in (1, 2))
+    built["int8"] = replace(built["int8"], runnable=written, deployed=deployed)
+    data = evaluation_data(open_source(images), settings, model)
+    reader, _ = reader_of(model, data)
+    found = measured(built, "fp32", data, settings, RecordingConsole(), reader)
+    evaluation = found.evaluations["int8"]
+    assert evaluation.sqnr_db == evaluation.written.sqnr_db == np.inf
+    assert evaluation.deployed.sqnr_db == pytest.approx(0, abs=1e-6)  # twice the logits: noise as large as the signal
+    assert evaluation.deployed.images == 6
+    assert written.runs == 2  # batches of 4 and of 2 images; it is not timed
+    assert deployed.runs > 2 + found.latencies["int8"].runs
+
+
+@pytest.fixture
+def features_of(saved, graph_of):
+    """A model that gives the mean red, green and blue of an image, repeated up to some features."""
+
+    def make(count, shape=None):
+        weight = (
+            np.tile(np.eye(3), (-(-count // 3), 1))[:count].reshape(count, 3, 1, 1)
+            * (1 + np.arange(count) / 50)[:, None, None, None]
+        )
+        nodes = [
+            helper.make_node("Conv", ["x", "w"], ["c"], pads=[0] * 4),
+            helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["features"]),
+        ]
+        constants = {"w": weight.astype(np.float32)}
+        return saved(graph_of(nodes, {"x": ["N", 3, 4, 4]}, {"features": shape or ["N", count]}, constants))
+
+    return make
+
+
+def test_labels_of_folders_that_fit_no_output_are_left_out_with_a_warning(features_of, images, settings, reader_of):
+    model = features_of(16)
+    data = evaluation_data(open_source(images), settings, model)
+    reader, warnings = reader_of(model, data, metric=None)
+    assert reader.scores is None
+    assert reader.compared == (0,)
+    assert warnings == [
+        f"{images}: expected labels of the 16 classes that the model has, found 3 (blue, green, red); give all class "
+        "names in the model's order with --classes; the labels are not used"
+    ]
+
+
+@pytest.mark.parametrize("asked", ["labels", "classes"])
+def test_labels_that_were_asked_for_and_fit_no_output_are_an_error(features_of, images, settings, reader_of, asked):
+    model = features_of(16)
+    data = evaluation_data(open_source(images), settings, model)
+    with pytest.raises(QuantError, match="expected labels of the 16 classes"):
+        reader_of(model, data, metric=None, **{asked: images})
+    reader, warnings = reader_of(model, data, **{asked: images})
+    assert (reader.scores, warnings) == (None, [])  # a metric makes of labels what it likes
+
+
+@pytest.mark.parametrize("axis", ["classes", None])
+def test_an_open_class_axis_has_as_many_classes_as_the_model_gives(features_of, images, settings, reader_of, axis):
+    model = features_of(3, ["N", axis])
+    data = evaluation_data(open_source(images), settings, model)
+    reader, warnings = reader_of(model, data, metric=None)
+    assert (reader.scores.kind, reader.scores.classes, warnings) == ("logits", 3, [])
+    other = features_of(5, ["N", axis])
+    reader, warnings = reader_of(other, data, metric=None)
+    assert reader.scores is None
+    assert "found 3 (blue, green, red)" in warnings[0]
+
+
+def test_what_is_not_compared_is_named(saved, graph_of, images, settings, reader_of):
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["brightness"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMax", ["x"], ["peak"], keepdims=0),
+        helper.make_node("NonZero", ["x"], ["places"]),
+    ]
+    shapes = {"brightness": ["N", 3], "peak": [], "places": [4, "M"]}
+    model = saved(graph_of(nodes, {"x": ["N", 3, 4, 4]}, shapes, kinds={"places": TensorProto.INT64}))
+    data = evaluation_data(open_source(images), settings, model)
+    reader, warnings = reader_of(model, data, metric=None)
+    assert reader.compared == (0,)
+    assert (reader.scores.output, reader.scores.classes) == (0, 3)
+    assert [text.split(":")[0] for text in warnings] == [
+        "output 'peak' is not compared",
+        "output 'places' is not compared",
+    ]
+
+
+def test_a_model_with_nothing_to_compare_says_so_and_names_the_metric(saved, graph_of, images, settings, reader_of):
+    nodes = [helper.make_node("ReduceMax", ["x"], ["peak"], keepdims=0)]
+    model = saved(graph_of(nodes, {"x": ["N", 3, 4, 4]}, {"peak": []}))
+    data = evaluation_data(open_source(images), settings, model)
+    _, warnings = reader_of(model, data)
+    assert (
+        warnings[-1] == f"{model.path}: none of its outputs can be compared; only a metric (--metric) can tell a drop"
+    )
