@@ -22,6 +22,15 @@ def outputs_after(proto: onnx.ModelProto, op_type: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def constant_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers and values of Constant nodes, by name."""
+    found = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
 def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Branches and loop bodies of a node."""
     for attribute in node.attribute:
