@@ -39,6 +39,14 @@ def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of a graph and of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from nodes_within(inner)
+
+
 def names_within(graph: onnx.GraphProto) -> Iterator[str]:
     """All names of a graph and of the graphs inside it: of nodes, of what they give, of inputs and constants."""
     yield from (value.name for value in (*graph.input, *graph.initializer))
