@@ -63,8 +63,8 @@ class Counts:
             threads: Number of threads that count, including the calling one.
 
         Raises:
-            NonFiniteError: A value of a required tensor is NaN or infinite. It names the first such tensor in the graph,
-                and the image.
+            NonFiniteError: A value of a required tensor is NaN or infinite. It names the first such tensor in the
+                graph, and the image.
         """
         errors: dict[str, NonFiniteError] = {}
 

@@ -88,7 +88,9 @@ def test_an_infinity_in_any_batch_leaves_its_tensor_out(saved, anchors, batch_of
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_in_what_is_quantized_it_is_an_error_that_names_tensor_and_image(saved, anchors, attention, batch_of, random, value):
+def test_in_what_is_quantized_it_is_an_error_that_names_tensor_and_image(
+    saved, anchors, attention, batch_of, random, value
+):
     x = random(8, 4, 6)
     x[5, 2, 3] = value
     with pytest.raises(NonFiniteError, match=r"tensor 'x', image '5.png': expected finite activations"):
@@ -99,7 +101,7 @@ def test_what_is_only_moved_into_a_product_must_be_finite_too(saved, graph_of, b
     """The scale of `moved` is that of `log`, from which its data comes."""
     nodes = [n("Log", ["x"], ["log"]), n("Reshape", ["log", "to"], ["moved"]), n("MatMul", ["moved", "w"], ["y"])]
     proto = graph_of(nodes, {"x": ["N", 2, 2]}, {"y": ["N", 3]}, {"to": np.array([-1, 4]), "w": random(4, 3)})
-    with pytest.raises(NonFiniteError, match="tensor 'log', image '1.png'"):
+    with pytest.raises(NonFiniteError, match=r"tensor 'log', image '1\.png'"):
         collected(saved(proto), batch_of(x=np.array([1, 1, 1, 1, 0, 1, 1, 1], np.float32).reshape(2, 2, 2)))
 
 

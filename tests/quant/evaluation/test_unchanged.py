@@ -47,7 +47,9 @@ def test_models_that_keep_their_values_pass(checked, residual_net, transformer, 
 
 def test_coordinates_that_a_conversion_changes_are_noticed(checked, resizing, random, monkeypatch):
     monkeypatch.setattr(opset, "_make_asymmetric", lambda *_: None)  # what ONNX's converter gives by itself
-    with pytest.raises(BuildError, match=r"^the conversion from opset 10 to 13 changes what the model computes: .* agree"):
+    with pytest.raises(
+        BuildError, match=r"^the conversion from opset 10 to 13 changes what the model computes: .* agree"
+    ):
         checked(resizing, x=random(4, 3, 8, 8))
 
 
@@ -87,7 +89,7 @@ def test_a_folded_constant_that_differs_is_named(checked, graph_of, random, monk
     )
     nodes = [n("LpNormalization", ["w"], ["m"], p=1), n("MatMul", ["x", "m"], ["y"])]
     proto = graph_of(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": random(4, 3)})
-    with pytest.raises(BuildError, match="^the folding of constants changes .* agree to 0.0 dB"):
+    with pytest.raises(BuildError, match=r"^the folding of constants changes .* agree to 0\.0 dB"):
         checked(proto, x=random(8, 4, seed=1))
 
 
@@ -101,7 +103,7 @@ def test_infinities_on_both_sides_agree_and_on_one_side_do_not(checked, graph_of
         editor.constants["minus"] = np.float32(-1)
 
     monkeypatch.setattr(preparation, "_STEPS", (("the spoiling", spoil),))
-    with pytest.raises(BuildError, match="^the spoiling changes .* do not agree at all"):
+    with pytest.raises(BuildError, match=r"^the spoiling changes .* do not agree at all"):
         checked(proto, x=random(8, 4, seed=1))
 
 

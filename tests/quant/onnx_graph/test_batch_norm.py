@@ -84,9 +84,7 @@ def test_statistics_of_each_pixel_are_not_folded(graph_of, random):
 
 
 @pytest.mark.parametrize("shape", [["N", 4], ["N", 4, 5], ["N", 4, 5, 5], ["N", 4, 2, 5, 5]])
-def test_without_a_convolution_it_becomes_a_product_and_a_sum_of_each_channel(
-    graph_of, random, norm_constants, shape
-):
+def test_without_a_convolution_it_becomes_a_product_and_a_sum_of_each_channel(graph_of, random, norm_constants, shape):
     node = helper.make_node("BatchNormalization", ["x", *(f"n_{part}" for part in PARTS)], ["y"], epsilon=0.01)
     proto = graph_of([node], {"x": shape}, {"y": shape}, norm_constants("n", 4))
     editor = GraphEditor(proto)

@@ -42,7 +42,9 @@ def with_initializers_as_inputs(proto):
 
 @pytest.mark.parametrize("opset", [7, 8, 9])
 @pytest.mark.parametrize("as_inputs", [True, False])
-def test_models_of_ir_3_are_read_and_what_is_made_of_them_is_valid(saved, two_layers, random, tmp_path, opset, as_inputs):
+def test_models_of_ir_3_are_read_and_what_is_made_of_them_is_valid(
+    saved, two_layers, random, tmp_path, opset, as_inputs
+):
     proto = with_initializers_as_inputs(two_layers(opset)) if as_inputs else two_layers(opset)
     proto.ir_version = 3
     model = saved(proto)
@@ -116,10 +118,16 @@ def test_products_in_local_functions_within_functions_are_quantized(saved, of_fu
 def test_a_function_with_a_branch_inside_is_read_too(saved, graph_of, random):
     def branch(op_type):
         return helper.make_graph(
-            [n(op_type, ["d"], [op_type])], op_type, [], [helper.make_tensor_value_info(op_type, TensorProto.FLOAT, None)]
+            [n(op_type, ["d"], [op_type])],
+            op_type,
+            [],
+            [helper.make_tensor_value_info(op_type, TensorProto.FLOAT, None)],
         )
 
-    nodes = [n("If", ["on"], ["t"], then_branch=branch("Relu"), else_branch=branch("Tanh")), n("MatMul", ["t", "k"], ["e"])]
+    nodes = [
+        n("If", ["on"], ["t"], then_branch=branch("Relu"), else_branch=branch("Tanh")),
+        n("MatMul", ["t", "k"], ["e"]),
+    ]
     call = n("Either", ["x", "w", "flag"], ["y"], domain="my.own")
     proto = graph_of([call], {"x": ["N", 4]}, {"y": ["N", 4]}, {"w": random(4, 4), "flag": np.array(True)})
     proto.opset_import.append(helper.make_opsetid("my.own", 1))
@@ -160,5 +168,7 @@ def test_what_onnx_runtime_saved_for_one_machine_is_refused_with_the_cure(tmp_pa
     proto = graph_of([node], {"x": ["N", 8, 4, 4]}, {node.output[0]: None}, constants)
     proto.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
     onnx.save(proto, tmp_path / "model.onnx")
-    with pytest.raises(ModelError, match="found one that ONNX Runtime saved after optimizing it .*give the model before"):
+    with pytest.raises(
+        ModelError, match=r"found one that ONNX Runtime saved after optimizing it .*give the model before"
+    ):
         load_model(tmp_path / "model.onnx")

@@ -86,7 +86,12 @@ FOUR_OUT = np.array([1, 1, 2, 2], np.float32)
     [
         (9, [upsample("a", "b")], {"s": FOUR_OUT}, ["x", "b"]),
         (9, [upsample("a", "u"), upsample("u", "b")], {"s": FOUR_OUT}, ["x", "b"]),
-        (9, [upsample("a", "u"), helper.make_node("MaxPool", ["u"], ["b"], kernel_shape=[2, 2])], {"s": FOUR_OUT}, None),
+        (
+            9,
+            [upsample("a", "u"), helper.make_node("MaxPool", ["u"], ["b"], kernel_shape=[2, 2])],
+            {"s": FOUR_OUT},
+            None,
+        ),
         (9, [helper.make_node("Softmax", ["a"], ["b"], axis=1)], {}, ["x", "b"]),
         (9, [helper.make_node("LogSoftmax", ["a"], ["b"], axis=2)], {}, ["x", "b"]),
         (9, [helper.make_node("Dropout", ["a"], ["b"], ratio=0.5)], {}, None),
@@ -167,7 +172,7 @@ def test_what_a_branch_reads_from_outside_keeps_its_name(graph_of, random):
 
 def test_what_cannot_be_converted_is_refused_with_both_opsets(graph_of):
     node = helper.make_node("Affine", ["x"], ["y"], alpha=1.0, beta=1.0)
-    with pytest.raises(BuildError, match="opset 7 cannot be converted to 13, which INT8 needs .*; export the model"):
+    with pytest.raises(BuildError, match=r"opset 7 cannot be converted to 13, which INT8 needs .*; export the model"):
         converted(graph_of([node], {"x": [2]}, {"y": [2]}, opset=7), 13)
 
 

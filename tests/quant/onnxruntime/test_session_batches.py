@@ -49,7 +49,7 @@ def test_written_into_arrays_too_it_goes_image_by_image(baked, random):
 
 @pytest.fixture
 def single(graph_of):
-    """Batch 1, and outputs as such graphs give them: class scores without the batch, a scalar, time before the batch."""
+    """Batch 1, and outputs as such graphs give them: scores without the batch, a scalar, time before the batch."""
     nodes = [
         n("Squeeze", ["x", "first"], ["vector"]),
         n("ReduceSum", ["x"], ["sum"], keepdims=0),

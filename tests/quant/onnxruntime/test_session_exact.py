@@ -19,11 +19,12 @@ def nets(graph_of, random, residual_net, transformer):
     full = np.sign(random(64, 8, seed=1)).astype(np.float32)
     gemm = graph_of([n("Gemm", ["x", "w"], ["y"])], {"x": ["N", 64]}, {"y": ["N", 8]}, {"w": full})
     conv = graph_of(
-        [n("Conv", ["x", "w"], ["y"])], {"x": ["N", 8, 6, 6]}, {"y": ["N", 8, 4, 4]}, {"w": np.ones((8, 8, 3, 3), np.float32)}
+        [n("Conv", ["x", "w"], ["y"])],
+        {"x": ["N", 8, 6, 6]},
+        {"y": ["N", 8, 4, 4]},
+        {"w": np.ones((8, 8, 3, 3), np.float32)},
     )
-    between = graph_of(
-        [n("MatMul", ["x", "z"], ["y"])], {"x": ["N", 5, 64], "z": ["N", 64, 5]}, {"y": ["N", 5, 5]}
-    )
+    between = graph_of([n("MatMul", ["x", "z"], ["y"])], {"x": ["N", 5, 64], "z": ["N", 64, 5]}, {"y": ["N", 5, 5]})
     return {
         "gemm": (gemm, {"x": np.ones((4, 64), np.float32)}),
         "conv": (conv, {"x": np.ones((4, 8, 6, 6), np.float32)}),

@@ -61,18 +61,21 @@ MATRIX = np.random.default_rng(5).normal(size=(4, 4))
         (typed(DOUBLE, n("Gemm", ["ta", "c"], ["tb"], alpha=0.5)), {"c": MATRIX}, "MatMul"),
         (typed(HALF, n("MatMul", ["ta", "c"], ["tb"])), {"c": MATRIX.astype(np.float16)}, "MatMul"),
         (
-            typed(HALF, n("Transpose", ["ta"], ["tt"]), n("MatMul", ["tt", "ta"], ["g"]), n("MatMul", ["ta", "g"], ["tb"])),
+            typed(
+                HALF,
+                n("Transpose", ["ta"], ["tt"]),
+                n("MatMul", ["tt", "ta"], ["g"]),
+                n("MatMul", ["ta", "g"], ["tb"]),
+            ),
             {},
             "MatMul",
         ),
     ],
-)  # fmt: skip
+)
 def test_products_of_other_types_stay_and_float32_ones_are_quantized(beside, random, nodes, constants, reason):
     proto = beside(nodes, constants)
     count = sum(node.op_type in ("MatMul", "Gemm", "Conv") for node in nodes)
-    assert told(proto) == (
-        f"{count} of {count + 2} products stay float: {count} {reason} of another type than float32"
-    )
+    assert told(proto) == (f"{count} of {count + 2} products stay float: {count} {reason} of another type than float32")
     assert quantizable_tensors(proto) == ["x", "b"]
     inputs = {"x": random(32, 6)}
     quantized = int8_of(proto, inputs)
@@ -169,7 +172,9 @@ def test_where_all_are_inside_the_message_does_not_say_that_there_are_none(graph
     nodes = [loop(constants)] if op_type == "Loop" else [*switch(), either(product, product)]
     nodes = [n("Relu", ["x"], ["a"]), *nodes, n("Neg", ["b"], ["y"])]
     proto = graph_of(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, constants)
-    with pytest.raises(BuildError, match=rf"none of the model's products can be quantized: .* MatMul in {op_type}; use"):
+    with pytest.raises(
+        BuildError, match=rf"none of the model's products can be quantized: .* MatMul in {op_type}; use"
+    ):
         qdq_model_from_amax(proto, {})
 
 
@@ -178,15 +183,22 @@ def test_a_model_without_products_is_told_so(graph_of):
         qdq_model_from_amax(graph_of([n("Relu", ["x"], ["y"])], {"x": [2]}, {"y": [2]}), {})
 
 
+MICROSOFT = "com.microsoft"
+
+
+def fused(op_type, **attributes):
+    return n(op_type, ["a", "c"], ["b"], domain=MICROSOFT, **attributes)
+
+
 @pytest.mark.parametrize(
     ("node", "constants", "domain", "opset"),
     [
         (n("Einsum", ["a", "c"], ["b"], equation="nk,kj->nj"), {"c": KERNEL.repeat(2, 0).repeat(2, 1)}, "", 17),
-        (n("FusedMatMul", ["a", "c"], ["b"], domain="com.microsoft", transB=1), {"c": np.ones((4, 4))}, "com.microsoft", 17),
-        (n("FusedGemm", ["a", "c"], ["b"], domain="com.microsoft", activation="Relu"), {"c": np.ones((4, 4))}, "com.microsoft", 17),
+        (fused("FusedMatMul", transB=1), {"c": np.ones((4, 4))}, MICROSOFT, 17),
+        (fused("FusedGemm", activation="Relu"), {"c": np.ones((4, 4))}, MICROSOFT, 17),
         (n("Attention", ["q", "q", "q"], ["b"], q_num_heads=1, kv_num_heads=1), {}, "", 23),
     ],
-)  # fmt: skip
+)
 def test_products_of_other_operators_are_named(beside, node, constants, domain, opset):
     nodes = [node]
     if node.op_type == "Attention":  # of a sequence of one

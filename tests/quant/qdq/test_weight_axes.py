@@ -117,7 +117,11 @@ def dead_filters(graph_of, random):
         channels = (slice(None), [1, 5]) if op_type == "ConvTranspose" and groups == 1 else [1, 5]
         weights[channels] *= np.float32(size)
         bias[[1, 5]] = 1.2, -0.9
-        nodes = [n(op_type, ["x", "w", "b"], ["c"], group=groups), n("Relu", ["c"], ["r"]), n("Conv", ["r", "v"], ["y"])]
+        nodes = [
+            n(op_type, ["x", "w", "b"], ["c"], group=groups),
+            n("Relu", ["c"], ["r"]),
+            n("Conv", ["r", "v"], ["y"]),
+        ]
         constants = {"w": weights, "b": bias, "v": random(4, 8, 1, 1, seed=3)}
         return graph_of(nodes, {"x": ["N", 8, 8, 8]}, {"y": ["N", 4, None, None]}, constants)
 
