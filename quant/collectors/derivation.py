@@ -18,6 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from calib.histograms.histogram import Histogram, SplitHistogram
+from quant.onnx_graph.tracing import constant_tensors
 
 # Operators whose only float output holds the values of their first input, each once.
 _REARRANGING = {
@@ -187,12 +188,8 @@ def rectifier_limit(node: onnx.NodeProto, constants: Mapping[str, float]) -> flo
 
 def scalar_constants(proto: onnx.ModelProto) -> dict[str, float]:
     """Values of the constants that are a single number."""
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            tensors[node.output[0]] = node.attribute[0].t
     return {
         name: float(numpy_helper.to_array(tensor).reshape(()))
-        for name, tensor in tensors.items()
+        for name, tensor in constant_tensors(proto).items()
         if math.prod(tensor.dims) == 1 and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     }

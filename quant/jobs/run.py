@@ -28,6 +28,7 @@ from quant.jobs.measurement import first_batch, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
+from quant.onnx_graph.tracing import nodes_within
 from quant.progress import Console, RecordingConsole
 from quant.qdq.float_products import products_left_float
 from quant.qdq.preparation import prepared_for_quantization
@@ -167,7 +168,8 @@ def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
 
 def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
     """Say which products stay float, and that a model is in training mode."""
-    training = sum(node.op_type == "BatchNormalization" and is_in_training(node) for node in model.proto.graph.node)
+    nodes = nodes_within(model.proto.graph)
+    training = sum(node.op_type == "BatchNormalization" and is_in_training(node) for node in nodes)
     if training:
         listener.warn(
             f"{training} BatchNormalization nodes are in training mode: the model computes with the statistics of each "

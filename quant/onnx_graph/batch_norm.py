@@ -86,6 +86,8 @@ def _affine(node: onnx.NodeProto, editor: GraphEditor) -> tuple[NDArray[np.float
     if not all(name in editor.constants for name in node.input[1:5]):
         return None
     scale, shift, mean, variance = (editor.constants[name].astype(np.float64) for name in node.input[1:5])
+    if scale.ndim != 1:  # spatial = 0, until opset 8: of each value of an image
+        return None
     epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
     factor = scale / np.sqrt(variance + epsilon)
     return factor, shift - mean * factor

@@ -53,6 +53,8 @@ def _is_foldable(node: onnx.NodeProto, constants: Mapping[str, Array], kept: Cal
         return False
     if any(name not in constants for name in names) or any(kept(name) for name in node.output):
         return False
+    if node.op_type == "Dropout" and len(names) > 2:  # in training mode
+        return False
     if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
         return False
     large = sum(constants[name].size for name in names) > _MAX_FOLDED_VALUES

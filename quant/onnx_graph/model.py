@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from calib.files import sha256_of_files
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import dense_array
-from quant.onnx_graph.tracing import inner_graphs
+from quant.onnx_graph.tracing import inner_graphs, nodes_within
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 _QUANTIZED = {
@@ -233,7 +233,7 @@ def _plain(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _refuse_layout_optimized(proto: onnx.ModelProto, path: Path) -> None:
-    if any(node.domain == "com.microsoft.nchwc" for node in proto.graph.node):
+    if any(node.domain == "com.microsoft.nchwc" for node in nodes_within(proto.graph)):
         raise ModelError(
             f"{path}: expected a model for any machine, found one that ONNX Runtime saved after optimizing it for one "
             "(nodes of com.microsoft.nchwc); give the model before that"

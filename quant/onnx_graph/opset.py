@@ -6,10 +6,14 @@ coordinates of opset 11, though the old ones were asymmetric. And it renames res
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
+from onnx import numpy_helper
 
 from quant.errors import BuildError
 from quant.onnx_graph.model import opset_of
+from quant.onnx_graph.tracing import constant_tensors
 
 _ASYMMETRIC_UNTIL = 10  # Resize and Upsample knew no other coordinates
 
@@ -34,19 +38,23 @@ def converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             "export the model with opset 17"
         ) from error
     if before <= _ASYMMETRIC_UNTIL:
+        constants = constant_tensors(result)
         for node in result.graph.node:
             if node.op_type == "Resize":
-                _make_asymmetric(node)
+                _make_asymmetric(node, constants)
     _restore_names(proto, result)
     return result
 
 
-def _make_asymmetric(node: onnx.NodeProto) -> None:
+def _make_asymmetric(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> None:
+    """Write the old coordinates; the nearest value is the one before, and in a smaller picture the one after."""
+    scales = constants.get(node.input[2]) if len(node.input) > 2 else None
+    shrinks = scales is not None and bool((numpy_helper.to_array(scales) < 1).any())
     kept = [a for a in node.attribute if a.name not in ("coordinate_transformation_mode", "nearest_mode")]
     del node.attribute[:]
     node.attribute.extend(kept)
     node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
-    node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
+    node.attribute.append(onnx.helper.make_attribute("nearest_mode", "ceil" if shrinks else "floor"))
 
 
 def _restore_names(before: onnx.ModelProto, after: onnx.ModelProto) -> None:

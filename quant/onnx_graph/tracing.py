@@ -22,12 +22,29 @@ def outputs_after(proto: onnx.ModelProto, op_type: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def constant_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers and values of Constant nodes, by name."""
+    found = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
 def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Branches and loop bodies of a node."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
         yield from attribute.graphs
+
+
+def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of a graph and of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from nodes_within(inner)
 
 
 def names_within(graph: onnx.GraphProto) -> Iterator[str]:

@@ -195,14 +195,11 @@ def _joined(column: Sequence[Any], fixed: int) -> Any:  # noqa: ANN401 - sequenc
     """What parts of a batch gave, as one; an output of one image that has no axis for it gets one."""
     if not isinstance(column[0], np.ndarray):
         return [item for part in column for item in (part if isinstance(part, list) else [part])]
-    shapes = {array.ndim for array in column}
-    axis = _batch_axis(column[0], fixed) if column[0].ndim and fixed > 1 else 0 if column[0].shape[:1] == (1,) else None
-    if axis is None and fixed == 1:
-        axis = _batch_axis(column[0], 1)
-        if axis is None:
-            same = len({array.shape for array in column}) == 1
-            return np.stack(column) if same else column[0]
-    if axis is None or len(shapes) > 1:
+    axis = _batch_axis(column[0], fixed)
+    if axis is None:
+        same = len({array.shape for array in column}) == 1
+        return np.stack(column) if same and fixed == 1 else column[0]
+    if len({array.shape[:axis] + array.shape[axis + 1 :] for array in column}) > 1:  # its size depends on the images
         return column[0]
     return np.concatenate(column, axis=axis)
 

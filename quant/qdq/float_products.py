@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from quant.onnx_graph.editor import GraphEditor
-from quant.onnx_graph.tracing import inner_graphs
+from quant.onnx_graph.tracing import inner_graphs, nodes_within
 from quant.qdq.placement import is_product, reason_for_float
 
 # Operators that multiply matrices or convolve, and that no Q/DQ placement serves.
@@ -63,7 +63,4 @@ def products_left_float(editor: GraphEditor) -> FloatProducts:
 def _within(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """Products in the branches and bodies of a node, however deep."""
     for graph in inner_graphs(node):
-        for inner in graph.node:
-            if is_product(inner) or inner.op_type in _OTHER_PRODUCTS:
-                yield inner
-            yield from _within(inner)
+        yield from (inner for inner in nodes_within(graph) if is_product(inner) or inner.op_type in _OTHER_PRODUCTS)

@@ -52,3 +52,24 @@ def test_the_error_is_at_most_half_a_step(weights, data):
     scales = quantized.scales.astype(np.float64).reshape(shape)
     errors = np.abs(weights.astype(np.float64) - quantized.values * scales)
     assert (errors <= scales / 2 * (1 + 1e-4)).all()
+
+
+def test_one_scale_for_all_where_there_is_no_axis():
+    quantized = quantize_weights(np.array([[[127.0, 1.0]], [[-254.0, 3.0]]], np.float32), None)
+    assert (quantized.scales.tolist(), quantized.scales.shape, quantized.axis) == (2.0, (), None)
+    assert quantized.values.reshape(-1).tolist() == [64, 0, -127, 2]  # 63.5 and 0.5 are ties, 1.5 too: to even
+
+
+def test_scales_are_at_least_the_floors_and_others_stay():
+    weights = np.array([[127.0, -127.0], [1e-9, 1e-9], [0.0, 0.0]], np.float32)
+    quantized = quantize_weights(weights, 0, np.array([0.5, 2.0, 8.0]))
+    assert quantized.scales[0] == 1
+    assert (quantized.scales[1:] >= [2, 8]).all()
+    np.testing.assert_allclose(quantized.scales[1:], [2, 8], rtol=1e-6)
+    assert quantized.values.tolist() == [[127, -127], [0, 0], [0, 0]]
+
+
+@given(st.floats(1e-12, 1e12), st.floats(1e-9, 1e3))
+def test_a_floor_that_float32_does_not_hold_is_rounded_up(floor, largest):
+    scales = quantize_weights(np.full((1, 2), largest, np.float32), 0, np.array([floor])).scales
+    assert float(scales[0]) >= floor
