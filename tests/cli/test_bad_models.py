@@ -180,9 +180,13 @@ def test_a_pack_that_lacks_an_input(failing, two_inputs):
     assert "pairs.h5: no dataset for 'right'; the file holds " in error
 
 
-def test_labels_of_a_pack_outside_the_models_classes(failing, two_inputs):
+def test_labels_of_a_pack_outside_the_models_classes_are_told_and_not_used(calib, finished, two_inputs, report):
     two_inputs(labels=(0, 1, 3))
-    assert "pairs.h5: expected labels 0..2 as the model has 3 classes, found 3" in failing("--data", "pairs.h5")
+    result = calib("run", "--quiet", "--data", "pairs.h5", cwd=finished)
+    assert result.code == 0
+    said = "pairs.h5: expected labels 0..2 as the model has 3 classes, found 3; give labels of this model; "
+    assert said + "the labels are not used" in result.warnings
+    assert report(finished)["verdict"] == "unlabelled"
 
 
 def test_a_pack_of_another_shape_than_the_input(failing, two_inputs):
@@ -252,3 +256,15 @@ def test_the_only_model_of_a_folder_is_taken(calib, colours, report):
     (colours / "model.onnx").rename(colours / "mine.onnx")
     assert calib("run", "--precision", "fp32", cwd=colours).code == 0
     assert report(colours)["model"]["path"] == "mine.onnx"
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("options", [[], ["--data", "none"]])
+def test_a_model_that_is_quantized_already_is_refused_before_any_data_is_read(calib, finished, command, options):
+    (finished / "calib-out" / "model.int8.onnx").rename(finished / "model.onnx")
+    result = calib(command, "--quiet", *options, cwd=finished)
+    assert result.code == 1
+    assert result.error == (
+        "calib: error: model.onnx: expected an FP32 model, found one that is already quantized; give the FP32 model, "
+        "or compare it with calib compare"
+    )
