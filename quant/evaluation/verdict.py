@@ -210,17 +210,19 @@ def _not_worth_it(losses: Mapping[str, Loss], found: Findings) -> tuple[str | No
     best = min(rivals, key=lambda name: found.latencies[name].milliseconds / found.latencies[name].batch)
     rival = found.latencies[best]
     ratio = (int8.milliseconds / int8.batch) / (rival.milliseconds / rival.batch)
-    figures = f"({rival.milliseconds:.3f} ms against {int8.milliseconds:.3f} ms per batch of {int8.batch})"
+    ours, theirs = f"{int8.milliseconds:.3f} ms", f"{rival.milliseconds:.3f} ms"
     if not found.engines:
         if ratio <= _AS_FAST_ON_CPU:
             return None, ""
         return best, (
-            f"but on this CPU INT8 is {ratio:.1f} times slower than {best.upper()} {figures}, so {best.upper()} is to "
-            "be preferred here; that is no forecast for a GPU"
+            f"but on this CPU INT8 is {ratio:.1f} times slower than {best.upper()} ({theirs} against {ours} per "
+            f"batch of {int8.batch}), so {best.upper()} is to be preferred here; that is no forecast for a GPU"
         )
     if ratio * _AS_FAST < 1:
         return None, ""
-    return best, f"but INT8 is not worth it: {best.upper()} is as fast {figures}"
+    return best, (
+        f"but INT8 is not worth it: {best.upper()} is as fast ({theirs} against {ours} per batch of {int8.batch})"
+    )
 
 
 def _praise(precision: str, losses: Mapping[str, Loss], found: Findings) -> str:

@@ -255,3 +255,15 @@ def test_the_only_model_of_a_folder_is_taken(calib, colours, report):
     (colours / "model.onnx").rename(colours / "mine.onnx")
     assert calib("run", "--precision", "fp32", cwd=colours).code == 0
     assert report(colours)["model"]["path"] == "mine.onnx"
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("options", [[], ["--data", "none"]])
+def test_a_model_that_is_quantized_already_is_refused_before_any_data_is_read(calib, finished, command, options):
+    (finished / "calib-out" / "model.int8.onnx").rename(finished / "model.onnx")
+    result = calib(command, "--quiet", *options, cwd=finished)
+    assert result.code == 1
+    assert result.error == (
+        "calib: error: model.onnx: expected an FP32 model, found one that is already quantized; give the FP32 model, "
+        "or compare it with calib compare"
+    )

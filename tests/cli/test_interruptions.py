@@ -47,7 +47,7 @@ def evaluating(finished, waiting):
     (finished / "test" / "red").mkdir(parents=True)
     (finished / "classes.txt").write_text("blue\ngreen\nred\n")
     options = ("--eval", "test", "--classes", "classes.txt", "--preprocess", "imagenet-tf")
-    return waiting(finished, "test/red/05.png", "run", *options, reading=1)
+    return waiting(finished, "test/red/05.png", "run", *options, reading=2)  # the first reading is to read labels
 
 
 def test_ctrl_c_while_calibrating_ends_with_130_and_leaves_the_older_files(finished, snapshot, calibrating, finish):

@@ -293,26 +293,6 @@ def test_a_regression_is_judged_by_its_metric_alone(concluded, project, labels):
     assert found["builds"][0]["top1"] is None
 
 
-def test_labels_that_were_asked_for_and_fit_no_output_are_an_error(calib, project):
-    folder = project([("Identity", ["flat"], ["y"])], {"y": (["N", 16],)}, product=np.ones((16, 3)))
-    (folder / "classes.txt").write_text("blue\ngreen\nred\n")
-    result = calib("run", "--quiet", "--classes", "classes.txt", cwd=folder)
-    assert result.code == 1
-    assert "imgs: expected labels of the 16 classes that the model has, found 3 (blue, green, red)" in result.error
-
-
-@pytest.mark.parametrize("command", ["run", "sweep"])
-@pytest.mark.parametrize("options", [[], ["--data", "none"]])
-def test_a_model_that_is_quantized_already_is_refused_before_any_data_is_read(calib, finished, command, options):
-    (finished / "calib-out" / "model.int8.onnx").rename(finished / "model.onnx")
-    result = calib(command, "--quiet", *options, cwd=finished)
-    assert result.code == 1
-    assert result.error == (
-        "calib: error: model.onnx: expected an FP32 model, found one that is already quantized; give the FP32 model, "
-        "or compare it with calib compare"
-    )
-
-
 def test_confidence_in_the_report_is_the_softmax_s_own(concluded, project):
     _, found = concluded(project(*NEAR["softmax"]))
     # Mean colours of 0.8 against 0.1: a softmax of 10 times that is above 0.98; applied twice, it would be 0.57.

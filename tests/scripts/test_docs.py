@@ -99,7 +99,8 @@ def check(block, command, expected, outcome):
     where = f"{block.page}:{block.line}: {command}\n{outcome.out}{outcome.err}"
     failure = any(line.startswith("calib: error: ") for line in expected)
     too_large = any("above the allowed" in line for line in expected)
-    assert outcome.code == (1 if failure else 3 if too_large else 0), where
+    nothing_shown = any("near chance" in line for line in expected)
+    assert outcome.code == (1 if failure else 3 if too_large else 4 if nothing_shown else 0), where
     printed = [*outcome.out.splitlines(), *outcome.err.splitlines()]
     for line in expected:
         pattern = ".*".join(re.escape(part) for part in line.split("..."))

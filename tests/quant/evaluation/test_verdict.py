@@ -139,7 +139,9 @@ def test_a_slower_int8_is_not_recommended_on_a_cpu_which_is_no_forecast_for_a_gp
     latencies = {"int8": Latency(*int8, 200), "fp32": Latency(1.0, 64, 200), "fp16": Latency(0.1, 64, 200)}
     found = decide(RunSettings(max_drop=1.0), findings({"int8": 0.5, "fp16": 0.0}, latencies=latencies))
     assert (found.verdict, found.chosen, found.exit_code) == ("pass", chosen, 0)
-    told = f"but on this CPU INT8 is {factor} times slower than FP32 (1.000 ms against {int8[0]:.3f} ms a batch of 64)"
+    told = (
+        f"but on this CPU INT8 is {factor} times slower than FP32 (1.000 ms against {int8[0]:.3f} ms per batch of 64)"
+    )
     assert (told in found.reason) == (chosen == "fp32")
     assert ("that is no forecast for a GPU" in found.reason) == (chosen == "fp32")
 
