@@ -6,7 +6,6 @@ from onnx import TensorProto, helper
 from quant.onnx_graph.half_precision import half_model
 from quant.onnxruntime.session import OnnxRuntimeSession
 
-
 LOWEST = np.finfo(np.float32).min
 
 

@@ -184,7 +184,7 @@ def test_pictures_in_branches_are_resized_as_the_old_operator_does(graph_of, ran
         helper.make_node("ReduceMax", ["x"], ["peak"], keepdims=0),
         helper.make_node("Greater", ["peak", "zero"], ["flag"]),
         helper.make_node(
-            "If", ["flag"], ["b"], then_branch=branch("linear", FOUR_OUT), else_branch=branch("nearest", SMALLER)
+            "If", ["flag"], ["b"], then_branch=branch("linear", SMALLER), else_branch=branch("nearest", SMALLER)
         ),
         helper.make_node("Conv", ["b", "w"], ["y"]),
     ]
