@@ -190,6 +190,6 @@ def scalar_constants(proto: onnx.ModelProto) -> dict[str, float]:
     """Values of the constants that are a single number."""
     return {
         name: float(numpy_helper.to_array(tensor).reshape(()))
-        for name, tensor in constant_tensors(proto).items()
+        for name, tensor in constant_tensors(proto.graph).items()
         if math.prod(tensor.dims) == 1 and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     }

@@ -18,10 +18,12 @@ from quant.errors import BuildError, ModelError
 from quant.evaluation.fidelity import LOWEST_DB, Noise
 from quant.evaluation.outputs import OutputReader
 from quant.onnx_graph.model import OnnxModel
+from quant.onnx_graph.tracing import nodes_within
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq.preparation import prepared_for_quantization, stages
 
-_FEW = 0.02  # share of an output's values
+_RANKINGS = {"ArgMax", "ArgMin", "Hardmax", "NonMaxSuppression", "TopK"}
+_FEW = 0.02  # share of the values of a ranking that near ties may change
 TOLERANCE_DB = 50.0  # rounding in another order leaves 80 dB and more; a changed operator far less
 
 
@@ -59,26 +61,27 @@ def _agreement_db(
     expected: Sequence[Any],
     reader: OutputReader,
 ) -> float:
-    """The lowest SQNR of an output against what is expected, dB, but for few values."""
+    """The lowest SQNR of an output against what is expected, dB; where the model ranks, but for few values."""
     try:
         found = OnnxRuntimeSession(proto, name=f"{model.path} (prepared)").run(inputs)
     except (BuildError, ModelError):
         return LOWEST_DB
+    few = _FEW if any(node.op_type in _RANKINGS for node in nodes_within(proto.graph)) else 0
     levels = []
     for place in reader.compared:
         if found[place].shape != expected[place].shape:
             return LOWEST_DB
         layout = reader.layouts[place]
         noise = Noise(layout)
-        noise.add(*map(layout.by_image, (_but_for_few(found[place], expected[place]), expected[place])))
+        noise.add(*map(layout.by_image, (_but_for_few(found[place], expected[place], few), expected[place])))
         levels.append(noise.result().sqnr_db)
     return min(levels, default=math.inf)
 
 
-def _but_for_few(found: Array, expected: Array) -> Array:
-    """What was found, with the few values that differ most put right: rounding decides near ties of a ranking."""
+def _but_for_few(found: Array, expected: Array, share: float) -> Array:
+    """What was found, with a share of the values, those that differ most, put right: rounding decides near ties."""
     values, right = found.astype(np.float64).reshape(-1), expected.astype(np.float64).reshape(-1)
-    few = int(_FEW * values.size)
+    few = int(share * values.size)
     with np.errstate(invalid="ignore"):
         error = np.nan_to_num(np.where(values == right, 0, np.abs(values - right)), nan=np.inf)
     if few:

@@ -15,6 +15,9 @@ from quant.onnx_graph.batch_norm import fold_batch_norm, split_batch_norm
 from quant.onnx_graph.editor import GraphEditor, sorted_nodes
 from quant.onnx_graph.tracing import with_unique_inner_names
 
+_LARGEST = float(np.finfo(np.float16).max)
+_GIVING = {"Add", "Sub", "Where", "Max", "Min", "Clip"}  # give the constant, or what is about as large
+_MASK = 1e30  # a magnitude that only masks have
 _LOSES = 2e-3  # relative error of a constant in half precision: four times that of rounding
 
 
@@ -36,7 +39,9 @@ def half_model(proto: onnx.ModelProto) -> onnx.ModelProto:
         split_batch_norm(editor)
         for i, node in enumerate(editor.nodes):
             node.name = node.name or editor.fresh_name(f"{node.op_type}_{i}")
-        too_fine = [node.name for node in editor.nodes if any(_is_lost(editor.constants.get(n)) for n in node.input)]
+        too_fine = [
+            node.name for node in editor.nodes if any(_is_lost(editor.constants.get(name), node) for name in node.input)
+        ]
         folded = editor.model()
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # one a weight that loses digits: the accuracy says whether it mattered
@@ -46,13 +51,18 @@ def half_model(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise BuildError(f"FP16: the model cannot be converted: {reason}") from error
 
 
-def _is_lost(constant: NDArray[np.generic] | None) -> bool:
-    """Is a constant one that half precision cannot hold: too large, or too small?"""
+def _is_lost(constant: NDArray[np.generic] | None, node: onnx.NodeProto) -> bool:
+    """Is a constant one that half precision cannot hold: too large, or too small?
+
+    A mask is not: its values are only beyond all others, and the largest half is so too, where infinity may give NaN.
+    """
     if constant is None or constant.dtype != np.float32:
         return False
+    exact = constant.astype(np.float64)
+    exact = exact[np.isfinite(exact)]  # infinity stays infinity
+    if node.op_type in _GIVING or np.abs(exact).max(initial=0) >= _MASK:
+        exact = np.clip(exact, -_LARGEST, _LARGEST)
     with np.errstate(over="ignore"):
-        half = constant.astype(np.float16).astype(np.float64)
-    finite = np.isfinite(constant)  # infinity stays infinity
-    exact = constant.astype(np.float64)[finite]
+        half = exact.astype(np.float16).astype(np.float64)
     size = float(np.linalg.norm(exact))
-    return bool(size and not np.linalg.norm(np.nan_to_num(half[finite], posinf=2 * size) - exact) <= _LOSES * size)
+    return bool(size and not np.linalg.norm(np.nan_to_num(half, posinf=2 * size) - exact) <= _LOSES * size)

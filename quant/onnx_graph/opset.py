@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from quant.errors import BuildError
 from quant.onnx_graph.model import opset_of
-from quant.onnx_graph.tracing import constant_tensors
+from quant.onnx_graph.tracing import constant_tensors, inner_graphs
 
 _ASYMMETRIC_UNTIL = 10  # Resize and Upsample knew no other coordinates
 
@@ -38,16 +38,23 @@ def converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             "export the model with opset 17"
         ) from error
     if before <= _ASYMMETRIC_UNTIL:
-        constants = constant_tensors(result)
-        for node in result.graph.node:
-            if node.op_type == "Resize":
-                _make_asymmetric(node, constants)
+        _make_asymmetric(result.graph, {})
     _restore_names(proto, result)
     return result
 
 
-def _make_asymmetric(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> None:
-    """Write the old coordinates; the nearest value is the one before, and in a smaller picture the one after."""
+def _make_asymmetric(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> None:
+    """Write the old coordinates into each Resize; `outer` holds the constants of the graphs around this one."""
+    constants = {**outer, **constant_tensors(graph)}
+    for node in graph.node:
+        if node.op_type == "Resize":
+            _write_coordinates(node, constants)
+        for inner in inner_graphs(node):
+            _make_asymmetric(inner, constants)
+
+
+def _write_coordinates(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> None:
+    """The nearest value was the one before, and in a smaller picture the one after."""
     scales = constants.get(node.input[2]) if len(node.input) > 2 else None
     shrinks = scales is not None and bool((numpy_helper.to_array(scales) < 1).any())
     kept = [a for a in node.attribute if a.name not in ("coordinate_transformation_mode", "nearest_mode")]

@@ -22,10 +22,10 @@ def outputs_after(proto: onnx.ModelProto, op_type: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def constant_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Initializers and values of Constant nodes, by name."""
-    found = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             found[node.output[0]] = node.attribute[0].t
     return found

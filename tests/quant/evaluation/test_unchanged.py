@@ -123,11 +123,12 @@ def test_a_model_whose_classes_are_numbers_is_checked_too(checked, graph_of, ran
         checked(proto, x=random(4, 3, 8, 8))
 
 
-@pytest.mark.parametrize(("swapped", "refused"), [(2, False), (20, True)])
-def test_few_values_that_change_places_in_a_ranking_are_no_change(saved, batch_of, graph_of, random, swapped, refused):
+@pytest.mark.parametrize(("ranks", "swapped", "refused"), [(True, 2, False), (True, 20, True), (False, 2, True)])
+def test_few_values_of_a_ranking_may_change_places(saved, batch_of, graph_of, random, ranks, swapped, refused):
     """Near ties of a TopK: rounding decides which comes first. Of 400 rows 2 change places, or 20."""
-    nodes = [n("MatMul", ["x", "w"], ["y"])]
-    model = saved(graph_of(nodes, {"x": ["N", 100, 4]}, {"y": ["N", 100, 3]}, {"w": random(4, 3)}))
+    nodes = [n("MatMul", ["x", "w"], ["p"]), n("TopK", ["p", "k"], ["y", "i"]) if ranks else n("Relu", ["p"], ["y"])]
+    constants = {"w": random(4, 3), "k": np.array([3], np.int64)}
+    model = saved(graph_of(nodes, {"x": ["N", 100, 4]}, {"y": ["N", 100, 3]}, constants))
     inputs = {"x": random(4, 100, 4, seed=1)}
     session = OnnxRuntimeSession(model.proto)
     (expected,) = session.run(inputs)

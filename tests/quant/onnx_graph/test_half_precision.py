@@ -6,6 +6,8 @@ from onnx import TensorProto, helper
 from quant.onnx_graph.half_precision import half_model
 from quant.onnxruntime.session import OnnxRuntimeSession
 
+LOWEST = np.finfo(np.float32).min
+
 
 def test_the_fp16_model_is_valid_typed_and_close(residual_net, run_onnx, random):
     before = residual_net.SerializeToString()
@@ -37,3 +39,36 @@ def test_a_product_with_weights_that_float16_cannot_hold_stays_float32(graph_of,
     proto = graph_of([helper.make_node("Mul", ["x", "w"], ["y"])], {"x": [2]}, {"y": [2]}, {"w": [weight, weight / 2]})
     (found,) = OnnxRuntimeSession(half_model(proto)).run({"x": np.full(2, x, np.float32)})
     np.testing.assert_allclose(found, [weight * x, weight * x / 2], rtol=1e-3)
+
+
+def test_a_factor_beyond_float16_is_applied_in_fp32(graph_of):
+    proto = graph_of([helper.make_node("Mul", ["x", "w"], ["y"])], {"x": [2]}, {"y": [2]}, {"w": [1e6, 2.0]})
+    (found,) = OnnxRuntimeSession(half_model(proto)).run({"x": np.full(2, 2**-10, np.float32)})
+    np.testing.assert_allclose(found, [1e6 / 1024, 2 / 1024], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("form", "lowest"), [("Add", LOWEST), ("Add", -1e9), ("Where", LOWEST), ("Where", -1e9), ("Mul", LOWEST)]
+)
+def test_a_mask_beyond_float16_hides_and_makes_no_nan_where_all_is_hidden(graph_of, run_onnx, random, form, lowest):
+    """As infinity, a row that is hidden throughout would be NaN."""
+    hidden = np.triu(np.ones((4, 4), np.float32), 1)
+    hidden[3] = 1
+    nodes = {
+        "Add": [helper.make_node("Add", ["x", "mask"], ["m"])],
+        "Where": [helper.make_node("Where", ["hidden", "lowest", "x"], ["m"])],
+        "Mul": [helper.make_node("Mul", ["h", "lowest"], ["t"]), helper.make_node("Add", ["x", "t"], ["m"])],
+    }
+    constants = {
+        "Add": {"mask": (hidden * lowest).astype(np.float32)},
+        "Where": {"hidden": hidden > 0, "lowest": np.float32(lowest)},
+        "Mul": {"lowest": np.float32(lowest)},
+    }
+    inputs = {"x": [4, 4]} | ({"h": [4, 4]} if form == "Mul" else {})
+    nodes = [*nodes[form], helper.make_node("Softmax", ["m"], ["y"], axis=-1)]
+    proto = graph_of(nodes, inputs, {"y": [4, 4]}, constants[form])
+    given = {"x": random(4, 4)} | ({"h": hidden} if form == "Mul" else {})
+    (found,) = OnnxRuntimeSession(half_model(proto)).run(given)
+    (expected,) = run_onnx(proto, **given)
+    np.testing.assert_allclose(found[:3], expected[:3], atol=2e-3)
+    np.testing.assert_allclose(found[3].sum(), 1, atol=1e-2)

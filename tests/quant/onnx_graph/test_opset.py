@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from quant.errors import BuildError
 from quant.onnx_graph.opset import converted
@@ -79,6 +79,7 @@ def upsample(source, result):
 
 
 FOUR_OUT = np.array([1, 1, 2, 2], np.float32)
+SMALLER = np.array([1, 1, 0.6, 0.6], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,29 @@ def test_what_a_branch_reads_from_outside_keeps_its_name(graph_of, random):
     constants = {"s": FOUR_OUT, "w": random(2, 3, 3, 3, seed=1), "zero": np.float32(0)}
     proto = graph_of(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 2, 14, 14]}, constants, opset=9)
     assert quantizable_tensors(proto) == ["b"]
+    for sign in (1, -1):
+        assert_preparation_keeps(proto, {"x": sign * np.abs(random(2, 3, 8, 8))})
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_pictures_in_branches_are_resized_as_the_old_operator_does(graph_of, random, own):
+    """A branch has its scales as a constant of its own, or reads one of the graph around it."""
+
+    def branch(mode, sizes):
+        scales = numpy_helper.from_array(np.array(sizes, np.float32), "t" if own else "unused")
+        node = helper.make_node("Resize", ["x", "t" if own else "s"], [mode], mode=mode)
+        return helper.make_graph([node], mode, [], [helper.make_tensor_value_info(mode, 1, None)], [scales])
+
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["peak"], keepdims=0),
+        helper.make_node("Greater", ["peak", "zero"], ["flag"]),
+        helper.make_node(
+            "If", ["flag"], ["b"], then_branch=branch("linear", SMALLER), else_branch=branch("nearest", SMALLER)
+        ),
+        helper.make_node("Conv", ["b", "w"], ["y"]),
+    ]
+    constants = {"s": SMALLER, "w": random(2, 3, 3, 3, seed=1), "zero": np.float32(0)}
+    proto = graph_of(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 2, None, None]}, constants, opset=10)
     for sign in (1, -1):
         assert_preparation_keeps(proto, {"x": sign * np.abs(random(2, 3, 8, 8))})
 
