@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,9 @@ from onnx import numpy_helper
 from calib.files import sha256_of_files
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import dense_array
-from quant.onnx_graph.tracing import inner_graphs, nodes_within
+from quant.onnx_graph.tracing import nodes_within
+from quant.onnx_graph.weights_aside import LARGEST_MESSAGE, bytes_of_constants
 
-LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
     "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
@@ -158,14 +157,7 @@ def refuse_quantized(model: OnnxModel) -> None:
 
 def is_quantized(proto: onnx.ModelProto) -> bool:
     """Does any node quantize, or compute with quantized numbers? Those in branches and loops count too."""
-    return any(node.op_type in _QUANTIZED for node in _all_nodes(proto.graph))
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in inner_graphs(node):
-            yield from _all_nodes(inner)
+    return any(node.op_type in _QUANTIZED for node in nodes_within(proto.graph))
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
@@ -195,7 +187,7 @@ def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
     try:
         if from_file:
             onnx.checker.check_model(str(path))
-        elif proto.ByteSize() < LARGEST_MESSAGE:  # a larger one cannot be written out; ONNX Runtime checks it again
+        elif bytes_of_constants(proto) < LARGEST_MESSAGE:  # the checker writes it; ONNX Runtime checks it again anyway
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         if not _runs(proto):  # a formality, such as a shape or an IR version, is no reason to refuse what runs

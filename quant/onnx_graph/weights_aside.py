@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from quant.errors import BuildError
 from quant.onnx_graph.tracing import names_read
 
+LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 _SMALL = 1024  # values in a constant that type and shape inference may need: a shape, axes, bounds
 _DTYPES: Mapping[int, type[np.generic]] = {
     onnx.TensorProto.FLOAT: np.float32,
@@ -27,9 +29,37 @@ def bytes_of_constants(proto: onnx.ModelProto) -> int:
         a.t for node in proto.graph.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")
     ]
     return sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in (*proto.graph.initializer, *constants)
+        math.prod(tensor.dims) * _bytes_of_type(tensor.data_type) for tensor in (*proto.graph.initializer, *constants)
     )
+
+
+def _bytes_of_type(data_type: int) -> int:
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    except KeyError:  # no type of ONNX; the checker says so
+        return 4
+
+
+def file_size(proto: onnx.ModelProto) -> int:
+    """Bytes of a model's file; those of its constants where one file cannot hold it."""
+    size = bytes_of_constants(proto)
+    return size if size >= LARGEST_MESSAGE else proto.ByteSize()
+
+
+def serialized(proto: onnx.ModelProto, name: str) -> bytes:
+    """The contents of a model's file.
+
+    Raises:
+        BuildError: One file cannot hold it.
+    """
+    size = bytes_of_constants(proto)
+    if size >= LARGEST_MESSAGE:
+        raise BuildError(
+            f"{name}: expected a model below 2 GiB, which one ONNX file holds, found {size / 2**30:.1f} GiB; "
+            "quantize it to INT8, or split it"
+        )
+    contents: bytes = proto.SerializeToString()
+    return contents
 
 
 def without_weights(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:

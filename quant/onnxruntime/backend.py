@@ -14,6 +14,7 @@ from quant.backend import Build
 from quant.errors import BuildError
 from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.model import OnnxModel
+from quant.onnx_graph.weights_aside import file_size, serialized
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.output_names import MODEL_SUFFIX
 
@@ -45,8 +46,8 @@ class OnnxRuntimeBackend:
             BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
         """
         proto = _rewritten(model.proto, precision, cache)
-        payload = None if precision == "fp32" else proto.SerializeToString()
-        return _opened(precision, proto, f"{model.path} ({precision})", payload)
+        name = f"{model.path} ({precision})"
+        return _opened(precision, proto, name, None if precision == "fp32" else serialized(proto, name))
 
     def load(self, model: OnnxModel, precision: str) -> Build:
         """Run a model as it is.
@@ -54,7 +55,8 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        return _opened(precision, model.proto, str(model.path), model.proto.SerializeToString())
+        payload = serialized(model.proto, str(model.path)) if precision == "int8" else None
+        return _opened(precision, model.proto, str(model.path), payload)
 
     def close(self) -> None:
         """Do nothing: sessions are freed when nothing refers to them."""
@@ -64,7 +66,7 @@ def _opened(precision: str, proto: onnx.ModelProto, name: str, payload: bytes | 
     """INT8 is opened twice: as it is written, for accuracy, and as a user would deploy it, for speed."""
     from quant.onnxruntime.session import OnnxRuntimeSession
 
-    size = len(payload) if payload is not None else proto.ByteSize()
+    size = len(payload) if payload is not None else file_size(proto)
     if precision != "int8":
         return Build(precision, OnnxRuntimeSession(proto, name=name), payload, MODEL_SUFFIX, size)
     exact = OnnxRuntimeSession(proto, name=name, exact=True)

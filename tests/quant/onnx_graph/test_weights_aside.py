@@ -8,7 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant.errors import BuildError
-from quant.onnx_graph.weights_aside import bytes_of_constants, with_weights_aside, without_weights
+from quant.onnx_graph.weights_aside import (
+    bytes_of_constants,
+    file_size,
+    serialized,
+    with_weights_aside,
+    without_weights,
+)
 from quant.onnxruntime.session import OnnxRuntimeSession
 
 LARGE, SMALL = (40, 40), (4, 40)  # 1,600 values are taken out, 160 are not
@@ -123,3 +129,13 @@ def test_weights_of_a_wrong_size_are_one_line(two_products):
     with pytest.raises(BuildError, match="it: ONNX Runtime cannot load it: ") as caught:
         OnnxRuntimeSession(proto, name="it")
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_one_file_cannot_hold_is_told_by_its_constants(graph_of):
+    """Protobuf raises an error of its own from two gigabytes on; the values of these are not even there."""
+    proto = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1]}, {"y": [1]})
+    assert file_size(proto) == proto.ByteSize() == len(serialized(proto, "small.onnx"))
+    proto.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[2**20, 2**10])
+    assert file_size(proto) == 2**32
+    with pytest.raises(BuildError, match=r"^large\.onnx: expected a model below 2 GiB, .* found 4\.0 GiB; "):
+        serialized(proto, "large.onnx")
