@@ -14,6 +14,7 @@ from quant.errors import BuildError
 from quant.onnx_graph.batch_norm import fold_batch_norm, split_batch_norm
 from quant.onnx_graph.editor import GraphEditor, sorted_nodes
 from quant.onnx_graph.tracing import with_unique_inner_names
+from quant.onnx_graph.weights_aside import LARGEST_MESSAGE, bytes_of_constants
 
 _LARGEST = float(np.finfo(np.float16).max)
 _GIVING = {"Add", "Sub", "Where", "Max", "Min", "Clip"}  # give the constant, or what is about as large
@@ -29,10 +30,15 @@ def half_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     anywhere, between casts.
 
     Raises:
-        BuildError: The converter fails on this model.
+        BuildError: The converter fails on this model, or it is too large for it.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    size = bytes_of_constants(proto)
+    if size >= LARGEST_MESSAGE:
+        raise BuildError(
+            f"FP16: expected a model below 2 GiB, as the converter copies it whole, found {size / 2**30:.1f} GiB"
+        )
     try:
         editor = GraphEditor(with_unique_inner_names(proto))
         fold_batch_norm(editor)

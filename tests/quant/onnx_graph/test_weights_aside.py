@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant.errors import BuildError
+from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.weights_aside import (
     bytes_of_constants,
     file_size,
@@ -139,3 +140,5 @@ def test_a_model_that_one_file_cannot_hold_is_told_by_its_constants(graph_of):
     assert file_size(proto) == 2**32
     with pytest.raises(BuildError, match=r"^large\.onnx: expected a model below 2 GiB, .* found 4\.0 GiB; "):
         serialized(proto, "large.onnx")
+    with pytest.raises(BuildError, match=r"^FP16: expected a model below 2 GiB, .* found 4\.0 GiB"):
+        half_model(proto)
