@@ -130,18 +130,11 @@ def compare_models(
     models = {BASELINE: baseline, CANDIDATE: candidate}
     with contextlib.closing(_backend(settings, models.values(), listener)) as backend:
         builds = {name: _build(backend, model) for name, model in models.items()}
-        own = builds[CANDIDATE]
-        adapted = replace(
-            own,
-            runnable=_adapted(own.runnable, baseline, candidate),
-            deployed=None if own.deployed is None else _adapted(own.deployed, baseline, candidate),
-        )
         batch = first_batch(data, settings)
         reader = output_reader(baseline, builds[BASELINE].runnable, batch, data, settings, listener)
         recorder = recorder_from_settings(settings, baseline)
-        found = measured(
-            {BASELINE: builds[BASELINE], CANDIDATE: adapted}, BASELINE, data, settings, listener, reader, recorder
-        )
+        adapted = {**builds, CANDIDATE: _adapted_build(builds[CANDIDATE], baseline, candidate)}
+        found = measured(adapted, BASELINE, data, settings, listener, reader, recorder)
         result = RunResult(
             settings=settings,
             model=baseline,
@@ -253,6 +246,12 @@ class _AdaptedEngine(_Adapted):
 
     def latency(self, inputs: Mapping[str, NDArray[Any]]) -> Latency:
         return self._engine.latency(self._renamed(inputs))
+
+
+def _adapted_build(build: Build, baseline: Model, candidate: Model) -> Build:
+    """The candidate's build, which takes the baseline's inputs and gives outputs in the baseline's order."""
+    deployed = None if build.deployed is None else _adapted(build.deployed, baseline, candidate)
+    return replace(build, runnable=_adapted(build.runnable, baseline, candidate), deployed=deployed)
 
 
 def _adapted(runnable: Runnable, baseline: Model, candidate: Model) -> Runnable:

@@ -25,6 +25,7 @@ from quant.evaluation.accuracy import Evaluation, EvaluationBatch
 from quant.evaluation.drop import Drop, agreement, drops_from_evaluations, metric_drop
 from quant.evaluation.metric import MetricRecorder, recorder_from_settings
 from quant.evaluation.outputs import OutputReader
+from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
 from quant.jobs.measurement import Observe, evaluated, first_batch, output_reader
 from quant.jobs.output_files import stage_build, stage_texts
@@ -61,38 +62,28 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         The contents of `sweep.json`.
 
     Raises:
-        ModelError, BuildError, QuantError, DatasetError, CalibrationError: See `run`.
+        BuildError: INT8 cannot be built, or what goes before quantization changes what the model computes.
+        ModelError, QuantError, DatasetError, CalibrationError: See `run`.
     """
     listener = RecordingConsole(console)
     if settings.model is None:
         raise SettingsError("model: expected an ONNX file, found nothing; give --model")
     model = load_model(settings.model)
     refuse_quantized(model)
-    settings = replace(
-        settings,
-        algo="entropy",
-        match_tensorrt=False,
-        precision="int8",
-        cache=None,
-        cache_only=False,
-        trust_cache=False,
-    )
+    settings = _of_all_algorithms(settings, listener)
     data = open_data(settings, model, listener)
-    if settings.calibrator == "tensorrt":
-        listener.warn(
-            "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
-        )
-        settings = replace(settings, calibrator="toolkit")
     recorder = recorder_from_settings(settings, model)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
+        fp32 = backend.build(model, "fp32")
+        batch = first_batch(data, settings)
+        reader = output_reader(model, fp32.runnable, batch, data, settings, listener)
+        check_preparation(model, batch.inputs, fp32.runnable.run(batch.inputs), reader)
         candidates = _candidates(calibration.statistics)
         amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}
         builds = {name: backend.build(model, "int8", _cache(values, candidates[name])) for name, values in amax.items()}
-        fp32 = backend.build(model, "fp32")
-        reader = output_reader(model, fp32.runnable, first_batch(data, settings), data, settings, listener)
         comparison = _Comparison(settings, data, fp32, reader, recorder, listener)
         rows = comparison.rows(builds, amax, candidates)
         choice = None
@@ -118,6 +109,24 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         document = document_from_sweep(result)
         _keep(result, builds[rows[0].name], document)
     return document
+
+
+def _of_all_algorithms(settings: RunSettings, listener: RecordingConsole) -> RunSettings:
+    """The settings without what belongs to one algorithm and its cache."""
+    if settings.calibrator == "tensorrt":
+        listener.warn(
+            "calibrator tensorrt: a sweep compares the toolkit's own algorithms; TensorRT's is not among them"
+        )
+    return replace(
+        settings,
+        algo="entropy",
+        match_tensorrt=False,
+        precision="int8",
+        cache=None,
+        cache_only=False,
+        trust_cache=False,
+        calibrator="toolkit",
+    )
 
 
 def _candidates(statistics: Statistics) -> dict[str, Algorithm]:

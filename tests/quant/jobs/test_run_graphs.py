@@ -7,6 +7,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from quant import run
+from quant.errors import BuildError
+from quant.jobs.sweep import sweep
 from quant.onnx_graph.model import load_model
 from quant.progress import RecordingConsole
 from quant.settings.run_settings import RunSettings
@@ -24,13 +26,13 @@ def ran(tmp_path, graph_of):
     for i in range(24):
         Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "imgs" / f"{i}.png")
 
-    def go(proto, **options):
+    def go(proto, job=run, **options):
         onnx.save(proto, tmp_path / "model.onnx")
         console = RecordingConsole()
         settings = {"preprocess": "unit", "algo": "minmax", "num_images": 16, "batch_size": 4, "backend": "onnxruntime"}
         out = tmp_path / "out"
         paths = {"model": tmp_path / "model.onnx", "data": tmp_path / "imgs", "out": out}
-        document = run(RunSettings(**paths, **(settings | options)), console)
+        document = job(RunSettings(**paths, **(settings | options)), console)
         return document, "\n".join(console.warnings), out
 
     return go
@@ -89,6 +91,13 @@ def test_a_network_that_conversion_changes_has_no_int8_form_and_the_step_is_name
     assert "recalibrate" not in warnings
     assert not (out / "model.int8.onnx").exists()
     assert [build["precision"] for build in document["failed_builds"]] == ["int8"]
+
+
+def test_a_sweep_of_a_network_that_conversion_changes_ends_with_the_step(ran, graph_of, random):
+    """The algorithms would be ranked by how well another network does."""
+    nodes = [n("Hardmax", ["c"], ["h"], axis=1), n("Mul", ["c", "h"], ["b"])]
+    with pytest.raises(BuildError, match=r"^the conversion from opset 11 to 13 changes what the model computes"):
+        ran(classifier(graph_of, random, nodes, opset=11), job=sweep)
 
 
 def test_masks_and_forbidden_classes_of_minus_infinity_do_not_stop_a_run(ran, graph_of, random):
