@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +46,13 @@ class Batch:
         inputs: Arrays by model input name; the first axis is the batch.
         indices: Indices of the samples in their source, int64 [B].
         names: Names of the samples in their source.
-        labels: Class indices, int64 [B]; None if the source is unlabelled.
+        labels: Class indices, int64 [B], or numbers that are no classes, float64 [B]; None if the source is unlabelled.
     """
 
     inputs: dict[str, NDArray[np.generic]]
     indices: NDArray[np.int64]
     names: tuple[str, ...]
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
 
     @property
     def size(self) -> int:

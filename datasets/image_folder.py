@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ class ImageFolder:
     Attributes:
         path: The folder.
         names: POSIX paths relative to the folder, sorted as plain strings.
-        labels: Class index of every image, int64 [N]; None for a flat folder without a CSV.
+        labels: Class index of every image, int64 [N], or numbers that are no classes, float64 [N]; None for a flat
+            folder without a CSV.
         class_names: Class names by index: the given `classes`, otherwise the names of the folders or in the CSV in
             alphabetical order; None if labels are bare indices or absent.
     """
@@ -41,7 +43,7 @@ class ImageFolder:
 
         Args:
             path: The folder.
-            labels: A CSV with the columns `file` (relative to the folder) and `label` (class name or index); it
+            labels: A CSV with the columns `file` (relative to the folder) and `label` (class name, index or number); it
                 replaces labels from sub-folders.
             classes: Class names in the order of the model's outputs, or a file with one name per line.
 
@@ -55,7 +57,7 @@ class ImageFolder:
             found = labels_from_folders(self.path, self.names, self.class_names)
         else:
             found = labels_from_csv(Path(labels), self.path, self.names, self.class_names)
-        self.labels: NDArray[np.int64] | None = None
+        self.labels: NDArray[Any] | None = None
         if found is not None:
             self.labels, self.class_names = found.indices, found.class_names
         self._prefix = os.path.join(self.path, "")  # noqa: PTH118 - a Path per image costs as much as a small decode
@@ -65,7 +67,10 @@ class ImageFolder:
         return len(self.names)
 
     def __repr__(self) -> str:
-        labelled = "unlabelled" if self.labels is None else f"{len(set(self.labels.tolist()))} classes"
+        labelled = "unlabelled"
+        if self.labels is not None:
+            whole = self.labels.dtype.kind == "i"
+            labelled = f"{len(set(self.labels.tolist()))} classes" if whole else "labelled with numbers"
         return f"{type(self).__name__}({str(self.path)!r}: {len(self)} images, {labelled})"
 
     def read(self, index: int) -> NDArray[np.uint8]:

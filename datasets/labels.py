@@ -2,9 +2,11 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +14,19 @@ from numpy.typing import NDArray
 from datasets.errors import DatasetError
 from datasets.text_file import text_from_file
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
     """Labels of images.
 
     Attributes:
-        indices: Class index of every image, int64 [N].
+        indices: Class index of every image, int64 [N]; or numbers that are no classes (ages, say), float64 [N].
         class_names: Class names by index; None if unknown.
     """
 
-    indices: NDArray[np.int64]
+    indices: NDArray[Any]
     class_names: tuple[str, ...] | None
 
 
@@ -101,9 +105,10 @@ def labels_in_order(path: Path, labels: Labels, classes: tuple[str, ...]) -> Lab
 
 
 def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tuple[str, ...] | None) -> Labels:
-    """Labels from a CSV with the columns `file` and `label`; a label is a class name or an index.
+    """Labels from a CSV with the columns `file` and `label`; a label is a class name, an index or a number.
 
-    Without `classes`, labels must be all indices or all names; names are then numbered in alphabetical order.
+    Without `classes`, labels must be all numbers or all names; names are then numbered in alphabetical order. Numbers
+    are indices if all are whole and none is negative; else they are no classes, and stay what they are.
 
     Raises:
         DatasetError: `file.csv:LINE: ...` for a wrong row, `file.csv: ...` if images have no row.
@@ -120,6 +125,8 @@ def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tup
     numbered = {name: label.isdecimal() for name, (_, label) in rows.items()}
     if all(numbered.values()):
         return Labels(np.array([int(rows[name][1]) for name in names], np.int64), None)
+    if all(_NUMBER.fullmatch(label) for _, label in rows.values()):
+        return Labels(np.array([float(rows[name][1]) for name in names]), None)
     if any(numbered.values()):
         line, label = next(rows[name] for name, is_index in numbered.items() if is_index)
         raise DatasetError(

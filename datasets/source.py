@@ -1,7 +1,7 @@
 """Protocols for sources of images or tensors; folders and packs satisfy them without inheriting from them."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ class Source(Protocol):
         """One unique name per sample, in index order."""
 
     @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """Class index of every sample, int64 [N], or None if the source is unlabelled."""
+    def labels(self) -> NDArray[Any] | None:
+        """Class index of every sample, int64 [N], or a number that is no class, float64 [N]; None if unlabelled."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

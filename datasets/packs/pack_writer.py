@@ -46,13 +46,18 @@ def write_pack(
         The unreadable images, which were left out.
 
     Raises:
-        DatasetError: The images differ in size and no `size` is given.
+        DatasetError: The images differ in size and no `size` is given, or labels are no classes.
         OutputError: `dest` cannot be written.
         TooManyUnreadableError: More than `max_bad` of the images are unreadable.
     """
     dest = Path(dest)
     if dest.suffix.lower() not in SUFFIXES:
         raise DatasetError(f"{dest}: expected a file name ending in {' or '.join(SUFFIXES)}")
+    if source.labels is not None and source.labels.dtype.kind == "f":
+        raise DatasetError(
+            f"{source.path}: expected labels that are class names or indices, which a pack holds, found numbers such "
+            f"as {source.labels[0]:g}; pack the images without --labels"
+        )
     height, width = size or _first_size(source)
     rows = min(len(source), max(1, _CHUNK_BYTES // (height * width * 3)))
     preprocessing = None

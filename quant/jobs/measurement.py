@@ -122,6 +122,11 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
     labels, names = source.labels, source.class_names
     if labels is None:
         return ""
+    if labels.dtype.kind == "f":
+        return (
+            f"{source.path}: expected labels that are class names or indices, found numbers such as {labels[0]:g}; "
+            "only a metric (--metric) can use those"
+        )
     found = reader.scores.classes if reader.scores is not None else None
     if reader.scores is None:
         sizes = [info.shape[1] for info in model.outputs if len(info.shape) >= 2 and isinstance(info.shape[1], int)]

@@ -293,6 +293,26 @@ def test_a_regression_is_judged_by_its_metric_alone(concluded, project, labels):
     assert found["builds"][0]["top1"] is None
 
 
+def test_a_metric_gets_the_numbers_of_the_labels_themselves(concluded, project, calib):
+    """As class names in alphabetical order, 9.5 would come behind 10.5."""
+    folder = project([("Gemm", ["flat", "to_one"], ["y"])], {"y": (["N", 1],)}, {"to_one": np.ones((3, 1), np.float32)})
+    names = sorted(path.relative_to(folder / "imgs").as_posix() for path in (folder / "imgs").rglob("*.png"))
+    (folder / "ages.csv").write_text("file,label\n" + "".join(f"{name},{9.5 + i}\n" for i, name in enumerate(names)))
+    lines = ["NAMES = " + repr(names), "def right(outputs, labels, names):", "    import numpy as np"]
+    lines.append("    return np.array([label == 9.5 + NAMES.index(n) for label, n in zip(labels, names)], float)")
+    (folder / "mine.py").write_text("\n".join(lines) + "\n")
+    result, found = concluded(folder, "--labels", "ages.csv", "--metric", "mine.py:right")
+    assert (result.code, found["verdict"]) == (0, "pass")
+    assert [build["score"] for build in found["metric"]["builds"]] == [1.0] * len(found["metric"]["builds"])
+    result = calib("run", "--quiet", "--labels", "ages.csv", cwd=folder)
+    assert result.code == 1
+    assert "found numbers such as 9.5; only a metric (--metric) can use those" in result.error
+    result = calib("pack", "imgs", "p.h5", "--labels", "ages.csv", cwd=folder)
+    assert result.code == 1
+    assert "expected labels that are class names or indices, which a pack holds" in result.error
+    assert not (folder / "p.h5").exists()
+
+
 def test_confidence_in_the_report_is_the_softmax_s_own(concluded, project):
     _, found = concluded(project(*NEAR["softmax"]))
     # Mean colours of 0.8 against 0.1: a softmax of 10 times that is above 0.98; applied twice, it would be 0.57.

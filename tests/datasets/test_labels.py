@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from datasets import DatasetError, ImageFolder
@@ -33,6 +34,19 @@ def test_csv_with_names_counts_them_alphabetically(flat, labels_csv):
     folder = ImageFolder(flat, labels=labels_csv("file,label\nb.png,zebra\na.png,ant\nc.png,ant\n"))
     assert folder.class_names == ("ant", "zebra")
     assert folder.labels.tolist() == [0, 1, 0]
+
+
+def test_csv_with_numbers_that_are_no_classes_keeps_them(flat, labels_csv):
+    folder = ImageFolder(flat, labels=labels_csv("file,label\na.png,63.5\nb.png,-4\nc.png,1e2\n"))
+    assert folder.class_names is None
+    assert folder.labels.dtype == np.float64
+    assert folder.labels.tolist() == [63.5, -4.0, 100.0]
+    assert "labelled with numbers" in repr(folder)
+
+
+def test_names_that_only_look_like_numbers_to_some_are_names(flat, labels_csv):
+    folder = ImageFolder(flat, labels=labels_csv("file,label\na.png,nan\nb.png,inf\nc.png,1_0\n"))
+    assert folder.class_names == ("1_0", "inf", "nan")
 
 
 def test_csv_with_indices_leaves_the_class_names_open(flat, labels_csv):
