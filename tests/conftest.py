@@ -167,3 +167,20 @@ def scales():
         path.write_text("\n".join([header, *(f"{name}: {change(digits)}" for name, _, digits in pairs)]) + "\n")
 
     return rewrite
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The images that were read, for their pixels or their hash, since the test began."""
+    import datasets.image_folder
+
+    names = []
+    for method in ("read", "content"):
+        original = getattr(datasets.image_folder.ImageFolder, method)
+
+        def counted(self, index, original=original):
+            names.append(self.names[index])
+            return original(self, index)
+
+        monkeypatch.setattr(datasets.image_folder.ImageFolder, method, counted)
+    return names

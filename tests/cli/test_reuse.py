@@ -1,30 +1,6 @@
 """A second run: what it reuses, what it computes again, and what it says."""
 
-import json
-
-import pytest
-
-import datasets.image_folder
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """The images that were read, for their pixels or their hash, since the test began."""
-    names = []
-    for method in ("read", "content"):
-        original = getattr(datasets.image_folder.ImageFolder, method)
-
-        def counted(self, index, original=original):
-            names.append(self.names[index])
-            return original(self, index)
-
-        monkeypatch.setattr(datasets.image_folder.ImageFolder, method, counted)
-    return names
-
-
-def calibration_images(project):
-    document = json.loads((project / "calib-out" / "calibration.json").read_text())
-    return [name for name, _, _ in document["source"]["images"]]
+from tests.outcome import calibration_images
 
 
 def test_a_second_run_reads_no_calibration_image(calib, colours, report, snapshot, opened):

@@ -5,19 +5,8 @@ from quant.calibration.run_data import open_data
 from quant.collectors.onnxruntime_collector import OnnxRuntimeCollector
 from quant.onnx_graph.model import load_model
 from quant.onnxruntime.backend import OnnxRuntimeBackend
-from quant.progress import RecordingConsole
 from quant.settings.calib_toml import settings_from_options
-
-
-class Notes(RecordingConsole):
-    """Keeps the notes too."""
-
-    def __init__(self):
-        super().__init__()
-        self.notes = []
-
-    def note(self, line):
-        self.notes.append(line)
+from tests.outcome import Notes
 
 
 @pytest.fixture

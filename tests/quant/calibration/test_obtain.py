@@ -1,34 +1,13 @@
 """Where scales come from: a cache that fits, statistics that fit, or the images; and what is said of it."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import datasets.image_folder
 from calib.errors import CacheError
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """Which images were read, for pixels or for their hash, since the test began."""
-    names = []
-    for method in ("read", "content"):
-        original = getattr(datasets.image_folder.ImageFolder, method)
-
-        def counted(self, index, original=original):
-            names.append(self.names[index])
-            return original(self, index)
-
-        monkeypatch.setattr(datasets.image_folder.ImageFolder, method, counted)
-    return names
-
-
-def calibration_images(project):
-    document = json.loads((project / "calib-out" / "calibration.json").read_text())
-    return [name for name, _, _ in document["source"]["images"]]
+from tests.outcome import calibration_images
 
 
 @pytest.mark.parametrize("algo", ["entropy", "percentile", "mse"])

@@ -6,18 +6,8 @@ import pytest
 from quant.errors import QuantError
 from quant.jobs.backend_choice import backend_by_name, backend_from_settings
 from quant.onnxruntime.backend import OnnxRuntimeBackend
-from quant.progress import RecordingConsole
 from quant.settings.run_settings import RunSettings
-
-
-class Notes(RecordingConsole):
-    def __init__(self):
-        super().__init__()
-        self.notes = []
-
-    def note(self, line):
-        self.notes.append(line)
-
+from tests.outcome import Notes
 
 without_tensorrt = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here"
