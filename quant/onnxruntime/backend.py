@@ -65,11 +65,12 @@ class OnnxRuntimeBackend:
 def _opened(precision: str, proto: onnx.ModelProto, name: str, payload: bytes | None) -> Build:
     """INT8 is opened twice: as it is written, for accuracy, and as a user would deploy it, for speed."""
     from quant.onnxruntime.session import OnnxRuntimeSession
+    from quant.onnxruntime.session_in_parts import SessionInParts
 
     size = len(payload) if payload is not None else file_size(proto)
     if precision != "int8":
         return Build(precision, OnnxRuntimeSession(proto, name=name), payload, MODEL_SUFFIX, size)
-    exact = OnnxRuntimeSession(proto, name=name, exact=True)
+    exact = SessionInParts(proto, name=name)
     deployed = OnnxRuntimeSession(proto, name=name)
     return Build(precision, exact, payload, MODEL_SUFFIX, size, deployed=deployed)
 
