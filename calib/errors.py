@@ -20,12 +20,14 @@ class NonFiniteError(CalibrationError, ValueError):
     Attributes:
         tensor: Name of the tensor.
         index: Flat index of the first non-finite value in the array that was added.
+        counted: How many of the array's values, the first ones, were counted.
     """
 
-    def __init__(self, message: str, *, tensor: str = "", index: int = -1) -> None:
+    def __init__(self, message: str, *, tensor: str = "", index: int = -1, counted: int = 0) -> None:
         super().__init__(message)
         self.tensor = tensor
         self.index = index
+        self.counted = counted
 
 
 class OutputError(CalibrationError):

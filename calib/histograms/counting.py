@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from calib.errors import NonFiniteError
@@ -25,6 +26,8 @@ class Counts:
         histograms: Histogram of each tensor, by name.
         first: Histogram of each tensor on TensorRT's grid, which depends on the first batch; None if not wanted.
         dropped: Tensors that held NaN or infinity where that is no error: their histograms do not count.
+        rectified: Tensors that held infinity below zero, or above their limit, where only the values clipped to
+            [0, limit] are required: only the histograms of these count.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Counts:
         first_batch: bool,
         holders: Mapping[str, str] | None = None,
         required: Collection[str] | None = None,
+        required_clipped: Collection[str] = (),
     ) -> None:
         """Create empty histograms.
 
@@ -43,6 +47,7 @@ class Counts:
             holders: For each tensor, the tensor to name in messages; by default the tensor itself.
             required: Tensors in which NaN and infinity are errors. In others they end the counting of that tensor. None
                 for all.
+            required_clipped: Tensors whose values clipped to [0, limit] are required, and no others of them.
         """
         self._holders = holders or {}
         self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
@@ -50,8 +55,9 @@ class Counts:
         # Arrays of the current batch that cannot be counted on TensorRT's grid yet, because its range is not known.
         self._early: dict[str, list[Array]] = {name: [] for name in limits}
         self._locks = {name: threading.Lock() for name in limits}
-        self._required = required
+        self._required, self._required_clipped = required, required_clipped
         self.dropped: set[str] = set()
+        self.rectified: set[str] = set()
 
     def count(self, activations: Mapping[str, Array], names: Sequence[str], helpers: Executor, threads: int) -> None:
         """Count the activations of some images.
@@ -72,9 +78,9 @@ class Counts:
             if name in self.dropped:
                 return
             try:
-                self._add(name, array)
+                self._add_or_rectified(name, array)
             except NonFiniteError as error:
-                if self._required is None or name in self._required:
+                if self._required is None or name in self._required or name in self._required_clipped:
                     errors[name] = error
                 else:
                     self.dropped.add(name)
@@ -83,6 +89,25 @@ class Counts:
         for tensor, array in activations.items():
             if tensor in errors:
                 raise _named(errors[tensor], self._holders.get(tensor, tensor), array, names)
+
+    def _add_or_rectified(self, name: str, array: Array) -> None:
+        """Add an array; if only its clipped values are required and infinity came up, clip it, so NaN alone is left."""
+        counted = 0
+        if name not in self.rectified:
+            try:
+                self._add(name, array)
+            except NonFiniteError as error:
+                if self._required is None or name in self._required or name not in self._required_clipped:
+                    raise
+                counted = error.counted
+                self.rectified.add(name)
+            else:
+                return
+        histogram, values = self.histograms[name], array.reshape(-1)
+        try:
+            histogram.add(np.clip(values[counted:], 0, histogram.limit))
+        except NonFiniteError as error:
+            raise NonFiniteError(str(error), index=error.index + counted) from None
 
     def _add(self, name: str, array: Array) -> None:
         self.histograms[name].add(array)

@@ -58,8 +58,11 @@ class _Counter:
             self._held += part.size
             index = kernels.accumulate(part, part.view(np.int32), self._limit, self._tables, self._counts, self._state)
             if index >= 0:
+                counted = start + index // kernels.CHUNK * kernels.CHUNK
                 index += start
-                raise NonFiniteError(f"value {index} is {flat[index]}, expected a finite number", index=index)
+                raise NonFiniteError(
+                    f"value {index} is {flat[index]}, expected a finite number", index=index, counted=counted
+                )
 
     def flush(self) -> None:
         if self._held:
@@ -235,7 +238,8 @@ class SplitHistogram:
         """Count values of any shape.
 
         Raises:
-            NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
+            NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded, unless
+                the values after those that were counted are added in another form.
         """
         self._counter.add(values)
 

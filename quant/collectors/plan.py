@@ -5,7 +5,7 @@ Both are frozen: whatever runs the model reads the same plan and passes its resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -50,16 +50,14 @@ class CollectionPlan:
 
     def counts(self) -> Counts:
         """A counter for one pass, with nothing in it."""
+        needed = [part for name in self.required or () for part in self.origins.get(name, ())]
         return Counts(
             split_limits(self.origins),
             first_batch=self.first_batch,
             holders=first_holders(self.origins),
-            required=None if self.required is None else self._roots(self.required),
+            required=None if self.required is None else {part.root for part in needed if part.limit is None},
+            required_clipped={part.root for part in needed if part.limit is not None},
         )
-
-    def _roots(self, tensors: Iterable[str]) -> frozenset[str]:
-        """The counted tensors that hold the values of these."""
-        return frozenset(part.root for name in tensors for part in self.origins.get(name, ()))
 
     def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
         """The statistics of all tensors, from a counter after the pass.
@@ -73,7 +71,9 @@ class CollectionPlan:
         found = {
             name: derived_histogram(parts, counted)
             for name, parts in self.origins.items()
-            if not any(part.root in counts.dropped for part in parts)
+            if not any(
+                part.root in counts.dropped or (part.limit is None and part.root in counts.rectified) for part in parts
+            )
         }
         # A mask of -3e38 would crush its tensor to zero in a build that gives it a scale.
         histograms = {name: h for name, h in found.items() if self._must_stay(name) or h.abs_max < _NO_ACTIVATION}

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 from calib.algorithms import Entropy
 from calib.calibrator import EntropyCalibrator, MinMaxCalibrator
 from calib.errors import NonFiniteError
+from calib.histograms.histogram import Histogram
 from quant import collect_statistics
 from quant.qdq.writer import quantizable_tensors
 from tests.int8_oracle import amax_of, run_exactly
@@ -85,6 +86,40 @@ def test_an_infinity_in_any_batch_leaves_its_tensor_out(saved, anchors, batch_of
     collect_statistics(saved(anchors), calibrator)
     assert {"anchors", "log"} <= set(calibrator.statistics.left_out)
     assert calibrator.statistics.histograms["boxes"].abs_max == 1  # the Sigmoid of infinity
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("first", [True, False])
+def test_infinity_that_a_relu_or_a_clip_removes_leaves_what_is_quantized(
+    saved, graph_of, batch_of, random, clip, first
+):
+    """The product reads the clipped values, whose histogram follows from that of the values with infinity."""
+    last = n("Clip", ["masked", "zero", "six"], ["r"]) if clip else n("Relu", ["masked"], ["r"])
+    nodes = [n("Add", ["x", "mask"], ["masked"]), last, n("MatMul", ["r", "w"], ["y"])]
+    constants = {"w": random(6, 3), "zero": np.float32(0), "six": np.float32(1)}
+    inputs = {"x": ["N", 6], "mask": ["N", 6]}
+    proto = graph_of(nodes, inputs, {"y": ["N", 3]}, constants)
+    x, plain = random(4000, 6), np.zeros((4000, 6), np.float32)
+    infinite = np.where(random(4000, 6, seed=5) > 0.5, -np.inf, np.inf if clip else 0).astype(np.float32)
+    infinite[:3000] = 0  # so that whole chunks are counted before the first infinity
+    batches = [batch_of(x=x, mask=mask) for mask in ((infinite, plain) if first else (plain, infinite))]
+    calibrator = MinMaxCalibrator(batches)
+    collect_statistics(saved(proto), calibrator)
+    assert "masked" in calibrator.statistics.left_out
+    expected = Histogram()
+    for mask in (plain, infinite):
+        expected.add(np.clip(x + mask, 0, 1 if clip else np.inf))
+    assert calibrator.statistics.histograms["r"].digest() == expected.digest()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_a_relu_leaves_of_it_is_an_error(saved, graph_of, batch_of, random, value):
+    nodes = [n("Relu", ["x2"], ["r"]), n("MatMul", ["r", "w"], ["y"])]
+    proto = graph_of([n("Add", ["x", "x"], ["x2"]), *nodes], {"x": ["N", 6]}, {"y": ["N", 3]}, {"w": random(6, 3)})
+    x = random(8, 6)
+    x[1, 0], x[5, 2] = -np.inf, value
+    with pytest.raises(NonFiniteError, match=r"tensor 'x2', image '5\.png'"):
+        collected(saved(proto), batch_of(x=x))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
