@@ -99,8 +99,21 @@ class Backend(Protocol):
             BuildError: It has no calibration of its own, or cannot calibrate this model.
         """
 
-    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
+    def build(
+        self,
+        model: OnnxModel,
+        precision: str,
+        cache: CalibrationCache | None = None,
+        float_nodes: frozenset[str] = frozenset(),
+    ) -> Build:
         """Build the model; INT8 needs the scales of its tensors.
+
+        Args:
+            model: The FP32 model.
+            precision: fp32, fp16 or int8.
+            cache: For INT8, the scales.
+            float_nodes: For INT8, the products that stay float: `quant.qdq.placement.node_key` of each, as the nodes
+                are called once they are prepared for quantization.
 
         Raises:
             BuildError: This precision cannot be built.

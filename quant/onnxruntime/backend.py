@@ -15,6 +15,7 @@ from quant.errors import BuildError
 from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.model import OnnxModel
 from quant.onnx_graph.weights_aside import file_size, serialized
+from quant.qdq.placement import Placement
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.output_names import MODEL_SUFFIX
 
@@ -39,13 +40,19 @@ class OnnxRuntimeBackend:
         """
         raise BuildError("ONNX Runtime has no calibration of its own; use --calibrator toolkit")
 
-    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> Build:
+    def build(
+        self,
+        model: OnnxModel,
+        precision: str,
+        cache: CalibrationCache | None = None,
+        float_nodes: frozenset[str] = frozenset(),
+    ) -> Build:
         """Build FP32 from the model as it is, FP16 by changing its types, and INT8 as explicit Q/DQ.
 
         Raises:
             BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
         """
-        proto = _rewritten(model.proto, precision, cache)
+        proto = _rewritten(model.proto, precision, cache, float_nodes)
         name = f"{model.path} ({precision})"
         return _opened(precision, proto, name, None if precision == "fp32" else serialized(proto, name))
 
@@ -75,11 +82,13 @@ def _opened(precision: str, proto: onnx.ModelProto, name: str, payload: bytes | 
     return Build(precision, exact, payload, MODEL_SUFFIX, size, deployed=deployed)
 
 
-def _rewritten(proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None) -> onnx.ModelProto:
+def _rewritten(
+    proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None, float_nodes: frozenset[str]
+) -> onnx.ModelProto:
     if precision == "int8":
         if cache is None:
             raise BuildError("int8: expected scales, found none; calibrate first")
-        return qdq_model_from_amax(proto, cache.amax)
+        return qdq_model_from_amax(proto, cache.amax, Placement(float_nodes=float_nodes))
     return half_model(proto) if precision == "fp16" else proto
 
 

@@ -33,7 +33,7 @@ class Placement:
         depthwise: On inputs of depthwise convolutions.
         results: On the result of a product with constant weights and its bias, unless a sum or a normalisation reads
             it: the kernel then writes INT8.
-        float_nodes: Names of kernels that stay float.
+        float_nodes: Kernels that stay float, by `node_key`.
     """
 
     moves: bool = True
@@ -133,14 +133,19 @@ def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], pla
         return False
     writers = [producers[name] for name in node.input if name in producers] if node.op_type == "Add" else [node]
     kernels = [writer for writer in writers if writer.op_type in QUANTIZED_OPS]
-    return bool(kernels) and all(kernel.name in placement.float_nodes for kernel in kernels)
+    return bool(kernels) and all(node_key(kernel) in placement.float_nodes for kernel in kernels)
 
 
 def is_quantized_kernel(node: onnx.NodeProto, editor: GraphEditor, placement: Placement) -> bool:
     """Whether a node computes in INT8."""
-    if not is_product(node) or node.name in placement.float_nodes or reason_for_float(node, editor):
+    if not is_product(node) or node_key(node) in placement.float_nodes or reason_for_float(node, editor):
         return False
     return placement.depthwise or not _is_depthwise(node, editor)
+
+
+def node_key(node: onnx.NodeProto) -> str:
+    """What a node is called: its name, or its first output where it has none."""
+    return node.name or next((name for name in node.output if name), "")
 
 
 def is_product(node: onnx.NodeProto) -> bool:

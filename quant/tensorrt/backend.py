@@ -128,13 +128,20 @@ class TensorRTBackend:
         self._fit_batch(model)
         return self._with_smaller_batches("calibration", model, attempt)
 
-    def build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None = None) -> EngineBuild:
+    def build(
+        self,
+        model: OnnxModel,
+        precision: str,
+        cache: CalibrationCache | None = None,
+        float_nodes: frozenset[str] = frozenset(),
+    ) -> EngineBuild:
         """Build an engine, or load the one on disk if it still fits.
 
         Args:
             model: The FP32 model.
             precision: fp32, fp16 or int8.
             cache: For INT8: the cache whose scales are handed over, with its header rewritten if necessary.
+            float_nodes: For INT8: products that stay float. Only Q/DQ can say so, so the build is explicit with any.
 
         Raises:
             BuildError: This precision cannot be built; the message quotes TensorRT.
@@ -143,7 +150,7 @@ class TensorRTBackend:
             raise BuildError("int8: expected scales, found none; calibrate first")
         self._fit_batch(model)
         scales = cache if precision == "int8" else None
-        return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales))
+        return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales, float_nodes))
 
     def load(self, model: OnnxModel, precision: str) -> EngineBuild:
         """Build an engine from a model as it is: float, half, or with Q/DQ from any tool.
@@ -162,14 +169,18 @@ class TensorRTBackend:
         self._fit_batch(model)
         return self._with_smaller_batches(precision, model, attempt)
 
-    def _build(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineBuild:
-        identity = self._identity(model, precision, cache)
+    def _build(
+        self, model: OnnxModel, precision: str, cache: CalibrationCache | None, float_nodes: frozenset[str]
+    ) -> EngineBuild:
+        identity = self._identity(model, precision, cache, float_nodes)
         stored = self._stored(precision, identity)
         if stored is not None:
             data, files, details = stored
             return self._loaded(model, precision, data, files, details, reused=True)
-        explicit = cache is not None and (self.options.explicit or not self._tensorrt.has_calibrators)
-        proto, built = self._engine(model, precision, cache, explicit=explicit)
+        explicit = cache is not None and bool(
+            self.options.explicit or float_nodes or not self._tensorrt.has_calibrators
+        )
+        proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
         if built.without_scale:
             self._note(
                 f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"
@@ -218,21 +229,33 @@ class TensorRTBackend:
         )
 
     def _engine(
-        self, model: OnnxModel, precision: str, cache: CalibrationCache | None, *, explicit: bool
+        self,
+        model: OnnxModel,
+        precision: str,
+        cache: CalibrationCache | None,
+        float_nodes: frozenset[str],
+        *,
+        explicit: bool,
     ) -> tuple[onnx.ModelProto, BuiltEngine]:
         """Build an engine; returns the model that it was built from, and the engine."""
         name = str(model.path)
         if explicit and cache is not None:
-            made = explicit_engine(model.proto, cache, self.batch, self.options, name=name, note=self._note)
+            made = explicit_engine(
+                model.proto, cache, self.batch, self.options, name=name, note=self._note, float_nodes=float_nodes
+            )
             return made.proto, made.built
         typed = precision == "fp16" and not self._tensorrt.has_calibrators
         proto = half_model(model.proto) if typed else model.proto
         built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, cache=cache, note=self._note)
         return proto, built
 
-    def _identity(self, model: OnnxModel, precision: str, cache: CalibrationCache | None) -> EngineIdentity:
+    def _identity(
+        self, model: OnnxModel, precision: str, cache: CalibrationCache | None, float_nodes: frozenset[str]
+    ) -> EngineIdentity:
         options = {key: value for key, value in asdict(self.options).items() if key != "timing_cache"}
         options["calib"] = calib.__version__  # another version may place Q/DQ differently
+        if precision == "int8" and float_nodes:
+            options["float_nodes"] = sorted(float_nodes)
         return EngineIdentity(
             tensorrt=self.version,
             gpu=self._gpu.name,

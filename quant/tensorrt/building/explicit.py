@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -54,6 +54,7 @@ def explicit_engine(
     *,
     name: str,
     note: Note,
+    float_nodes: frozenset[str] = frozenset(),
 ) -> ExplicitEngine:
     """Build with Q/DQ where it pays.
 
@@ -67,16 +68,18 @@ def explicit_engine(
         options: How to build.
         name: What to call the model in messages.
         note: Called with lines to display.
+        float_nodes: Kernels that stay float in every placement.
 
     Raises:
         BuildError: TensorRT can build none of them; the message quotes TensorRT on the first.
         OutOfDeviceMemoryError: The GPU has too little memory.
     """
-    work = _Work(proto, cache, batch, options, name, note)
+    work = _Work(proto, cache, batch, options, name, note, float_nodes)
     if not load_tensorrt().has_calibrators:
-        return work.engine(qdq_model_from_amax(proto, cache.amax), "int8", "everywhere")
+        placement = Placement(float_nodes=float_nodes)
+        return work.engine(qdq_model_from_amax(proto, cache.amax, placement), "int8", "everywhere")
     floats, milliseconds = work.implicit_choice()
-    if not floats:
+    if not floats - float_nodes:
         return work.with_pairs("everywhere")
     tried = list(_timed(work.attempts(floats), batch, note))
     best = fastest([found for found, _ in tried])
@@ -100,7 +103,9 @@ class _Work:
         options: BuilderOptions,
         name: str,
         note: Note,
+        float_nodes: frozenset[str],
     ) -> None:
+        self.float_nodes = float_nodes
         self.cache, self.batch, self.options, self.name, self.note = cache, batch, options, name, note
         self.named = prepared_proto(proto, batch, name)
         self._editor = prepared_for_quantization(self.named)
@@ -121,6 +126,7 @@ class _Work:
         in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
         names = (node.name for node in self._kernels)
         floats = frozenset(name for name in names if not {name, name.removesuffix("_matmul")} & in_int8)
+        floats |= self.float_nodes
         return floats, milliseconds
 
     def attempts(self, floats: frozenset[str]) -> Iterator[Callable[[], ExplicitEngine]]:
@@ -151,6 +157,7 @@ class _Work:
         self, label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False
     ) -> ExplicitEngine:
         """The INT8 engine; `apart` splits normalisations into simple nodes."""
+        placement = replace(placement, float_nodes=placement.float_nodes | self.float_nodes)
         quantized = qdq_model_from_amax(self.named, self.cache.amax, placement)
         if apart:
             quantized = with_normalizations_apart(quantized)

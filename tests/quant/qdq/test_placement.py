@@ -198,3 +198,18 @@ def test_statistics_say_what_enters_products(attention, saved, random, batch_of)
     calibrator = MinMaxCalibrator([batch_of(x=random(8, 8))])
     collect_statistics(saved(attention), calibrator)
     assert calibrator.statistics.products == {"x", "s", "t", "r"}
+
+
+def test_products_that_are_to_stay_float_are_named_by_their_output_where_they_have_no_name(graph_of, random, ones):
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Conv", ["a", "v"], ["b"]),
+        helper.make_node("Conv", ["b", "u"], ["y"], name="last"),
+    ]
+    constants = {name: random(2, 2, 1, 1, seed=i) for i, name in enumerate("wvu")}
+    proto = graph_of(nodes, {"x": ["N", 2, 4, 4]}, {"y": ["N", 2, 4, 4]}, constants)
+    placement = Placement(float_nodes=frozenset({"b", "last"}))
+    walk = Walk(qdq_model_from_amax(proto, ones(proto), placement))
+    convolutions = [node for node in walk.nodes if node.op_type == "Conv"]
+    assert [walk.is_activation_pair(node.input[0]) for node in convolutions] == [True, False, False]
+    assert [list(node.input) for node in convolutions[1:]] == [["a", "v"], ["b", "u"]]
