@@ -71,6 +71,7 @@ ROOMS = (
     "quant.evaluation",
     "quant.search",
     "quant.calibration",
+    "quant.recovery",
     "quant.report.result",
     "quant.report.contents",
     "quant.report.views",

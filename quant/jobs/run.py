@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calib.caches.plausibility import implausible_scales
+from calib.caches.provenance import write_calibration
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
 from datasets import Batch
@@ -26,6 +27,7 @@ from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
 from quant.jobs.measurement import first_batch, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
+from quant.jobs.recovery import RecoveryJob
 from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.onnx_graph.tracing import nodes_within
@@ -36,7 +38,7 @@ from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, RunResult
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
-from quant.settings.output_names import build_name, names_of_builds
+from quant.settings.output_names import RECOVERED, RECOVERED_CACHE, RECOVERED_MODEL, build_name, names_of_builds
 from quant.settings.run_settings import RunSettings
 
 _BASELINE = "fp32"
@@ -106,6 +108,13 @@ def _result(
             failed[precision] = str(error)
             listener.warn(f"{precision} cannot be built: {error}")
     found = measured(builds, _BASELINE, data, settings, listener, reader, recorder)
+    recovered = None
+    if calibration is not None and "int8" in builds and _shows_something(found, settings):
+        job = RecoveryJob(settings, model, data, backend, collector, reader, listener)
+        outcome = job.run(calibration, builds, found)
+        if outcome is not None:
+            recovered, found = outcome
+            builds |= {"int8": recovered.build} if recovered.build is not None else {}
     quarantined = _quarantined(data, calibration, found.quarantined)
     if quarantined:
         first = next(iter(quarantined))
@@ -114,6 +123,8 @@ def _result(
     _warn_of_deployment(found.evaluations, listener)
     _warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
     outdated = _outdated_builds(settings, failed, listener)
+    if recovered is None or not recovered.used:
+        outdated += tuple(name for name in RECOVERED if (settings.out / name).is_file())
     findings = Findings(
         found.evaluations,
         found.drops,
@@ -123,7 +134,7 @@ def _result(
         metric=found.metric,
     )
     verdict = decide(settings, findings)
-    better = _better_algorithm(settings, model, data, calibration, found, reader)
+    better = None if recovered else _better_algorithm(settings, model, data, calibration, found, reader)
     if better is not None:
         listener.warn(better.text)
     return RunResult(
@@ -138,6 +149,7 @@ def _result(
         verdict=verdict,
         quarantined=quarantined,
         warnings=tuple(listener.warnings),
+        recovered=recovered,
         better=better,
         files=_kept_files(settings, builds, (settings.precision, verdict.chosen)),
         outdated=outdated,
@@ -248,6 +260,11 @@ def _warn_of_implausible_scales(
         )
 
 
+def _shows_something(found: Measurement, settings: RunSettings) -> bool:
+    """Can a loss be told at all? Not where FP32 itself is at chance."""
+    return settings.metric is not None or not nothing_shown(found.evaluations[_BASELINE])
+
+
 def _warn_near_chance(baseline: Evaluation, listener: RecordingConsole) -> None:
     problem = nothing_shown(baseline)
     if problem:
@@ -284,9 +301,14 @@ def _better_algorithm(
 
 def _write(result: RunResult, document: Document) -> None:
     texts = report_texts(document, result.data.eval_source)
+    recovered = result.recovered
+    if recovered is not None and recovered.calibration is not None:
+        write_calibration(recovered.calibration, result.settings.out / RECOVERED_CACHE)
     with Transaction(result.settings.out) as files:
         for name in result.outdated:
             files.discard(name)
         for precision, name in result.files.items():
             stage_build(files, name, result.builds[precision])
+        if recovered is not None and recovered.model is not None:
+            files.stage(RECOVERED_MODEL).write_bytes(recovered.model.proto.SerializeToString())
         stage_texts(files, texts)

@@ -9,3 +9,5 @@ CHOICES = {
     "calibrator": ("toolkit", "tensorrt"),
     "precision": ("int8", "fp16", "fp32"),
 }
+
+RECOVERY_STEPS = ("equalize", "ranges", "bias", "weights", "float")
