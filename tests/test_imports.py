@@ -47,7 +47,8 @@ ROOMS = (
     "datasets.opening",
     "datasets",
     # calib: activations -> statistics -> amax -> cache
-    "calib.errors calib.processors calib.names",
+    "calib.errors calib.commits calib.interrupts calib.processors calib.names calib.texts",
+    "calib.scratch calib.documents calib.regular_files",
     "calib.files calib.entropy",
     "calib.histograms",
     "calib.algorithms",
@@ -55,7 +56,7 @@ ROOMS = (
     "calib.calibrator calib.sample_project",
     "calib",
     # quant: models, builds, comparison, report
-    "quant.errors quant.interrupts quant.progress",
+    "quant.errors quant.progress",
     "quant.settings",
     "quant.onnx_graph",
     "quant.backend",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from calib.cli.options import run_options
+from calib.cli.terminal import TerminalConsole, say
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
@@ -32,13 +33,10 @@ def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> 
     the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
     more than --max-drop.
     """
-    from calib.cli.terminal import TerminalConsole
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document, summary_from_document
 
     document = compare_files(a, b, options, TerminalConsole(quiet=quiet))
-    click.echo(
-        json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json
-    )
+    say(json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json)
     exit_code: int = document["exit_code"]
     return exit_code

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from calib.cli.terminal import say
+
 
 @click.command("demo", epilog="Example: calib demo digits && cd digits && calib run --data imgs/ --algo entropy")
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -14,5 +16,5 @@ def command(folder: Path) -> None:
     from calib.sample_project import write_sample_project
 
     images = write_sample_project(folder)
-    click.echo(f"{folder}: model.onnx, calib.toml and {images} labelled images in imgs/")
-    click.echo(f"next: cd {folder} && calib run --data imgs/ --algo entropy")
+    say(f"{folder}: model.onnx, calib.toml and {images} labelled images in imgs/")
+    say(f"next: cd {folder} && calib run --data imgs/ --algo entropy")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from calib.cli.terminal import TerminalConsole, say
 from quant.settings.choices import CHOICES
 
 _FILE = click.Path(path_type=Path)
@@ -95,7 +96,6 @@ def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN4
 
     Settings also come from calib.toml in the working folder; options override them.
     """
-    from calib.cli.terminal import TerminalConsole
     from quant.jobs.run import run
     from quant.report.views.render import json_from_document, summary_from_document
     from quant.settings.calib_toml import settings_from_options
@@ -103,8 +103,8 @@ def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN4
     settings = settings_from_options(options)
     document = run(settings, TerminalConsole(quiet=quiet))
     if as_json:
-        click.echo(json_from_document(document), nl=False)
+        say(json_from_document(document), nl=False)
     else:
-        click.echo(summary_from_document(document, settings.out))
+        say(summary_from_document(document, settings.out))
     exit_code: int = document["exit_code"]
     return exit_code

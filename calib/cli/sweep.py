@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from calib.cli.options import run_options
+from calib.cli.terminal import TerminalConsole, say
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
@@ -27,7 +28,6 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     model.int8.onnx, sweep.json and sweep.svg are written to --out. ONNX Runtime runs the models; with --backend
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
-    from calib.cli.terminal import TerminalConsole
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document
     from quant.report.views.sweep import text_from_sweep
@@ -36,6 +36,6 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     settings = settings_from_options(options)
     document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
     if as_json:
-        click.echo(json_from_document(document), nl=False)
+        say(json_from_document(document), nl=False)
     else:
-        click.echo(text_from_sweep(document, settings.out))
+        say(text_from_sweep(document, settings.out))

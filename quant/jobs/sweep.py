@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import calib
 from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, amax_from_statistics
 from calib.caches.cache import CalibrationCache, cache_from_amax
-from calib.caches.provenance import read_calibration, write_calibration
+from calib.caches.provenance import read_calibration, stage_calibration
 from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
 from calib.histograms.statistics import Statistics
@@ -260,8 +260,8 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
         parameters=asdict(algorithm) if algorithm else parameters,
         versions={**stored.versions, "calib": calib.__version__},
     )
-    write_calibration(kept, path)
     texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:
+        stage_calibration(files, kept, path.name)
         stage_build(files, result.kept, build)
         stage_texts(files, texts)

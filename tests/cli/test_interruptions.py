@@ -100,9 +100,9 @@ def test_a_kill_while_calibrating_leaves_the_older_files_and_the_next_run_works(
 
 
 def test_what_a_killed_run_was_writing_is_cleared_away(calib, finished, snapshot):
-    left = finished / "calib-out" / ".calib-killed"
+    left = finished / "calib-out" / ".calib-scratch-k1lled00"
     left.mkdir()
-    (left / ".owner").touch()  # what a writer locks as long as it lives
+    (left / ".calib-owner").touch()  # what a writer locks as long as it lives
     (left / "calibration.h5").write_bytes(b"half a fi")
     assert calib("run", cwd=finished).code == 0
     assert snapshot(finished / "calib-out")  # finds scratch files, if there are any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from calib.texts import plain_lines, plain_text
 from quant.report.views.headline import advice, headline, reason_says_more
 from quant.report.views.provenance_facts import Fact
 from quant.report.views.sections import Document, Section, sections_from_document
@@ -54,10 +55,26 @@ def _fenced(cell: Cell) -> list[str]:
     """A code block that the text cannot end."""
     longest = max((len(run) for run in re.findall("`+", cell.text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return [fence, *cell.text.splitlines(), fence]
+    return [fence, *plain_lines(cell.text).split("\n"), fence]
+
+
+# GitHub and others turn these into links, mentions or pictures, even behind a backslash.
+_LIVE = re.compile(r":(?=//)|(?i:\bwww)(?=\.)|[@#](?=\w)|(?i:\bgh-)(?=\d)|:(?=[a-z+-][\w+-]*:)")
+_NOTHING = "<!-- -->"
+_LIST = re.compile(r"([-+=]|\d+[.)])")  # begins a list or underlines a heading where it comes first
 
 
 def escaped(text: str) -> str:
-    """Markdown that shows a text as it is, on one line."""
-    marked = "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in " ".join(text.split()))
+    """Markdown that shows a text as it is, on one line, and makes no link of it."""
+    line, shown, start = plain_text(" ".join(text.split())), "", 0
+    for live in _LIVE.finditer(line):
+        shown += _marked(line[start : live.end()]) + _NOTHING
+        start = live.end()
+    shown += _marked(line[start:])
+    first = _LIST.match(shown)
+    return f"{shown[: first.end() - 1]}\\{shown[first.end() - 1 :]}" if first else shown
+
+
+def _marked(text: str) -> str:
+    marked = "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in text)
     return marked.replace("&", "&amp;")

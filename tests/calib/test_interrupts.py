@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from quant.interrupts import heed_interrupt, interrupts_deferred
+from calib.interrupts import heed_interrupt, interrupts_deferred
 
 
 def press():
