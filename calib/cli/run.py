@@ -89,9 +89,14 @@ _FILE = click.Path(path_type=Path)
     help="Where INT8 loses too much: auto (default) takes all steps as needed; or some of equalize,ranges,bias,weights,"
     "float.",
 )
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Do what only calib.toml asks for: execute its metric, write outside of its folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
-def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
+def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
     """Calibrate, build, compare and report: the main job.
 
     Settings also come from calib.toml in the working folder; options override them.
@@ -100,7 +105,7 @@ def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN4
     from quant.report.views.render import json_from_document, summary_from_document
     from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(options)
+    settings = settings_from_options(options, allow_code=allow_code)
     document = run(settings, TerminalConsole(quiet=quiet))
     if as_json:
         say(json_from_document(document), nl=False)

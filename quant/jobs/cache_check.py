@@ -8,6 +8,7 @@ from pathlib import Path
 from calib.caches.cache import coverage, read_cache
 from calib.caches.provenance import read_calibration, sidecar_paths
 from calib.errors import CacheError
+from calib.scratch import recover
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.qdq.writer import quantizable_tensors
@@ -33,6 +34,7 @@ def check_cache_file(path: Path, model_path: Path | None = None) -> CacheCheck:
         CacheError: The cache is malformed, or does not belong to the files beside it or to the model.
         ModelError: The model cannot be read.
     """
+    recover(path.parent)
     cache = read_cache(path)
     lines = [f"{path}: {cache.algo}, {len(cache.scales)} tensors, every scale finite and positive"]
     calibration = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,11 @@ import onnx
 from calib.caches.cache import CalibrationCache, cache_from_text, coverage, text_from_cache
 from calib.caches.conversion import cache_from_json, json_from_cache, version_from_text, with_header
 from calib.caches.difference import CacheDifference, difference
+from calib.caches.sidecar import files_named_by
+from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
+from calib.regular_files import bytes_of_file
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
@@ -42,7 +44,7 @@ def read_cache_file(path: Path) -> ReadScales:
     if path.suffix.lower() == ".onnx":
         return cache_from_qdq_model(load_model(path).proto, str(path))
     try:
-        text = path.read_bytes().decode()
+        text = bytes_of_file(path).decode()
     except OSError as error:
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -112,8 +114,7 @@ def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> onnx.ModelP
 def _refuse_provenance(target: Path) -> None:
     """Refuse to overwrite the calibration.json that says what the calibration.cache beside it was made from."""
     try:
-        is_provenance = {"source", "files"} <= set(json.loads(target.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        files_named_by(target)
+    except (OSError, DocumentError):
         return
-    if is_provenance:
-        raise CacheError(f"{target}: holds what the cache beside it was made from; give another name")
+    raise CacheError(f"{target}: holds what the cache beside it was made from; give another name")

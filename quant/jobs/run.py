@@ -87,7 +87,7 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
 def _result(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
 ) -> RunResult:
-    recorder = recorder_from_settings(settings, model)
+    recorder = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings)
     builds = {_BASELINE: backend.build(model, _BASELINE)}
     batch = first_batch(data, settings)

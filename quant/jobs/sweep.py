@@ -72,7 +72,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     refuse_quantized(model)
     settings = _of_all_algorithms(settings, listener)
     data = open_data(settings, model, listener)
-    recorder = recorder_from_settings(settings, model)
+    recorder = recorder_from_settings(settings, model, listener)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
         if calibration.statistics is None:

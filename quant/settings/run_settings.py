@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,8 @@ from quant.errors import SettingsError
 from quant.settings.batch_range import batch_range_from_text
 from quant.settings.choices import CHOICES, RECOVERY_STEPS
 from quant.settings.output_names import CACHE, WRITTEN
+
+_LARGEST_DROP = 1000  # percentage points; top-1 drops by 100 at most, a metric's score by more if it may be negative
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class RunSettings:
     recover: str = "auto"
 
     def __post_init__(self) -> None:
+        self._check_sizes()
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{name}: expected one of {', '.join(choices)}, found '{getattr(self, name)}'")
@@ -101,8 +103,10 @@ class RunSettings:
             raise SettingsError(
                 f"match_tensorrt: expected algo entropy with it, found {self.algo}; leave one of them out"
             )
-        if not math.isfinite(self.max_drop):
-            raise SettingsError(f"max_drop: expected a number of percentage points, found {self.max_drop}")
+        if not abs(self.max_drop) <= _LARGEST_DROP:
+            raise SettingsError(
+                f"max_drop: expected percentage points from -{_LARGEST_DROP} to {_LARGEST_DROP}, found {self.max_drop}"
+            )
         if self.cache_only and self.precision != "int8":
             raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
@@ -112,6 +116,15 @@ class RunSettings:
             )
         self._check_tensorrt()
         self._check_paths()
+
+    def _check_sizes(self) -> None:
+        """Check that numbers fit into 63 bits, and that a file can have the names."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and abs(value) >= 1 << 63:
+                raise SettingsError(f"{field.name}: expected a whole number of up to 63 bits, found a larger one")
+            if isinstance(value, str | Path) and "\0" in str(value):
+                raise SettingsError(f"{field.name}: expected a name, found one with a zero character in it")
 
     def _check_tensorrt(self) -> None:
         """Check the settings that only TensorRT builds have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
 import resource
 import sys
@@ -119,6 +120,7 @@ def _build(result: RunResult, name: str) -> Document:
     row: Document = {
         "precision": build.precision,
         "file": result.files.get(name, str(result.model.path) if name == result.baseline else None),
+        "sha256": _sha256(result, name),
         "top1": rounded(evaluation.top1, 4),
         "top5": rounded(evaluation.top5, 4),
         "latency_ms": rounded(latency.milliseconds, 4),
@@ -131,6 +133,16 @@ def _build(result: RunResult, name: str) -> Document:
     if build.details:
         row[result.backend.name] = dict(build.details)
     return row if name == result.baseline else row | _beside_baseline(result, name)
+
+
+def _sha256(result: RunResult, name: str) -> str | None:
+    """Hash of the file that a build's row names; null if it has none."""
+    if name in result.compared:
+        return result.compared[name].sha256
+    payload = result.builds[name].payload
+    if payload is not None and name in result.files:
+        return hashlib.sha256(payload).hexdigest()
+    return result.model.sha256 if name == result.baseline else None
 
 
 def _beside_baseline(result: RunResult, name: str) -> Document:

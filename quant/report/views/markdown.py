@@ -61,7 +61,7 @@ def _fenced(cell: Cell) -> list[str]:
 # GitHub and others turn these into links, mentions or pictures, even behind a backslash.
 _LIVE = re.compile(r":(?=//)|(?i:\bwww)(?=\.)|[@#](?=\w)|(?i:\bgh-)(?=\d)|:(?=[a-z+-][\w+-]*:)")
 _NOTHING = "<!-- -->"
-_LIST = re.compile(r"([-+=]|\d+[.)])")  # begins a list or underlines a heading where it comes first
+_LIST = re.compile(r"[-+](?=\s|$)|[-=]+$|(\d+)[.)](?=\s|$)")  # begins a list, or is a line, where it comes first
 
 
 def escaped(text: str) -> str:
@@ -72,7 +72,8 @@ def escaped(text: str) -> str:
         start = live.end()
     shown += _marked(line[start:])
     first = _LIST.match(shown)
-    return f"{shown[: first.end() - 1]}\\{shown[first.end() - 1 :]}" if first else shown
+    place = len(first[1] or "") if first else 0
+    return f"{shown[:place]}\\{shown[place:]}" if first else shown
 
 
 def _marked(text: str) -> str:
