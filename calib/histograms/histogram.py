@@ -21,6 +21,7 @@ from calib.errors import CalibrationError, NonFiniteError
 from calib.histograms import kernels
 
 BINS = 8192  # for each sign; a power of two, so that the largest magnitude lies in the upper half
+MOST_VALUES = 1 << 53  # of a tensor; a petabyte of float32 has fewer
 _SIGNS = (kernels.NEGATIVE, kernels.POSITIVE)
 
 
@@ -93,7 +94,13 @@ class Histogram:
         counter.flush()
 
     def merged(self, other: Histogram) -> Histogram:
-        """The histogram of both sets of values together; neither operand changes."""
+        """The histogram of both sets of values together; neither operand changes.
+
+        Raises:
+            CalibrationError: There are more values than can be counted.
+        """
+        if self.count + other.count > MOST_VALUES:
+            raise CalibrationError(f"expected up to {MOST_VALUES} values of a tensor in all, found more")
         counts, state = np.empty_like(self.signed_counts), self._state.copy()
         for sign in _SIGNS:
             counts[sign], state[sign] = _joined_rows(self, other, sign)
@@ -194,6 +201,8 @@ class Histogram:
             CalibrationError: The parts contradict each other.
         """
         exponents = [round(math.log2(width)) if 0 < width < math.inf else 0 for width in widths]
+        if signed_counts.sum(dtype=np.float64) > MOST_VALUES:
+            raise CalibrationError(f"expected up to {MOST_VALUES} values of a tensor, found more")
         if signed_counts.shape != (2, BINS) or (signed_counts < 0).any() or [2.0**e for e in exponents] != list(widths):
             raise CalibrationError(
                 f"expected counts of shape (2, {BINS}), none negative, and bin widths that are powers of two; "
