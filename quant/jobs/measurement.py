@@ -84,6 +84,11 @@ def first_batch(data: RunData, settings: RunSettings) -> Batch:
     return next(iter(islice(data.evaluation_stream(settings), 1)))
 
 
+def first_batches(data: RunData, settings: RunSettings, images: int) -> list[Batch]:
+    """The first batches of the evaluation that together have so many images, or all there are."""
+    return list(islice(data.evaluation_stream(settings), -(-images // settings.batch_size)))
+
+
 def output_reader(
     model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, settings: RunSettings, console: Console
 ) -> OutputReader:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from calib.caches.plausibility import implausible_scales
 from calib.caches.provenance import write_calibration
+from calib.caches.plausibility import ENOUGH_IMAGES, plausibility
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
 from datasets import Batch
@@ -25,7 +25,7 @@ from quant.evaluation.outputs import OutputReader
 from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.measurement import first_batch, measured, output_reader
+from quant.jobs.measurement import first_batch, first_batches, measured, output_reader
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.jobs.recovery import RecoveryJob
 from quant.onnx_graph.batch_norm import is_in_training
@@ -247,17 +247,14 @@ def _warn_of_implausible_scales(
     collector: Collector,
     listener: RecordingConsole,
 ) -> None:
-    """Check a trusted cache, which says nothing about its data, with a batch that shows if its scales can be right."""
+    """Check a trusted cache, which says nothing about its data, with a few images: can its scales be right?"""
     if calibration is None or calibration.how != "trusted":
         return
-    few = MinMaxCalibrator([first_batch(data, settings)])
+    few = MinMaxCalibrator(first_batches(data, settings, ENOUGH_IMAGES))
     collector.collect(model, few)
-    odd = implausible_scales(calibration.cache, few.statistics)
-    if odd:
-        listener.warn(
-            f"{calibration.path}: {len(odd)} of {len(calibration.cache.scales)} scales do not suit the images: "
-            f"{odd[0]}; recalibrate without --trust-cache"
-        )
+    found = plausibility(calibration.cache, few.statistics)
+    if found.text:
+        listener.warn(f"{calibration.path}: {found.text}; recalibrate without --trust-cache")
 
 
 def _shows_something(found: Measurement, settings: RunSettings) -> bool:
