@@ -1,12 +1,17 @@
-"""Kills a process at each step of what it writes; run in a process of its own, because it forks.
+"""Kills a process at each step of what it writes; for scripts in a process of their own, because it forks.
 
 A step is a call that changes the disk. The process is ended by SIGKILL just before its n-th step, for n = 1, 2, ...,
 until it finishes. After each kill, the caller looks at what is left.
 """
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("replace", "rename", "link", "unlink", "remove", "rmdir", "mkdir", "fsync", "open")
 
 
@@ -52,3 +57,18 @@ def killed_at_each_step(work, look, most=400):
         if os.WIFEXITED(status):
             return step - 1
     raise AssertionError(f"not done after {most} steps")
+
+
+def run_script(script, *arguments):
+    """Run a script of a test in a process of its own and return what it prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -21,6 +21,7 @@ from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
 from calib.histograms.statistics import Statistics
 from calib.interrupts import interrupts_noted
+from tests.kills import run_script
 
 HOLDER = """
 import sys
@@ -278,21 +279,6 @@ set_up()
 kills = killed_at_each_step(work, look)
 print(json.dumps([kills, seen]))
 """
-
-
-def run_script(script, *arguments):
-    """Runs a script of a test in a process of its own and returns what it prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_a_kill_at_any_step_leaves_all_old_or_all_new_files(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,20 @@ PATIENCE = 300  # seconds until a process that does not get anywhere fails its t
 
 
 @pytest.fixture
-def start_calib():
-    """Starts a command line in its own process; a process that still runs at the end of the test is killed."""
+def start_calib(start_script):
+    """Starts a command line in its own process."""
+    # As from a terminal: the tests may run in a background job, whose children inherit an ignored Ctrl-C.
+    terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return partial(start_script, f"{terminal}; from calib.cli import main; main()")
+
+
+@pytest.fixture
+def start_script():
+    """Starts a Python script in its own process; a process that still runs at the end of the test is killed."""
     started = []
 
-    def start(*arguments, cwd, prefix=(), **options):
-        # As from a terminal: the tests may run in a background job, whose children inherit an ignored Ctrl-C.
-        terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        python = [sys.executable, "-c", f"{terminal}; from calib.cli import main; main()"]
+    def start(script, *arguments, cwd, prefix=(), **options):
+        python = [sys.executable, "-c", script]
         path = os.pathsep.join([*map(str, prefix), str(ROOT)])
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(

@@ -66,7 +66,7 @@ _LIST = re.compile(r"[-+](?=\s|$)|[-=]+$|(\d+)[.)](?=\s|$)")  # begins a list, o
 
 def escaped(text: str) -> str:
     """Markdown that shows a text as it is, on one line, and makes no link of it."""
-    line, shown, start = plain_text(" ".join(text.split())), "", 0
+    line, shown, start = plain_text(re.sub(r"[ \t\r\n]+", " ", text).strip()), "", 0
     for live in _LIVE.finditer(line):
         shown += _marked(line[start : live.end()]) + _NOTHING
         start = live.end()
