@@ -13,7 +13,7 @@ from types import TracebackType
 
 from calib.commits import note_commit
 from calib.errors import OutputError
-from calib.interrupts import heed_interrupt, interrupts_deferred
+from calib.interrupts import interrupts_deferred, stop_if_interrupted
 from calib.regular_files import open_regular
 from calib.scratch import Scratch, move_into_place, owned_scratch, recover
 
@@ -87,7 +87,7 @@ class Transaction:
 
     def _commit(self) -> None:
         assert self._scratch is not None
-        heed_interrupt()
+        stop_if_interrupted()
         _check_held(self.folder)
         # A folder in the way is the one thing that makes a rename on the same disk fail: check before the first rename.
         for name in (*self._names, *self._discarded):

@@ -99,11 +99,22 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 def heed_interrupt() -> None:
-    """Raise the Ctrl-C that was deferred, or whose exception was dropped, if there was one.
+    """Raise the Ctrl-C that was deferred, if one was; each is raised once.
 
     Raises:
-        KeyboardInterrupt: There was one.
+        KeyboardInterrupt: One was deferred.
     """
-    if (_INTERRUPTS.pending or _INTERRUPTS.pressed) and _in_main_thread():
+    if _INTERRUPTS.pending and _in_main_thread():
         _INTERRUPTS.pending = False
+        raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raise if Ctrl-C came at any time before, even if its exception was raised and then dropped somewhere.
+
+    Raises:
+        KeyboardInterrupt: It came.
+    """
+    heed_interrupt()
+    if _INTERRUPTS.pressed and _in_main_thread():
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from calib.interrupts import heed_interrupt
+from calib.interrupts import stop_if_interrupted
 from calib.texts import plain_lines, plain_text
 
 
@@ -44,7 +44,7 @@ class TerminalConsole:
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar with images/s and the time left."""
         if self._quiet or not sys.stderr.isatty():
-            yield lambda images: heed_interrupt()
+            yield lambda images: stop_if_interrupted()
             return
         from rich.console import Console
         from rich.progress import (
@@ -74,7 +74,7 @@ class TerminalConsole:
             bar = progress.add_task(description, total=total)
 
             def advance(images: int) -> None:
-                heed_interrupt()
+                stop_if_interrupted()
                 progress.update(bar, advance=images)
 
             yield advance
