@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from calib.cli.options import parsed_size
-from calib.cli.terminal import say, say_line
+from calib.cli.terminal import say
 
 _FILE = click.Path(path_type=Path)
 
@@ -39,8 +39,6 @@ def command(input_size: str | None, **options: Any) -> None:  # noqa: ANN401 - o
     """
     from quant.jobs.export import ExportSettings, export
 
-    if ".py" in options["source"]:
-        say_line(f"export: executes {Path(options['source'].rpartition(':')[0]).absolute()}", err=True)
     done = export(ExportSettings(input_size=parsed_size(input_size, "--input-size"), **options))
     shape = " x ".join(str(size or "?") for size in done.inputs)
     say(f"{done.path}: input {shape}, outputs {', '.join(done.outputs)}")

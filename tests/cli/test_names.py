@@ -47,7 +47,7 @@ def test_hostile_names_are_shown_as_text(calib, hostile, command, code):
     result = calib(*command, cwd=hostile)
     assert result.code == code, result.err
     assert commands_in(result.out + result.err) == []
-    if "bad" not in "".join(command):
+    if "bad" not in "".join(command) and command != ("cache", "check", "h.cache"):  # that one names no tensor
         assert SHOWN in result.out + result.err or "second: line" in result.err
     assert not any(line.startswith("second: line") for line in result.err.splitlines())
 

@@ -45,7 +45,7 @@ def test_wrong_usage_exits_with_2(calib, colours, arguments, part):
     ("options", "part"),
     [
         (("--num-images", 0), "num_images: expected at least 1, found 0"),
-        (("--max-drop", "inf"), "max_drop: expected a number of percentage points, found inf"),
+        (("--max-drop", "inf"), "max_drop: expected percentage points from -1000 to 1000, found inf"),
         (("--seed", -1), "seed: expected 0 or more, found -1"),
         (("--preprocess", "imagenette"), "no preset 'imagenette'; expected one of imagenet, imagenet-tf"),
         (("--preprocess", "none.toml"), "none.toml: no such file"),
