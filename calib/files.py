@@ -14,7 +14,7 @@ from types import TracebackType
 from calib.commits import note_commit
 from calib.errors import OutputError
 from calib.interrupts import interrupts_deferred, stop_if_interrupted
-from calib.regular_files import open_regular
+from calib.regular_files import open_regular, resolved
 from calib.scratch import Scratch, move_into_place, owned_scratch, recover
 
 
@@ -142,7 +142,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _check_held(folder: Path) -> None:
     """Stop if a folder that this process holds was removed or replaced: what it wrote there is gone."""
-    held = _HELD.get(folder.resolve())
+    held = _HELD.get(resolved(folder))
     if held is not None and not held.is_there():
         raise OutputError(
             f"{folder}: was removed or replaced while this run was writing to it, and what it had written is gone; "
@@ -184,7 +184,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _registered(folder: Path) -> Iterator[None]:
-    path = folder.resolve()
+    path = resolved(folder)
     descriptor = os.open(path, os.O_RDONLY) if os.name == "posix" else None
     try:
         _HELD[path] = _Held(path, descriptor, _identity(path / _LOCK))

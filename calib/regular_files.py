@@ -38,3 +38,8 @@ def bytes_of_file(path: Path, most: int = MOST_TEXT) -> bytes:
     if len(contents) > most:
         raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB", str(path))
     return contents
+
+
+def resolved(path: Path) -> Path:
+    """The path without links, also where they lead in a circle, which `Path.resolve` takes for an error."""
+    return Path(os.path.realpath(path))

@@ -121,45 +121,53 @@ def recover(folder: Path) -> None:
 
 
 def _recover(folder: Path) -> None:
+    for path in _abandonable(folder):
+        with contextlib.suppress(OSError):  # its writer lives and removes it, or nothing can be moved here
+            _recover_one(path, folder)
+
+
+def _recover_one(path: Path, folder: Path) -> None:
     from filelock import FileLock, Timeout
 
-    for path in _abandonable(folder):
-        if not any(path.iterdir()):  # its writer had no time to lock it; a living one tries again
-            with contextlib.suppress(OSError):
-                path.rmdir()
-            continue
-        owner = path / _OWNER
-        if owner.is_symlink() or not owner.is_file():
-            continue  # not ours, whatever its name
-        lock = FileLock(owner, timeout=0)
-        with contextlib.suppress(Timeout, OSError):  # Timeout: its writer lives
-            lock.acquire()
-            try:
-                record = _read_record(path)
-                if record is not None:
-                    _finish_or_undo(path, folder, record)
-                _remove(path)
-            finally:
-                lock.release()
+    if not any(path.iterdir()):  # its writer had no time to lock it; a living one tries again
+        path.rmdir()
+        return
+    owner = path / _OWNER
+    if owner.is_symlink() or not owner.is_file():
+        return  # not ours, whatever its name
+    lock = FileLock(owner, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:  # its writer lives
+        return
+    try:
+        record = _read_record(path)
+        if record is not None:
+            _finish_or_undo(path, folder, record)
+        _remove(path)
+    finally:
+        lock.release()
 
 
 def _abandonable(folder: Path) -> list[Path]:
-    """The scratch folders in a folder, the oldest first."""
+    """The scratch folders in a folder, by name."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        found = [e for e in entries if _NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
-    return [Path(e.path) for e in sorted(found, key=lambda e: e.stat(follow_symlinks=False).st_mtime_ns)]
+        return sorted(Path(e.path) for e in entries if _NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
 
 
 def _remove(path: Path) -> None:
-    """Remove a scratch folder, its lock last: without the lock, nobody would know that it is one."""
-    for entry in path.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != _OWNER:
-            with contextlib.suppress(OSError):
-                entry.unlink()
+    """Remove a scratch folder, its lock last: without the lock, nobody would know that it is one.
+
+    Another process may do the same at the same time.
+    """
+    with contextlib.suppress(OSError):
+        for entry in path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _OWNER:
+                entry.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -21,6 +21,7 @@ from calib.caches.provenance import (
 from calib.errors import CacheError
 from calib.files import Transaction
 from calib.histograms.statistics import Statistics, hdf5_from_statistics, read_statistics
+from calib.regular_files import resolved
 from calib.scratch import recover
 
 
@@ -77,7 +78,7 @@ def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algo
 
 
 def _refuse_to_replace(target: Path, shards: Sequence[Path]) -> None:
-    if target.resolve().with_suffix("") in {path.resolve().with_suffix("") for path in shards}:
+    if resolved(target).with_suffix("") in {resolved(path).with_suffix("") for path in shards}:
         raise CacheError(f"{target}: expected a new file, found one of the shards; give another name")
     foreign = foreign_file(target)
     if foreign is not None:

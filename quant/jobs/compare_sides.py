@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from calib.caches.provenance import read_calibration
 from calib.errors import CacheError
+from calib.regular_files import resolved
 from calib.scratch import recover
 from datasets.identity import ImageIdentity, contents
 from datasets.source import AnySource
@@ -121,7 +122,7 @@ def check_described(side: Compared, model: Model, console: Console) -> None:
 def _working_folder(path: Path, document: ReportDocument) -> Path:
     """The folder that a report's relative paths refer to: the one that contains `out`, even after it was moved."""
     folder = Path(document.working_folder or "")
-    out, parts = Path(str((document.settings or {}).get("out", "/"))), path.resolve().parent.parts
+    out, parts = Path(str((document.settings or {}).get("out", "/"))), resolved(path).parent.parts
     if not out.is_absolute() and parts[-len(out.parts) :] == out.parts:
         folder = Path(*parts[: -len(out.parts)])
     return Path() if folder == Path.cwd() else folder  # so that paths stay as short as they were given
@@ -173,7 +174,7 @@ def comparison_settings(
 
 def _data_of(reports: Sequence[Report]) -> dict[str, Any]:
     paths = [report.evaluated for report in reports]
-    if len({path.resolve() for path in paths}) > 1:
+    if len({resolved(path) for path in paths}) > 1:
         raise QuantError(
             f"{reports[1].path}: expected a run on the images of {reports[0].path} ({paths[0]}), found {paths[1]}; "
             "models are compared on the same data: give it with --data"

@@ -11,6 +11,7 @@ from calib.caches.provenance import write_calibration
 from calib.caches.plausibility import ENOUGH_IMAGES, plausibility
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
+from calib.regular_files import resolved
 from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
@@ -81,7 +82,7 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
     folders = [settings.out]
     if settings.precision == "int8" and not settings.trust_cache:
         folders.append(settings.cache_path.parent)
-    return [folder for _, folder in sorted({folder.resolve(): folder for folder in folders}.items())]
+    return [folder for _, folder in sorted({resolved(folder): folder for folder in folders}.items())]
 
 
 def _result(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calib.regular_files import bytes_of_file
+from calib.regular_files import bytes_of_file, resolved
 from quant.errors import SettingsError
 from quant.settings.run_settings import RunSettings
 from quant.settings.values import KINDS, checked_value, short
@@ -55,14 +55,14 @@ def _refuse_unasked(config: Path, values: Mapping[str, Any], settings: RunSettin
             f"{config}: metric: would execute {settings.metric.rpartition(':')[0]} with your rights; "
             f"if you trust it, say --allow-code, or --metric {shlex.quote(settings.metric)}"
         )
-    inside = config.parent.resolve()
+    inside = resolved(config.parent)
     written = {}
-    if "out" in values or inside == Path.cwd().resolve():  # by default it is in the working folder, and may be a link
+    if "out" in values or inside == resolved(Path.cwd()):  # by default it is in the working folder, and may be a link
         written["out"] = settings.out
     if "cache" in values and settings.precision == "int8" and not settings.trust_cache:
         written["cache"] = values["cache"]
     for name in sorted(written.keys() - set(given)):
-        target = written[name].resolve()
+        target = resolved(written[name])
         if inside not in (target, *target.parents):
             raise SettingsError(
                 f"{config}: {name}: would write to {target}, outside of {inside}; "

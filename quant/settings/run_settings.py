@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from calib.regular_files import resolved
 from quant.errors import SettingsError
 from quant.settings.batch_range import batch_range_from_text
 from quant.settings.choices import CHOICES, RECOVERY_STEPS
@@ -150,8 +151,8 @@ class RunSettings:
 
     def _check_paths(self) -> None:
         """Check that no file of a run overwrites another one, least of all the user's model."""
-        written = {(self.out / name).resolve() for name in WRITTEN}
-        if self.model is not None and self.model.resolve() in written:
+        written = {resolved(self.out / name) for name in WRITTEN}
+        if self.model is not None and resolved(self.model) in written:
             raise SettingsError(f"{self.model}: would be overwritten by this run; rename it, or choose another --out")
         cache = self.cache_path
         if cache.suffix in (".json", ".h5") or cache.is_dir():
@@ -159,7 +160,7 @@ class RunSettings:
                 "a folder" if cache.is_dir() else f"'{cache.suffix}', the ending of a file that is written beside it"
             )
             raise SettingsError(f"{cache}: expected the path of a cache, found {found}; name a file ending in .cache")
-        if not written.isdisjoint(cache.with_suffix(suffix).resolve() for suffix in (cache.suffix, ".json", ".h5")):
+        if not written.isdisjoint(resolved(cache.with_suffix(suffix)) for suffix in (cache.suffix, ".json", ".h5")):
             raise SettingsError(f"{cache}: the cache would overwrite a report or model; give it another name")
 
     @property

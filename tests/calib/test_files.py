@@ -419,6 +419,36 @@ def test_what_a_killed_writer_has_staged_is_removed_by_the_next_run_or_writer(tm
     assert list(tmp_path.glob(".calib-*")) == []
 
 
+BUSY = """
+import sys
+from pathlib import Path
+from calib.files import Transaction
+for i in range(25):
+    with Transaction(Path(sys.argv[1])) as files:
+        for name in "ab":
+            files.stage(name).write_text(f"{sys.argv[2]} {i} " + "x" * 100_000)
+"""
+
+
+def test_writers_and_runs_at_the_same_time_lose_nothing_and_tear_nothing(tmp_path):
+    command = [sys.executable, "-c", BUSY, tmp_path]
+    writers = [subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE, text=True) for i in range(3)]
+    while any(writer.poll() is None for writer in writers):
+        with exclusive(tmp_path):
+            write_one(tmp_path)
+            (tmp_path / "b").unlink(missing_ok=True)
+    said = [writer.communicate()[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0, 0], said
+    write_both(tmp_path)
+    assert contents(tmp_path) == {"a": "last", "b": "last"}
+
+
+def write_both(folder):
+    with Transaction(folder) as files:
+        for name in "ab":
+            files.stage(name).write_text("last")
+
+
 def test_a_transaction_within_a_held_folder_and_beside_one_of_another_thread(tmp_path):
     with exclusive(tmp_path), Transaction(tmp_path) as outer:
         outer.stage("a").write_text("1")

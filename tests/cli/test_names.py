@@ -22,7 +22,9 @@ def hostile(finished):
     """A project with a cache of a hostile tensor, and with an unreadable image of a hostile name."""
     (finished / "h.cache").write_text(f"TRT-8600-MinMaxCalibration\n{HOSTILE}: 3f800000\n")
     (finished / "bad.cache").write_text(f"TRT-8600-MinMaxCalibration\n{HOSTILE}: zz\n")
-    (finished / "other.json").write_text(json_from_cache(CalibrationCache("TRT-8600-MinMaxCalibration", {HOSTILE: 1.0})))
+    (finished / "other.json").write_text(
+        json_from_cache(CalibrationCache("TRT-8600-MinMaxCalibration", {HOSTILE: 1.0}))
+    )
     (finished / "imgs" / "red" / f"{HOSTILE}.png").write_bytes(b"no image")
     (finished / "imgs" / "red" / os.fsdecode(b"\xff\nsecond: line.png")).write_bytes(b"no image")
     return finished

@@ -180,6 +180,13 @@ def test_a_place_outside_named_by_the_file_alone_is_not_written_to(project, tmp_
         assert settings_from_options({"trust_cache": True}, folder).cache == folder / value
 
 
+def test_a_link_in_a_circle_is_no_crash(project):
+    folder = project('data = "imgs"\n')
+    (folder / "loop").symlink_to(folder / "loop")
+    assert settings_from_options({"out": folder / "loop"}, folder).out == folder / "loop"
+    assert settings_from_options({"cache": folder / "loop"}, folder).cache_path == folder / "loop"
+
+
 def test_the_usual_folder_may_not_be_a_link_that_came_with_the_others(project, tmp_path, monkeypatch):
     folder = project('data = "imgs"\n')
     monkeypatch.chdir(folder)
