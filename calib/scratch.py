@@ -86,8 +86,8 @@ def owned_scratch(folder: Path) -> Scratch:
                 (path / _NEW).mkdir()
                 return Scratch(path, lock)
             lock.release()
-        except (Timeout, FileNotFoundError):  # another process took the still unlocked folder for an abandoned one
-            lock.release()
+        except (Timeout, FileNotFoundError, FileExistsError):
+            lock.release()  # another process took the still unlocked folder for an abandoned one, and removed it
         except BaseException:
             _remove(path)
             lock.release()
