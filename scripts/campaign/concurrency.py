@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from campaign.cases import Fault
+from campaign.cases import Fault, Told
 from campaign.projects import RUN, check_whole, ended, fresh, scratch_in, started, write_project
 
 SIZE = 60
@@ -49,7 +50,7 @@ def _own_folders(chance: random.Random, here: Path) -> str:
     return _together(chance, here, jobs, [here / f"out{i}" for i in range(3)], 3)
 
 
-def _together(chance: random.Random, here: Path, jobs: list[tuple[str, ...]], outs: list[Path], least: int) -> str:
+def _together(chance: random.Random, here: Path, jobs: Sequence[tuple[str, ...]], outs: list[Path], least: int) -> str:
     processes = []
     for job in jobs:
         processes.append(started(*job, cwd=here))
@@ -71,7 +72,7 @@ def _writers(chance: random.Random, here: Path) -> str:
     """Writers of single sets stage in a folder while runs start there; nothing is lost, and no set is torn."""
     out = here / "calib-out"
     writers = [started(out, 40, cwd=here, script=_WRITER) for _ in range(2)]
-    runs = []
+    runs: list[Told] = []
     while any(writer.poll() is None for writer in writers) and len(runs) < 8:
         runs.append(ended(started("run", "--cache-only", "--seed", chance.randint(0, 99), cwd=here), seconds=200))
     for writer in writers:

@@ -69,22 +69,34 @@ def _in_the_way(chance: random.Random, here: Path) -> str:
     path = here / "calib-out" / chance.choice(("", "report.json", "calibration.cache", ".lock", "model.int8.onnx"))
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (here / "precious").write_text("x")
-    kinds = {
-        "folder": path.mkdir,
-        "full folder": lambda: (path.mkdir(), (path / "mine").write_text("x")),
-        "file": lambda: path.write_text("x"),
-        "pipe": lambda: os.mkfifo(path),
-        "link": lambda: path.symlink_to(here / "precious"),
-        "dead link": lambda: path.symlink_to(here / "nothing"),
-        "itself": lambda: path.symlink_to(path),
-    }
-    kinds[chance.choice(list(kinds))]()
+    chance.choice((Path.mkdir, _full_folder, _file, os.mkfifo, _link, _dead_link, _loop))(path)
     told = ended(started(*RUN, "--seed", "9", cwd=here))
     if (here / "precious").read_text() != "x":
         raise Fault("a file behind a link was written to")
     if path.name == "calib-out" and (path / "mine").exists() and (path / "mine").read_text() != "x":
         raise Fault("a file of the user's was changed")
     return told.word
+
+
+def _full_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "mine").write_text("x")
+
+
+def _file(path: Path) -> None:
+    path.write_text("x")
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(next(p for p in path.parents if (p / "precious").exists()) / "precious")
+
+
+def _dead_link(path: Path) -> None:
+    path.symlink_to(path.parent / "nothing")
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
 
 
 def _vanishing(chance: random.Random, here: Path) -> str:

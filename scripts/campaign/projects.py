@@ -195,5 +195,22 @@ def _value_replaced(chance: random.Random, contents: bytes) -> bytes:
     return json.dumps(document).encode()
 
 
-_VALUES = (None, True, -1, 0, 1.5, 10**400, 1 << 70, "x", "", "\ud800", "a\0b", [], [[]], {}, {"a": [1]}, "/etc/passwd")
+_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**400,
+    1 << 70,
+    "x",
+    "",
+    "\ud800",
+    "a\0b",
+    [],
+    [[]],
+    {},
+    {"a": [1]},
+    "/etc/passwd",
+)
 _SPOILERS = (_flipped, _cut, _without, _twice, _zeroed, _with_token, _line_again, _value_replaced, _value_replaced)
