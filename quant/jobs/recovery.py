@@ -32,7 +32,7 @@ from quant.evaluation.outputs import OutputReader
 from quant.jobs.measurement import evaluated, first_batch
 from quant.onnx_graph.model import OnnxModel
 from quant.onnxruntime.session import OnnxRuntimeSession
-from quant.progress import Console
+from quant.progress import Console, RecordingConsole
 from quant.recovery.judging import Judge
 from quant.recovery.ladder import Candidate, Ladder, Outlook, Recovery
 from quant.recovery.success import outlook_of_drop, outlook_of_metric, outlook_of_noise
@@ -171,7 +171,7 @@ class RecoveryJob:
         cache = cache_from_amax(candidate.amax, algorithm_from_name(candidate.algo))
         build = self._backend.build(self._model_of(candidate.proto), "int8", cache, candidate.float_nodes)
         baseline = self._backend.build(self._model, "fp32")
-        recorder = recorder_from_settings(self._settings, self._model)
+        recorder = recorder_from_settings(self._settings, self._model, RecordingConsole())  # the run has named the file
         evaluations, _ = evaluated(
             {"fp32": baseline, "int8": build},
             "fp32",

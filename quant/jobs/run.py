@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from calib.caches.provenance import write_calibration
 from calib.caches.plausibility import ENOUGH_IMAGES, plausibility
+from calib.caches.provenance import stage_calibration
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
 from calib.regular_files import resolved
@@ -300,8 +300,6 @@ def _better_algorithm(
 def _write(result: RunResult, document: Document) -> None:
     texts = report_texts(document, result.data.eval_source)
     recovered = result.recovered
-    if recovered is not None and recovered.calibration is not None:
-        write_calibration(recovered.calibration, result.settings.out / RECOVERED_CACHE)
     with Transaction(result.settings.out) as files:
         for name in result.outdated:
             files.discard(name)
@@ -309,4 +307,6 @@ def _write(result: RunResult, document: Document) -> None:
             stage_build(files, name, result.builds[precision])
         if recovered is not None and recovered.model is not None:
             files.stage(RECOVERED_MODEL).write_bytes(recovered.model.proto.SerializeToString())
+        if recovered is not None and recovered.calibration is not None:
+            stage_calibration(files, recovered.calibration, RECOVERED_CACHE)
         stage_texts(files, texts)
