@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, TooManyUnreadableError, UnreadableImageError
+from datasets.guards.decoding_space import SPACE
 from datasets.preprocessing import Preprocessing
 from datasets.sampling import sample_indices
 from datasets.source import ImageSource, TensorSource
@@ -216,22 +217,25 @@ class BatchStream:
             if stop.is_set():
                 break
             try:
-                image = source.read(index)
+                with SPACE.turn():  # until the image is resized: what was decoded takes as much space as decoding it
+                    images.append(self._fitted(source, index))
             except UnreadableImageError as error:
                 bad.append(Quarantined(error.file, error.reason))
                 continue
-            images.append(image if self.preprocessing is None else self._fitted(self.preprocessing, image, index))
             readable.append(index)
         self._tiny = bool(images) and images[0].size <= _TINY_VALUES
         if self.preprocessing is None or not images:
             return _Chunk({self.input_name: images}, readable, bad)
         return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad)
 
-    def _fitted(self, preprocessing: Preprocessing, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    def _fitted(self, source: ImageSource, index: int) -> NDArray[np.uint8]:
+        image = source.read(index)
+        if self.preprocessing is None:
+            return image
         try:
-            return preprocessing.fitted(image)
+            return self.preprocessing.fitted(image)
         except DatasetError as error:
-            raise DatasetError(f"{self.source.names[index]}: {error}") from None
+            raise DatasetError(f"{source.names[index]}: {error}") from None
 
 
 def _usable_processors() -> int:
