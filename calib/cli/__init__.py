@@ -67,6 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("out of memory; use a smaller --batch-size")
     except OSError as error:  # not foreseen by any package: still one line, never a traceback
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        from calib.cli.one_line import unforeseen
+
+        _fail(unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -87,5 +91,8 @@ def _library_errors() -> tuple[type[Exception], ...]:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"calib: error: {' '.join(message.split())}", err=True)
+    from calib.cli.one_line import MOST, one_line
+
+    start = "calib: error: "
+    click.echo(f"{start}{one_line(message, MOST - len(start))}", err=True)
     sys.exit(EXIT_FAILED)

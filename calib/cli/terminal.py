@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from calib.cli.one_line import one_line
+
+_LONGEST_WARNING = 1000  # characters: several things may be listed
+
 
 class TerminalConsole:
     """Shows a run's progress: bars only on a terminal, only warnings when quiet."""
@@ -22,7 +26,7 @@ class TerminalConsole:
 
     def warn(self, line: str) -> None:
         """Print one line that the user should read."""
-        click.echo(f"warning: {line}", err=True)
+        click.echo(f"warning: {one_line(line, _LONGEST_WARNING)}", err=True)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
