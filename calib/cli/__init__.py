@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("out of memory; use a smaller --batch-size")
     except OSError as error:  # not foreseen by any package: still one line, never a traceback
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a fault of our own: said so, on one line
         from calib.cli.one_line import unforeseen
 
         _fail(unforeseen(error))

@@ -33,6 +33,6 @@ def unforeseen(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return (
-        f"unforeseen {type(error).__name__}{place}: {str(error)[:300]}; this is a fault of calib, please report it with "
-        f"what {_TRACEBACK}=1 shows"
+        f"unforeseen {type(error).__name__}{place}: {str(error)[:300]}; this is a fault of calib, please report it "
+        f"with what {_TRACEBACK}=1 shows"
     )
