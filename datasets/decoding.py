@@ -5,6 +5,7 @@ against its first bytes, so no formats are tried in turn. A decompression bomb i
 `Image.open`'s process-wide Python warning, which threads could not silence safely.
 """
 
+import io
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import (
 
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE, bomb
+from datasets.guards.steps import CountedReads, has_too_many_scans
 
 FORMATS = {
     ".jpg": "JPEG",
@@ -98,10 +100,12 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
 
 def _decoded(stream: BinaryIO, name: str, found: str) -> NDArray[np.uint8]:
     # Pillow gets no file name: it would map the file of that name in the working folder instead of reading the stream.
-    image: Image.Image = _DECODERS[found](stream)
+    image: Image.Image = _DECODERS[found](CountedReads(stream))
     reason = bomb(*image.size)
     if reason:
         raise UnreadableImageError(name, reason)
+    if found == "JPEG" and isinstance(stream, io.BytesIO) and has_too_many_scans(stream.getvalue()):
+        raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
     SPACE.take(image.width * image.height)
     image.load()
     image = _upright(image)  # under the same name, so that the other is freed before the array is made
