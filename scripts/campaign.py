@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from campaign.page import write_page  # noqa: E402 - the checkout need not be installed
-from campaign.parts import PARTS  # noqa: E402
-from campaign.runner import importlib, present, run_part  # noqa: E402
+from campaign.parts import PARTS, part_module, present  # noqa: E402
+from campaign.runner import run_part  # noqa: E402
 
 WHOLE = 24 * 60  # minutes
 
@@ -40,7 +40,7 @@ def main():
         end = time.monotonic() + options.minutes * 60
         names = options.parts.split(",")
         for i, name in enumerate(names):
-            size = max(1, round(importlib.import_module(f"campaign.{name}").SIZE * options.share))
+            size = max(1, round(part_module(name).SIZE * options.share))
             seconds = (end - time.monotonic()) / (len(names) - i)  # what a part leaves is for those after it
             results.append(run_part(name, options.seed, size, seconds, print))
     for result in results:

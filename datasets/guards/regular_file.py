@@ -4,6 +4,7 @@ A name may lead to a FIFO, whose opening waits for a writer, or to a device that
 from a file before they are opened, and what is opened never waits.
 """
 
+import errno
 import io
 import os
 import stat
@@ -29,7 +30,7 @@ def open_regular(path: str | Path) -> io.FileIO:
     """A regular file, opened for reading without a buffer.
 
     Raises:
-        NotRegularError: It is a folder, a pipe, a socket or a device; `strerror` says so.
+        NotRegularError: It is a pipe, a socket or a device; `strerror` says so.
         OSError: It cannot be opened.
     """
     _check(os.stat(path), path)  # noqa: PTH116 - before it is opened: opening alone makes some devices act
@@ -82,5 +83,7 @@ def kind_of(path: str | Path) -> str:
 def _check(status: os.stat_result, path: str | Path) -> None:
     if stat.S_ISREG(status.st_mode):
         return
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     found = next((words for matches, words in _KINDS if matches(status.st_mode)), "something else")
-    raise NotRegularError(None, f"expected a file, found {found}", os.fspath(path))
+    raise NotRegularError(errno.EINVAL, f"expected a file, found {found}", os.fspath(path))

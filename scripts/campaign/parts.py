@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from typing import Any
+
 PARTS = (
     "caches",
     "sidecars",
@@ -15,3 +19,13 @@ PARTS = (
     "trust",
     "memory",
 )
+
+
+def part_module(name: str) -> Any:
+    """The module of a part; a name with a dot is that of a module elsewhere."""
+    return importlib.import_module(name if "." in name else f"campaign.{name}")
+
+
+def present(name: str) -> bool:
+    """Whether a part is there."""
+    return importlib.util.find_spec(f"campaign.{name}") is not None

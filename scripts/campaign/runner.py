@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import selectors
@@ -17,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from campaign.parts import part_module
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 _SECONDS_TO_START = 120
@@ -69,7 +69,7 @@ def run_part(
         say: Called with a line about each fault.
         first: Number of the first case.
     """
-    part: Any = importlib.import_module(f"campaign.{name}")
+    part = part_module(name)
     result = PartResult(name, size)
     start = time.monotonic()
     end = start + seconds
@@ -171,8 +171,3 @@ class _Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-
-
-def present(name: str) -> bool:
-    """Whether a part is there."""
-    return importlib.util.find_spec(f"campaign.{name}") is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign.cases import MOST_MB, Fault, last_line
+from campaign.parts import part_module
 
 _MOST_ADDRESSES = 16 << 30  # bytes; a child that asks for more gets an error instead of the machine
 
@@ -23,7 +23,7 @@ def main() -> None:
     _limit_memory()
     told = os.fdopen(os.dup(1), "w", buffering=1)  # the cases may print
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    part: Any = importlib.import_module(f"campaign.{name}")
+    part = part_module(name)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         part.prepare(Path(folder))
         told.write(json.dumps({"ready": True}) + "\n")
