@@ -243,7 +243,7 @@ class SplitHistogram:
         """Take little memory until values are added again; nothing else changes."""
         if self._packed is None:
             self._packed = PackedCounts.of(self._flushed())
-            self._counts, self._counter = self._counts[:, :0], None
+            self._counts, self._counter = np.zeros((len(self._counts), 0), np.int64), None
 
     def _flushed(self) -> NDArray[np.int64]:
         """The counts, with all values that were added."""
