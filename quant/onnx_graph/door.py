@@ -6,6 +6,7 @@ ONNX itself asks for none of this: a name may be any bytes, a type any number, a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,29 +45,33 @@ def check_texts(proto: onnx.ModelProto, path: Path) -> None:
         ModelError: One is not; the message says of what it is a field.
     """
     try:
-        _read_texts(proto)
+        spoiled = next(_spoiled_texts(proto), None)
     except UnicodeDecodeError as error:
-        raise ModelError(
-            f"{path}: expected names and texts in UTF-8, found {error.object[:40]!r}; export the model again"
-        ) from error
+        spoiled = error.object
+    if spoiled is not None:
+        raise ModelError(f"{path}: expected names and texts in UTF-8, found {spoiled[:40]!r}; export the model again")
 
 
-def _read_texts(message: Any) -> None:  # noqa: ANN401 - protobuf messages have no common type with fields
-    """Read all texts of a message and of those inside it; protobuf decodes a text when it is read."""
+def _spoiled_texts(message: Any) -> Iterator[bytes]:  # noqa: ANN401 - protobuf messages have no common type with fields
+    """Texts of a message and of those inside it that are not UTF-8; some versions of protobuf raise at the first."""
     if isinstance(message, onnx.TensorProto):  # without its values, which would be copied
-        _ = message.name, message.doc_string
+        yield from _bytes_of(message.name, message.doc_string)
         for entry in message.external_data:
-            _read_texts(entry)
+            yield from _spoiled_texts(entry)
         return
     for field, value in message.ListFields():
         if field.message_type is None:
             if field.type == field.TYPE_STRING:
-                _ = list(value)  # those of a repeated field are decoded one by one
+                yield from _bytes_of(*([value] if isinstance(value, str | bytes) else value))
         elif hasattr(value, "ListFields"):
-            _read_texts(value)
+            yield from _spoiled_texts(value)
         else:
             for item in value:
-                _read_texts(item)
+                yield from _spoiled_texts(item)
+
+
+def _bytes_of(*texts: str | bytes) -> Iterator[bytes]:
+    yield from (text for text in texts if isinstance(text, bytes))
 
 
 def check_interface(proto: onnx.ModelProto, path: Path) -> None:

@@ -53,7 +53,8 @@ def attempt(chance: random.Random, folder: Path) -> str:
             chance.choice(_CHANGES)(chance, model)
         data = model.SerializeToString()
         if chance.random() < 0.1:  # names that are no text
-            data = data.replace(chance.choice((b"conv", b"input", b"logits", b"Relu")), b"\xff\xfe\xfd", 2)
+            name = chance.choice((b"conv", b"input", b"logits", b"Relu"))
+            data = data.replace(name, name[:-2] + b"\xff\xc3", chance.choice((1, 2, 99)))
         path.write_bytes(data)
     with untouched_if_refused(project / "calib-out") as ended:
         told = calib("run", "--quiet", "--num-images", 8, "--batch-size", 4, "--backend", "onnxruntime", cwd=project)
