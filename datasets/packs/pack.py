@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, UnreadableImageError
-from datasets.guards.decoding_space import SPACE, bomb
+from datasets.guards.decoding_space import SPACE, bomb, most_pixels
 from datasets.labels import Labels, labels_in_order, read_class_names
 from datasets.packs.structure import (
+    MOST_ROW_BYTES,
     check_rows,
     damage_told,
     dataset_at,
@@ -70,7 +71,7 @@ class _Pack:
             with damage_told(self.path):
                 self._datasets = self._find_datasets()
                 for name, dataset in self._datasets.items():
-                    check_rows(dataset, f"{self.path}: {name!r}")
+                    check_rows(dataset, f"{self.path}: {name!r}", self._most_row_bytes())
                 self._read_names_and_labels(len(next(iter(self._datasets.values()))))
         except BaseException:
             self.close()
@@ -78,6 +79,9 @@ class _Pack:
 
     def _find_datasets(self) -> dict[str, h5py.Dataset]:
         raise NotImplementedError
+
+    def _most_row_bytes(self) -> int:
+        return MOST_ROW_BYTES
 
     def _rows(self, index: int) -> dict[str, NDArray[np.generic]]:
         try:
@@ -171,6 +175,9 @@ class ImagePack(_Pack):
         if reason:
             raise DatasetError(f"{self.path}: 'images': {reason}")
         return {"images": images}
+
+    def _most_row_bytes(self) -> int:
+        return max(MOST_ROW_BYTES, 3 * (most_pixels() or 0))
 
 
 class TensorPack(_Pack):

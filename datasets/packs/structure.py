@@ -18,7 +18,7 @@ from datasets.errors import DatasetError
 from datasets.guards.regular_file import kind_of
 
 MOST_ROWS = 2**22
-MOST_ROW_BYTES = MOST_CHUNK_BYTES = 2**29
+MOST_ROW_BYTES = 2**29  # and of a chunk
 _MOST_TEXTS = 2**22
 _MOST_TEXT_BYTES = 2**28  # of all texts of one dataset together
 _MOST_BYTES_OF_A_TEXT = 2**16
@@ -53,11 +53,10 @@ def damage_told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (DatasetError, MemoryError):
-        raise
     except BlockingIOError as error:
         raise DatasetError(f"{path}: locked: another process has it open for writing; wait until it is done") from error
-    except Exception as error:  # h5py raises nearly any class, depending on where HDF5 meets the damage
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        # Which of them h5py raises depends on where HDF5 meets the damage.
         raise DatasetError(f"{path}: damaged HDF5 file: {one_line(error)}") from error
 
 
@@ -105,12 +104,13 @@ def _object_at(group: object, name: str, what: str, links: list[int]) -> object:
     return group
 
 
-def check_rows(dataset: h5py.Dataset, what: str) -> None:
+def check_rows(dataset: h5py.Dataset, what: str, most_bytes: int = MOST_ROW_BYTES) -> None:
     """Check that all rows of a dataset of samples are there, and that none is too large.
 
     Args:
         dataset: Numbers, [N, ...].
         what: The file and the dataset, for the error.
+        most_bytes: Of a row, and of a chunk.
 
     Raises:
         DatasetError: There are too many rows, they or the chunks they are stored in are too large, or some were never
@@ -119,14 +119,11 @@ def check_rows(dataset: h5py.Dataset, what: str) -> None:
     rows, size = dataset.shape[0], dataset.dtype.itemsize
     if rows > MOST_ROWS:
         raise DatasetError(f"{what} declares {rows} rows, at most {MOST_ROWS} are read; split the pack")
-    stored = {"rows": (math.prod(dataset.shape[1:]) * size, MOST_ROW_BYTES)}
-    if dataset.chunks is not None:
-        stored["chunks"] = math.prod(dataset.chunks) * size, MOST_CHUNK_BYTES
-    for part, (found, most) in stored.items():
-        if found > most:
-            raise DatasetError(
-                f"{what} has {part} of {found / 2**20:,.0f} MiB each, at most {most / 2**20:,.0f} are read"
-            )
+    for part, shape in (("rows", dataset.shape[1:]), ("chunks", dataset.chunks or ())):
+        found = math.prod(shape) * size
+        if found > most_bytes:
+            sizes = f"{found / 2**20:,.0f} MiB each, at most {most_bytes / 2**20:,.0f} are read"
+            raise DatasetError(f"{what} has {part} of {sizes}")
     if dataset.chunks is None:
         missing = dataset.id.get_storage_size() < math.prod(dataset.shape) * size
     else:
@@ -146,7 +143,7 @@ def texts_at(file: h5py.File, name: str, path: Path) -> tuple[str, ...] | None:
     if dataset is not None:
         stored, shape = dataset, dataset.shape
         longest = dataset.dtype.itemsize
-        if longest > _MOST_BYTES_OF_A_TEXT or math.prod(dataset.chunks or ()) * longest > MOST_CHUNK_BYTES:
+        if longest > _MOST_BYTES_OF_A_TEXT or math.prod(dataset.chunks or ()) * longest > MOST_ROW_BYTES:
             raise DatasetError(f"{path}: {name!r} must hold text; found {longest:,} bytes for each")
     elif name in file:
         raise DatasetError(f"{path}: {name!r} must hold text; found no dataset, but something else")

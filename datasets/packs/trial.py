@@ -26,8 +26,14 @@ _CHILD = """
 import json, sys
 path, seconds, sys.path[:] = json.loads(sys.stdin.read())
 from datasets.packs.trial import read_all
-read_all(path, seconds)
+try:
+    read_all(path, seconds)
+except MemoryError:
+    sys.exit(3)
+except Exception as error:  # raised again where the pack is opened, but for what HDF5 could not allocate
+    sys.exit(3 if "alloc" in str(error) else 1)
 """
+_NO_MEMORY = 3
 
 
 def check_that_reading_ends(path: Path) -> None:
@@ -68,6 +74,8 @@ def _problem_of(path: str, state: tuple[int, ...], seconds: int) -> str:
         return f"reading it takes over {_SECONDS} s"
     if done.returncode < 0:
         return f"reading it does not end within {seconds} s, or ends the process (signal {-done.returncode})"
+    if done.returncode == _NO_MEMORY:
+        return f"reading it takes more than {_BYTES / 2**30:g} GiB of memory"
     return ""  # an error is raised again where the pack is opened
 
 

@@ -192,6 +192,22 @@ def test_reading_that_never_ends_is_a_damaged_file(made):
     assert "pack.h5: damaged HDF5 file: " in refusal(path)
 
 
+def test_names_that_are_all_one_huge_text_are_refused_before_they_take_the_memory(made):
+    """Texts of any length are stored as references: thousands of them may lead to the same bytes."""
+
+    def fill(file):
+        file["images"] = np.zeros((3000, 1, 1, 3), np.uint8)
+        file.create_dataset("names", data=["n" * 2_000_000] + ["x"] * 2999, dtype=h5py.string_dtype())
+
+    path = made(fill)
+    with h5py.File(path) as file:
+        first = file["names"].id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[first : first + 16 * 3000] = data[first : first + 16] * 3000
+    path.write_bytes(data)
+    assert "pack.h5: damaged HDF5 file: reading it takes more than 1.5 GiB of memory" in refusal(path)
+
+
 def test_damage_anywhere_is_one_line_or_an_unreadable_image(tmp_path, made):
     def fill(file):
         file.create_dataset("images", data=np.tile(PIXELS, (5, 1, 1, 1)), chunks=(4, 3, 5, 3), compression="gzip")
