@@ -40,6 +40,7 @@ def imported(path):
 ROOMS = (
     # datasets: images in, batches out
     "datasets.errors",
+    "datasets.guards",
     "datasets.text_file datasets.field_checks datasets.geometry datasets.decoding datasets.source",
     "datasets.identity datasets.sampling datasets.labels datasets.preprocessing",
     "datasets.image_folder datasets.batches",

@@ -100,7 +100,9 @@ def _code_of_error(error: Exception) -> int:
         return _failed("out of memory; use a smaller --batch-size")
     if isinstance(error, OSError):  # not foreseen by any package: still one line, never a traceback
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    raise error
+    from calib.cli.one_line import unforeseen
+
+    return _failed(unforeseen(error))  # a fault of our own: said so, on one line
 
 
 def _interrupted(written: Sequence[tuple[Path, ...]]) -> int:
@@ -138,7 +140,9 @@ def _library_errors() -> tuple[type[Exception], ...]:
 
 
 def _failed(message: str) -> int:
+    from calib.cli.one_line import MOST, one_line
     from calib.cli.terminal import say_line
 
-    say_line(f"calib: error: {' '.join(message.split())}", err=True)
+    start = "calib: error: "
+    say_line(f"{start}{one_line(message, MOST - len(start))}", err=True)
     return EXIT_FAILED

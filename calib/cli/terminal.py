@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from calib.cli.one_line import one_line
 from calib.interrupts import stop_if_interrupted
 from calib.texts import plain_lines, plain_text
+
+_LONGEST_WARNING = 1000  # characters: several things may be listed
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
@@ -38,7 +41,7 @@ class TerminalConsole:
 
     def warn(self, line: str) -> None:
         """Print one line that the user should read."""
-        say_line(f"warning: {line}", err=True)
+        say_line(f"warning: {one_line(line, _LONGEST_WARNING)}", err=True)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:

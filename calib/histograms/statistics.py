@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from calib.errors import CalibrationError, NonFiniteError
 from calib.files import Transaction
 from calib.histograms.first_batch import FirstBatchHistogram
 from calib.histograms.histogram import BINS, Histogram
+from calib.histograms.packing import gathered
 from calib.histograms.sealed_hdf5 import BLOCK, array_from, dataset_from, open_sealed, sealed
 
 FORMAT = "calib-statistics-3"
-_MOST_TENSORS = 1 << 14  # of 128 KiB each; no model that is known has half as many
+_MOST_TENSORS = 1 << 16  # those of many tensors are packed as they are read
 _MOST_IMAGES = 1 << 53
 
 
@@ -35,7 +37,7 @@ class Statistics:
         left_out: Tensors without a histogram: they need no scale, and hold NaN, infinity or values beyond any scale.
     """
 
-    histograms: dict[str, Histogram] = field(default_factory=dict)
+    histograms: MutableMapping[str, Histogram] = field(default_factory=dict)
     images: int = 0
     first_batch: dict[str, FirstBatchHistogram] | None = None
     first_batch_size: int = 0
@@ -48,8 +50,10 @@ class Statistics:
         Raises:
             NonFiniteError: A value is NaN or infinite. The error names the tensor.
         """
+        histogram = self.histograms[tensor] if tensor in self.histograms else Histogram()
         try:
-            self.histograms.setdefault(tensor, Histogram()).add(values)
+            histogram.add(values)
+            self.histograms[tensor] = histogram
         except NonFiniteError as error:
             raise NonFiniteError(f"tensor '{tensor}': {error}", tensor=tensor, index=error.index) from None
 
@@ -69,7 +73,8 @@ class Statistics:
                 f"cannot merge statistics of different models: {len(different)} tensors are in only one of them, "
                 f"the first is '{different[0]}'; collect both with the same model"
             )
-        histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
+        merged = ((name, mine.merged(other.histograms[name])) for name, mine in self.histograms.items())
+        histograms = gathered(merged, len(self.histograms))
         left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
         products = self.products | other.products
         return Statistics(histograms, self.images + other.images, products=products, left_out=left_out)
@@ -91,7 +96,8 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
     import h5py
 
     buffer = io.BytesIO()
-    histograms = list(statistics.histograms.values())
+    histograms = statistics.histograms.values()
+    extremes = [(h.widths, h.zeros, h.min, h.max) for h in histograms]  # those of many tensors are unpacked one by one
     names = [name.encode() for name in statistics.histograms]
     with h5py.File(buffer, "w", userblock_size=BLOCK) as file:
         file.attrs["format"] = FORMAT
@@ -100,12 +106,12 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
         file.create_dataset(
             "product", data=np.array([name in statistics.products for name in statistics.histograms], bool)
         )
-        file.create_dataset("width", data=np.array([h.widths for h in histograms], np.float64).reshape(-1, 2))
-        file.create_dataset("zeros", data=np.array([h.zeros for h in histograms], np.int64))
-        file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
-        file.create_dataset("max", data=np.array([h.max for h in histograms], np.float64))
-        shape, packed = (len(histograms), 2, BINS), {}
-        if histograms:  # an empty dataset cannot be chunked
+        file.create_dataset("width", data=np.array([widths for widths, *_ in extremes], np.float64).reshape(-1, 2))
+        file.create_dataset("zeros", data=np.array([zeros for _, zeros, _, _ in extremes], np.int64))
+        file.create_dataset("min", data=np.array([low for _, _, low, _ in extremes], np.float64))
+        file.create_dataset("max", data=np.array([high for *_, high in extremes], np.float64))
+        shape, packed = (len(extremes), 2, BINS), {}
+        if extremes:  # an empty dataset cannot be chunked
             packed = {"chunks": (1, 2, BINS), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         counts = file.create_dataset("signed_counts", shape, np.int64, **packed)
         for i, histogram in enumerate(histograms):
@@ -151,12 +157,16 @@ def _statistics_from_hdf5(file: Any) -> Statistics:  # noqa: ANN401 - h5py has n
     lows, highs = (array_from(file, name, (count,), "float64").tolist() for name in ("min", "max"))
     products = array_from(file, "product", (count,), "bool").tolist()
     counts = dataset_from(file, "signed_counts", (count, 2, BINS), "int64")
-    histograms = {
-        name: Histogram.from_parts(
-            counts[i], widths=(widths[i][0], widths[i][1]), zeros=zeros[i], minimum=lows[i], maximum=highs[i]
+    read = (
+        (
+            name,
+            Histogram.from_parts(
+                counts[i], widths=(widths[i][0], widths[i][1]), zeros=zeros[i], minimum=lows[i], maximum=highs[i]
+            ),
         )
         for i, name in enumerate(names)
-    }
+    )
+    histograms = gathered(read, count)
     first, size = _read_first_batch(file, names)
     found = frozenset(name for name, product in zip(names, products, strict=True) if product)
     return Statistics(histograms, _images_from(file, "images"), first, size, found)

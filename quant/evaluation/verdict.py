@@ -13,6 +13,7 @@ from quant.backend import Latency
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.fidelity import OutputFidelity, worst_output
+from quant.evaluation.not_numbers import nan_in_words
 from quant.settings.run_settings import RunSettings
 
 EXIT_DONE, EXIT_DROP, EXIT_INVALID = 0, 3, 4
@@ -119,7 +120,7 @@ def decide(settings: RunSettings, found: Findings) -> Verdict:
         settings: Precision and `max_drop`.
         found: What was measured.
     """
-    invalid = nothing_shown(found.evaluations["fp32"]) if found.metric is None else ""
+    invalid = nothing_shown(found.evaluations["fp32"], metric=found.metric is not None)
     if invalid:
         return Verdict("invalid", "fp32", invalid, EXIT_INVALID)
     asked, losses = settings.precision, losses_from_figures(settings.max_drop, found.drops, found.metric)
@@ -247,8 +248,17 @@ def closeness(build: str, baseline: Evaluation, evaluation: Evaluation | None, a
     return "; ".join([*told, "without labels or a metric its accuracy drop is not known"])
 
 
-def nothing_shown(baseline: Evaluation) -> str:
-    """Why labelled images show nothing: the baseline is at chance. Empty where it is not, or without labels."""
+def nothing_shown(baseline: Evaluation, *, metric: bool = False) -> str:
+    """Why the images show nothing: NaN, or a baseline at chance. Empty where they do.
+
+    Args:
+        baseline: The baseline's evaluation; without labels it has no chance to be at.
+        metric: Does the user's metric judge? Then chance does not.
+    """
+    if baseline.not_numbers:
+        return nan_in_words(baseline.not_numbers)
+    if metric:
+        return ""
     if baseline.top1 is None or baseline.labels is None:
         return ""
     classes = baseline.classes or len(np.unique(baseline.labels))  # the number of a class does not tell how many

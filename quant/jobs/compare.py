@@ -276,7 +276,7 @@ def _verdict(settings: RunSettings, found: Measurement) -> Verdict:
     """Does the candidate stay within what is allowed? Its speed is told, and decides nothing."""
     name = "the candidate"
     baseline, candidate = found.evaluations[BASELINE], found.evaluations[CANDIDATE]
-    invalid = nothing_shown(baseline) if found.metric is None else ""
+    invalid = nothing_shown(baseline, metric=found.metric is not None)
     if invalid:
         return Verdict("invalid", BASELINE, invalid, EXIT_INVALID)
     loss = losses_from_figures(settings.max_drop, found.drops, found.metric).get(CANDIDATE)

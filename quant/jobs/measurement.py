@@ -17,6 +17,7 @@ from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate, rea
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
 from quant.evaluation.metric import MetricRecorder, section_from_scores
+from quant.evaluation.not_numbers import nan_in_words
 from quant.evaluation.outputs import OutputReader
 from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.onnx_graph.tracing import outputs_after
@@ -76,6 +77,9 @@ def evaluated(
     deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}
     with console.task("Evaluating", stream.images) as advance:
         evaluations = evaluate(runnables, baseline, stream, advance, observe, reader=reader, deployed=deployed)
+    problem = nan_in_words(evaluations[baseline].not_numbers)
+    if problem:
+        console.warn(problem)
     return evaluations, {item.file: item.reason for item in stream.quarantined}
 
 

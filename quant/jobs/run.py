@@ -265,7 +265,7 @@ def _shows_something(found: Measurement, settings: RunSettings) -> bool:
 
 def _warn_near_chance(baseline: Evaluation, listener: RecordingConsole) -> None:
     problem = nothing_shown(baseline)
-    if problem:
+    if problem and not baseline.not_numbers:  # these were told where they were found
         listener.warn(problem)
 
 

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from calib.files import sha256_of_files
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import dense_array
+from quant.onnx_graph.door import check_interface, check_model_file, check_texts
 from quant.onnx_graph.tracing import nodes_within
 from quant.onnx_graph.weights_aside import LARGEST_MESSAGE, bytes_of_constants
 
@@ -112,9 +113,7 @@ def load_model(path: str | Path) -> OnnxModel:
         ModelError: No such file, not ONNX, truncated, external data missing, or an opset newer than the onnx package.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise ModelError(f"{path}: expected an ONNX model, found {found}; give the file with --model")
+    check_model_file(path)
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
     except OSError as error:
@@ -125,6 +124,7 @@ def load_model(path: str | Path) -> OnnxModel:
         ) from error
     if not proto.graph.node or not proto.ir_version:
         raise ModelError(f"{path}: expected an ONNX model, found a file without a graph; export it again")
+    check_texts(proto, path)
     newest = onnx.defs.onnx_opset_version()
     if opset_of(proto) > newest:
         raise ModelError(
@@ -132,14 +132,12 @@ def load_model(path: str | Path) -> OnnxModel:
             "export with an older opset, 17 for instance, or upgrade onnx and onnxruntime"
         )
     _refuse_layout_optimized(proto, path)
+    check_interface(proto, path)
     external = _load_external_data(proto, path)
     with ThreadPoolExecutor(1) as pool:  # a large model takes as long to hash as to check
         sha256 = pool.submit(sha256_of_files, path, *external)
         _check(path, proto, from_file=not external and _is_utf8(path))
-        model = OnnxModel(path, _plain(proto), sha256.result())
-    if not model.inputs:
-        raise ModelError(f"{path}: expected a model with an input, found none")
-    return model
+        return OnnxModel(path, _plain(proto), sha256.result())
 
 
 def refuse_quantized(model: OnnxModel) -> None:

@@ -42,7 +42,7 @@ class RunSettings:
         out: Folder for everything that is written.
         max_drop: Largest accepted drop: percentage points of top-1, or per cent of FP32's score of `metric`.
         max_bad: Largest accepted share of unreadable images, 0..1.
-        memory_limit: MB of activations that calibration holds at a time.
+        memory_limit: MB of activations and of their counts that calibration holds at a time.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
         explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always on for 11.
         dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` only.

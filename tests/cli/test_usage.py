@@ -150,7 +150,16 @@ def test_a_failure_that_no_package_foresaw_is_still_one_line(calib, colours, mon
     assert result.error == "calib: error: /somewhere/file: No space left on device"
 
 
-def test_a_batch_beyond_all_memory_is_told(calib, colours):
-    result = calib("run", "--quiet", "--batch-size", 1 << 44, cwd=colours)
+def test_a_batch_larger_than_all_images_holds_all_of_them(calib, colours, report):
+    assert calib("run", "--quiet", "--batch-size", 1 << 44, cwd=colours).code == 0
+    assert report(colours)["data"]["evaluation"]["images"] == 12
+
+
+def test_no_more_memory_is_told(calib, colours, monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("quant.jobs.run.open_data", exhausted)
+    result = calib("run", "--quiet", cwd=colours)
     assert result.code == 1
-    assert "out of memory; use a smaller --batch-size" in result.error
+    assert result.error == "calib: error: out of memory; use a smaller --batch-size"
