@@ -131,7 +131,7 @@ class Histogram:
         for sign in _SIGNS:
             if state[sign] != kernels.UNSET:
                 exponent = max(int(state[sign]) - times, kernels.MIN_EXPONENT)
-                counts[sign] = _folded(counts[sign], exponent, int(state[sign]) - times)
+                counts[sign] = _folded_times(counts[sign], exponent - (int(state[sign]) - times))
                 state[sign] = exponent
         for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
             state[slot] = _key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
@@ -311,7 +311,11 @@ def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArra
 
 def _folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
     """A row with its bins joined to width 2^exponent, at least its own width; a row of only zeros fits any width."""
-    times = 0 if own == kernels.UNSET else exponent - own
+    return _folded_times(row, 0 if own == kernels.UNSET else exponent - own)
+
+
+def _folded_times(row: NDArray[np.int64], times: int) -> NDArray[np.int64]:
+    """A row with its bins joined in pairs, so many times."""
     if times == 0:
         return row
     folded = np.zeros_like(row)
