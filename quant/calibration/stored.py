@@ -69,10 +69,10 @@ def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> Calibra
             "choose with --percentile"
         )
     try:
-        needed = quantizable_tensors(model.proto)
+        needed = quantizable_tensors(model.light)
     except BuildError:
         needed = []  # no INT8 build is possible; the build itself will report that
-    known = activation_names(model.proto)
+    known = activation_names(model.graph)
     fit = coverage(cache, needed, known)
     if fit.foreign:
         raise CacheError(

@@ -130,15 +130,17 @@ class _Pass:
         return self._plan.statistics(self._counts, images, batch_size)
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
-        """Run a batch in parts, in threads; yields each part with the number of images that it completes."""
+        """Run a batch in parts, in threads; yields each part with the number of images that it completes.
+
+        All parts are run for one group of tensors before the next: its session may be the only one that is open.
+        """
         part, groups = self._runner.part, self._runner.groups
-        for start in range(0, len(batch.names), part):
-            stop = min(start + part, len(batch.names))
-            inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
-            names = batch.names[start:stop]
-            ready = self._runner.take_first()
-            for group in groups:
-                future = self._threads.submit(self._work, group, inputs, names, use, ready)
+        for group in groups:
+            for start in range(0, len(batch.names), part):
+                stop = min(start + part, len(batch.names))
+                inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
+                names = batch.names[start:stop]
+                future = self._threads.submit(self._work, group, inputs, names, use, self._runner.take_first())
                 yield future, stop - start if group is groups[-1] else 0
 
     def _work(

@@ -115,19 +115,19 @@ def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -
         types_of: Gives the types of tensors that type inference cannot tell.
     """
     match = isinstance(algorithm, Entropy) and algorithm.match_tensorrt
-    types = activation_types(model.proto)
+    types = activation_types(model.graph)
     inputs = [info.name for info in model.inputs if info.dtype.startswith("float")]
     unknown = [name for name, kind in types.items() if kind == onnx.TensorProto.UNDEFINED and name not in inputs]
     kinds = types_of(unknown) if unknown else {}
     floats = {*inputs, *(name for name in types if name not in unknown or kinds[name] in _FLOAT_KINDS)}
-    found = origins(model.proto, [name for name in types if name in floats], moved_only=match)
+    found = origins(model.graph, [name for name in types if name in floats], moved_only=match)
     roots = split_limits(found)
     return CollectionPlan(
         found,
         tuple(name for name in inputs if name in roots),
         tuple(name for name in roots if name not in inputs),
         match,
-        frozenset(product_inputs(model.proto) & found.keys()),
+        frozenset(product_inputs(model.graph) & found.keys()),
         _required(model),
     )
 
@@ -135,7 +135,7 @@ def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -
 def _required(model: OnnxModel) -> frozenset[str] | None:
     """Tensors that an INT8 model needs scales of; None where it has no INT8 form, or needs none."""
     try:
-        return frozenset(quantizable_tensors(model.proto)) or None
+        return frozenset(quantizable_tensors(model.light)) or None
     except BuildError:
         return None
 

@@ -50,8 +50,8 @@ def check_cache_file(path: Path, model_path: Path | None = None) -> CacheCheck:
     model = load_model(model_path)
     if calibration is not None and calibration.source.model != model.sha256:
         raise CacheError(f"{path}: was made from another model than {model_path}; recalibrate")
-    needed = quantizable_tensors(model.proto)
-    fit = coverage(cache, needed, activation_names(model.proto))
+    needed = quantizable_tensors(model.light)
+    fit = coverage(cache, needed, activation_names(model.graph))
     if not (fit.missing or fit.foreign):
         lines.append(f"model: covers all {len(needed)} tensors that {model_path} needs, and holds no others")
         return CacheCheck(tuple(lines))

@@ -190,9 +190,7 @@ def _build(backend: Backend, model: Model) -> Build:
     precision = precision_of(model)
     if isinstance(model, EngineModel):
         return Build(precision, model.engine, None, model.path.suffix, model.bytes, details=model.details)
-    build = backend.load(model, precision)
-    # The report reads the layers of a Q/DQ model; float and half models have a single precision anyway.
-    return replace(build, payload=build.payload if precision == "int8" else None)
+    return replace(backend.load(model, precision), payload=None)
 
 
 def precision_of(model: Model) -> str:
@@ -202,7 +200,7 @@ def precision_of(model: Model) -> str:
     """
     if isinstance(model, EngineModel):
         return model.precision
-    graph = model.proto.graph
+    graph = model.graph.graph
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in graph.node):
         return "int8"
     kinds = {tensor.data_type for tensor in graph.initializer}

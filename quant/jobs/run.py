@@ -181,7 +181,7 @@ def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
 
 def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
     """Say which products stay float, and that a model is in training mode."""
-    nodes = nodes_within(model.proto.graph)
+    nodes = nodes_within(model.graph.graph)
     training = sum(node.op_type == "BatchNormalization" and is_in_training(node) for node in nodes)
     if training:
         listener.warn(
@@ -189,7 +189,7 @@ def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
             "batch, not with those it learned; export it after model.eval()"
         )
     with contextlib.suppress(BuildError):  # the build says what is wrong
-        left = products_left_float(prepared_for_quantization(model.proto))
+        left = products_left_float(prepared_for_quantization(model.light))
         if left:
             listener.warn(f"{left.text}; INT8 buys nothing there")
 

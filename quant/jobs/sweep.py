@@ -152,7 +152,7 @@ def _choice(
     images = data.selection[:: -(-len(data.selection) // most)]
     is_trial = np.arange(len(images)) % 4 == 0
     trial, confirming = (_inputs(settings, data, part) for part in (images[is_trial], images[~is_trial]))
-    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
+    with console.task("Choosing by tensor", len(quantizable_tensors(model.light))) as advance:
         return choose_by_tensor(model, amax, start, trial, confirming, advance)
 
 

@@ -45,7 +45,7 @@ def details_from_run(result: RunResult) -> dict[str, Any]:
         document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model))
     if examined is not None:
         build = result.builds[examined]
-        document["layers"] = layers_from_build(build.precision, build.details, build.payload, build.suffix)
+        document["layers"] = layers_from_build(build.precision, build.details, build.graph)
     return document
 
 
@@ -80,6 +80,6 @@ def details_from_evaluations(
 
 def _quantized(model: OnnxModel) -> set[str] | None:
     try:
-        return set(quantizable_tensors(model.proto))
+        return set(quantizable_tensors(model.light))
     except BuildError:
         return None

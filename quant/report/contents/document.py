@@ -15,6 +15,8 @@ import calib
 from quant.calibration.obtain import CalibrationResult
 from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.sample_size import images_needed, tells
+from quant.onnx_graph.made_model import MadeModel
+from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
 from quant.report.contents.figures import rounded
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
@@ -136,11 +138,13 @@ def _build(result: RunResult, name: str) -> Document:
 
 
 def _sha256(result: RunResult, name: str) -> str | None:
-    """Hash of the file that a build's row names; null if it has none."""
+    """Hash of the file that a build's row names, and of the weights beside it; null if it has none."""
     if name in result.compared:
         return result.compared[name].sha256
     payload = result.builds[name].payload
     if payload is not None and name in result.files:
+        if isinstance(payload, MadeModel):
+            return sha256_of_model(payload.model(), result.files[name])
         return hashlib.sha256(payload).hexdigest()
     return result.model.sha256 if name == result.baseline else None
 
