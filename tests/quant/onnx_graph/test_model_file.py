@@ -110,7 +110,7 @@ def test_a_failure_leaves_neither_file(product, tmp_path, monkeypatch):
 
 
 def test_an_older_graph_never_lies_beside_new_weights(large, monkeypatch):
-    """A power cut between the two is as far as this can be tried: the last rename does not happen."""
+    """The last rename does not happen: the older pair stays, or there is no graph."""
     proto, _, path, data = large
     before = data.read_bytes()
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((40, 50), np.float32), "w"))
@@ -124,8 +124,7 @@ def test_an_older_graph_never_lies_beside_new_weights(large, monkeypatch):
     monkeypatch.setattr(Path, "replace", cut)
     with pytest.raises(OutputError), Transaction(path.parent) as files:
         stage_model(files, path.name, proto)
-    assert data.read_bytes() != before
-    assert not path.exists()
+    assert data.read_bytes() == before or not path.exists()
 
 
 @pytest.mark.parametrize("replaces", [True, False])
