@@ -24,6 +24,7 @@ def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
             {
                 "step": rung.step,
                 "kept": rung.kept,
+                "outcome": "kept" if rung.kept else "not better",
                 "before_db": rounded(rung.before_db, 2),
                 "after_db": rounded(rung.after_db, 2),
                 "gain_db": rounded(rung.after_db - rung.before_db, 2),

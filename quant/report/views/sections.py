@@ -118,8 +118,7 @@ def _recovery(document: Document) -> list[Section]:
         f"{found['int8_share']:.1f} % of the multiply-accumulates that INT8 can compute are in INT8. The search took "
         f"{found['seconds']:.0f} s and {found['evaluations']} evaluations.",
     ]
-    steps = [{**row, "kept_text": "yes" if row["kept"] else "no"} for row in found["steps"]]
-    shown = [("", tables.table_from_rows(steps, "recovery.steps", tables.STEPS, what="steps"))]
+    shown = [("", tables.table_from_rows(found["steps"], "recovery.steps", tables.STEPS, what="steps"))]
     if found["sensitivity"]:
         table = tables.table_from_rows(
             found["sensitivity"], "recovery.sensitivity", tables.SENSITIVITY, shown=12, what="products"

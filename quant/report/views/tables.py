@@ -176,7 +176,7 @@ STEPS = (
     Column("Step", "step"),
     Column("Before, dB", "before_db", "{:.1f}"),
     Column("After, dB", "after_db", "{:.1f}"),
-    Column("Kept", "kept_text"),
+    Column("Outcome", "outcome"),
     Column("Seconds", "seconds", "{:.1f}"),
     name_column("What it did", "detail"),
 )

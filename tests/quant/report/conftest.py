@@ -63,6 +63,7 @@ def made(demo_master, tmp_path_factory):
         (folder / "model.onnx").rename(folder / "mo<b>del\" 'x'.onnx")
         options = {
             "model": folder / "mo<b>del\" 'x'.onnx", "algo": "percentile", "percentile": 80.0, "num_images": 64,
+            "recover": "off",
         }  # fmt: skip
         settings = settings_from_options(options, folder)
         run(replace(settings, out=folder / "out"))
