@@ -69,6 +69,7 @@ ROOMS = (
     "quant.tensorrt",
     "quant.collectors",
     "quant.evaluation",
+    "quant.tasks",
     "quant.search",
     "quant.calibration",
     "quant.report.result",
