@@ -25,7 +25,9 @@ def points(strides, offset):
     found = []
     for stride in strides:
         for row in range(math.ceil(SIZE[0] / stride)):
-            found += [((c + offset) * stride, (row + offset) * stride, stride) for c in range(math.ceil(SIZE[1] / stride))]
+            found += [
+                ((c + offset) * stride, (row + offset) * stride, stride) for c in range(math.ceil(SIZE[1] / stride))
+            ]
     return found
 
 
@@ -72,9 +74,9 @@ def assert_read(outputs, *, names=None, certain=False, metadata=NAMED, size=SIZE
     assert head is not None
     for image, detections in enumerate(head.decode(outputs, len(TRUTH), size, Limits(score=0.01))):
         expected = sorted(TRUTH[image], key=lambda row: -row[1])
-        assert [(c, round(s, 3)) for c, s in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True)] == [
-            (row[0], row[1]) for row in expected
-        ]
+        assert [
+            (c, round(s, 3)) for c, s in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True)
+        ] == [(row[0], row[1]) for row in expected]
         np.testing.assert_allclose(detections.boxes, [row[2:] for row in expected], atol=tolerance)
     if text is not None:
         assert text in head.text
@@ -272,7 +274,10 @@ def test_a_class_for_the_background_is_none_of_the_classes(first, softmaxed):
         grid,
         5 + CLASSES,
         lambda point, label, score, box: [*(np.array(box) / scale), *row(label, score)],
-        lambda rng, point: [*(np.array([point[0] - 4, point[1] - 4, point[0] + 4, point[1] + 4]) / scale), *row(None, 0)],
+        lambda rng, point: [
+            *(np.array([point[0] - 4, point[1] - 4, point[0] + 4, point[1] + 4]) / scale),
+            *row(None, 0),
+        ],
     )
     head = assert_read([out[..., :4].copy(), out[..., 4:].copy()], metadata=ModelMetadata(), text="the background")
     assert head.classes == CLASSES
