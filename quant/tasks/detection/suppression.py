@@ -53,7 +53,7 @@ def suppressed(found: Detections, limits: Limits = DEFAULT_LIMITS) -> Detections
     return ordered.kept(np.flatnonzero(keep))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc, unused-ignore]
+@numba.njit(nogil=True, cache=True)
 def _kept(boxes: Floats, classes: NDArray[np.int64], overlap: float, most: int) -> NDArray[np.bool_]:
     """Which boxes stay, going from the best to the worst: a box goes if one that stays overlaps it by more."""
     total = len(boxes)
