@@ -11,8 +11,8 @@ from calib.cli.options import run_options
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
-    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop",
-    "max_bad", "as_json", "quiet",
+    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "task",
+    "no_labels", "max_drop", "max_bad", "as_json", "quiet",
 )  # fmt: skip
 
 
@@ -32,11 +32,12 @@ def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> 
     the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
     more than --max-drop.
     """
+    from calib.cli.options import settled
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document, summary_from_document
 
-    document = compare_files(a, b, options, TerminalConsole(quiet=quiet))
+    document = compare_files(a, b, settled(options), TerminalConsole(quiet=quiet))
     click.echo(
         json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json
     )

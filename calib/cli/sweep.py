@@ -10,7 +10,7 @@ from calib.cli.options import run_options
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
-    "backend", "metric", "out", "max_bad", "memory_limit", "as_json", "quiet",
+    "backend", "metric", "task", "no_labels", "head", "out", "max_bad", "memory_limit", "as_json", "quiet",
 )  # fmt: skip
 
 
@@ -27,13 +27,14 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     model.int8.onnx, sweep.json and sweep.svg are written to --out. ONNX Runtime runs the models; with --backend
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
+    from calib.cli.options import settled
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document
     from quant.report.views.sweep import text_from_sweep
     from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(options)
+    settings = settings_from_options(settled(options))
     document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
     if as_json:
         click.echo(json_from_document(document), nl=False)

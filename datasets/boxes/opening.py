@@ -19,6 +19,11 @@ def is_data_yaml(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def has_split(path: Path, split: str) -> bool:
+    """Does a data.yaml name images of a split?"""
+    return split_from_yaml(path, split) is not None
+
+
 def open_split(path: Path, split: str, classes: Sequence[str] | None = None) -> ImageFolder | None:
     """The images of a split of a data.yaml, with their boxes where they have any; None where there is no such split.
 

@@ -13,7 +13,7 @@ from calib.caches.cache import scale_from_amax
 from quant.evaluation.accuracy import rows_of_outputs
 from quant.onnx_graph.model import OnnxModel
 from quant.onnxruntime.session import OnnxRuntimeSession
-from quant.qdq.placement import quantizable_inputs
+from quant.qdq.placement import Placement, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
 
@@ -23,9 +23,10 @@ Inputs = Mapping[str, NDArray[Any]]
 class SimulatedModel:
     """The FP32 model, and the INT8 model with its scales as inputs."""
 
-    def __init__(self, model: OnnxModel) -> None:
-        self.tensors = quantizable_tensors(model.proto)
-        proto, self._scales = _with_scales_as_inputs(model.proto)
+    def __init__(self, model: OnnxModel, float_nodes: frozenset[str] = frozenset()) -> None:
+        placement = Placement(float_nodes=float_nodes)
+        self.tensors = quantizable_tensors(model.proto, placement)
+        proto, self._scales = _with_scales_as_inputs(model.proto, placement)
         self._session = OnnxRuntimeSession(proto, name=f"{model.path} (int8)", exact=True)
         self._reference = OnnxRuntimeSession(model.proto, name=str(model.path))
 
@@ -73,14 +74,14 @@ def _size(batch: Inputs) -> int:
     return len(next(iter(batch.values())))
 
 
-def _with_scales_as_inputs(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+def _with_scales_as_inputs(proto: onnx.ModelProto, placement: Placement) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The INT8 model with a scalar input for each scale, and the tensors whose scales these inputs take, by input name.
 
     A pair on data that was only moved has its own input, which takes the scale of the tensor that the data came from.
     """
-    edges = quantizable_inputs(prepared_for_quantization(proto))
+    edges = quantizable_inputs(prepared_for_quantization(proto), placement)
     scale_of = {edge.tensor: edge.scale for edge in edges}
-    simulated = qdq_model_from_amax(proto, dict.fromkeys(scale_of.values(), 1.0))
+    simulated = qdq_model_from_amax(proto, dict.fromkeys(scale_of.values(), 1.0), placement)
     names = {
         node.input[1]: scale_of[node.input[0]]
         for node in simulated.graph.node

@@ -12,7 +12,7 @@ from quant.settings.run_settings import RunSettings
 
 _COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
-    "out",
+    "task", "out",
 )  # fmt: skip
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from quant.onnx_graph.metadata import ModelMetadata
 from quant.tasks.detection.boxes import Array, Form
 from quant.tasks.detection.final_heads import FinalHead, RowsHead, SelectedHead
 from quant.tasks.detection.grids import strides_from_points
 from quant.tasks.detection.heads import Activation, CombinedHead, Head, SeparateHead, three_axes
 from quant.tasks.detection.levels import levels_head
-from quant.tasks.detection.metadata import ModelMetadata
 
 _MOST = 0.99  # of the candidates of an untrained or odd model, some may be anywhere
 _PIXELS = 2.0  # coordinates that reach beyond this are pixels, not fractions of the input

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from quant.onnx_graph.metadata import ModelMetadata, metadata_from_model, metadata_from_values
 from quant.tasks.detection.finding import Evidence, head_from_outputs
-from quant.tasks.detection.metadata import ModelMetadata, metadata_from_model, metadata_from_values
 
 RNG = np.random.default_rng(0)
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from quant.onnx_graph.metadata import ModelMetadata
 from quant.tasks.detection.finding import Evidence, head_from_outputs
-from quant.tasks.detection.metadata import ModelMetadata
 from quant.tasks.detection.suppression import Limits
 
 SIZE = (64, 96)  # height and width
