@@ -32,7 +32,7 @@ def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> 
     the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
     more than --max-drop.
     """
-    from calib.cli.options import settled
+    from calib.cli.task_option import settled
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document, summary_from_document

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import click
 
 
@@ -14,16 +11,6 @@ def run_options(*names: str) -> list[click.Parameter]:
 
     known = {parameter.name: parameter for parameter in command.params}
     return [known[name] for name in names]
-
-
-def settled(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings out of options: `--no-labels` is another way to say `--task none`."""
-    values = dict(options)
-    if values.pop("no_labels", False):
-        if values.get("task") not in (None, "none"):
-            raise click.UsageError(f"--no-labels is --task none; leave it out with --task {values['task']}")
-        values["task"] = "none"
-    return values
 
 
 def parsed_size(text: str | None, option: str) -> tuple[int, int] | None:

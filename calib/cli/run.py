@@ -114,7 +114,7 @@ def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN4
 
     Settings also come from calib.toml in the working folder; options override them.
     """
-    from calib.cli.options import settled
+    from calib.cli.task_option import settled
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.run import run
     from quant.report.views.render import json_from_document, summary_from_document

@@ -27,7 +27,7 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     model.int8.onnx, sweep.json and sweep.svg are written to --out. ONNX Runtime runs the models; with --backend
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
-    from calib.cli.options import settled
+    from calib.cli.task_option import settled
     from calib.cli.terminal import TerminalConsole
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document

@@ -60,9 +60,10 @@ class RunData:
         )
 
 
-def own_validation(path: Path) -> Path | None:
+def own_validation(path: str | Path) -> Path | None:
     """Where data brings images for evaluation of its own: a data.yaml with `val`; None of other data."""
-    return path if is_data_yaml(path) and path.is_file() and has_split(path, "val") else None
+    place = Path(path)
+    return place if is_data_yaml(place) and place.is_file() and has_split(place, "val") else None
 
 
 def open_data(settings: RunSettings, model: ModelInterface, console: Console) -> RunData:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from quant.report.views.detection_charts import f1_by_threshold, precision_recall, score_histogram
+from quant.report.views.detection.charts import f1_by_threshold, precision_recall, score_histogram
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.sections import Document
 from quant.report.views.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, svg_from_drawing

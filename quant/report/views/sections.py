@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from quant.report.views import tables
-from quant.report.views.detection import detection_sections
+from quant.report.views.detection.sections import detection_sections
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.parts import Answer, Card, Section
 from quant.report.views.provenance_facts import facts_from_document
