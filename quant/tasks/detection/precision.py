@@ -146,36 +146,37 @@ def drawn_weights(images: int, resamples: int, seed: int) -> NDArray[np.int64]:
     return rng.multinomial(images, np.full(images, 1 / images), resamples)
 
 
-def precision_drop(
-    baseline: Sequence[ClassMatches],
-    other: Sequence[ClassMatches],
-    images: int,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> MetricDrop:
-    """What a build loses of mAP 50-95, in points, with a paired bootstrap over images.
+def bootstrapped(
+    found: Sequence[ClassMatches], images: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """MAP 50-95 of all images, then that of each draw of images with replacement, per cent: float64 [1 + resamples].
 
-    Images are drawn with replacement, the same ones for both builds, and mAP is computed of each draw (B. Efron,
-    R. Tibshirani, 1993, "An Introduction to the Bootstrap", percentile method, chapter 13). The matches of an image do
-    not depend on the others, so nothing is matched again.
+    The same seed draws the same images for every build. The matches of an image do not depend on the others, so nothing
+    is matched again.
 
     Args:
-        baseline: The baseline's matches, by class.
-        other: The build's, of the same images.
+        found: A build's matches, by class.
         images: How many images there are.
         seed: Seed of the draws.
         resamples: How many draws.
     """
-    once = np.ones((1, images), np.int64)
-    reached, expected = (100 * float(mean_precisions(found, once)[0]) for found in (other, baseline))
-    drops = []
+    weights = np.concatenate([np.ones((1, images), np.int64), drawn_weights(images, resamples, seed)])
     at_a_time = max(1, _WEIGHTS_AT_A_TIME // images)
-    weights = drawn_weights(images, resamples, seed)
-    for start in range(0, resamples, at_a_time):
-        part = weights[start : start + at_a_time]
-        drops.append(100 * (mean_precisions(baseline, part) - mean_precisions(other, part)))
-    known = np.concatenate(drops)
-    known = known[np.isfinite(known)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (float("nan"), float("nan"))
-    return MetricDrop(reached, expected - reached, float(low), float(high))
+    parts = [mean_precisions(found, weights[start : start + at_a_time]) for start in range(0, len(weights), at_a_time)]
+    return 100 * np.concatenate(parts)
+
+
+def precision_drop(baseline: NDArray[np.float64], other: NDArray[np.float64]) -> MetricDrop:
+    """What a build loses of mAP 50-95, in points, with a paired bootstrap over images.
+
+    The same images are drawn for both builds (B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap",
+    percentile method, chapter 13).
+
+    Args:
+        baseline: The baseline's `bootstrapped`.
+        other: The build's, of the same images and seed.
+    """
+    drops = baseline - other
+    drawn = drops[1:][np.isfinite(drops[1:])]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (float("nan"), float("nan"))
+    return MetricDrop(float(other[0]), float(drops[0]), float(low), float(high))

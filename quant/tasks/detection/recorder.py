@@ -19,7 +19,7 @@ from quant.evaluation.sample_size import images_from_width, tells
 from quant.tasks.detection.boxes import Detections, areas
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.matching import ClassMatches, matches
-from quant.tasks.detection.precision import RESAMPLES, Precision, precision_drop, precision_of
+from quant.tasks.detection.precision import RESAMPLES, Precision, bootstrapped, precision_drop, precision_of
 from quant.tasks.detection.shift import USUAL, Confidence, Operating, confidence_of
 
 _FAINT = 0.05  # where FP32 detects nothing with the usual confidence
@@ -63,6 +63,7 @@ class DetectionRecorder:
         self._found: dict[str, list[Detections]] = {}
         self._objects: dict[str, list[ImageBoxes]] = {}
         self._matches: dict[str, list[ClassMatches]] = {}
+        self._drawn: dict[tuple[str, int], NDArray[np.float64]] = {}
 
     @property
     def name(self) -> str:
@@ -89,7 +90,7 @@ class DetectionRecorder:
                 if self._place_of is not None:
                     objects = ImageBoxes(objects.boxes, self._place_of[objects.classes], objects.crowd, objects.areas)
                 self._objects.setdefault(build, []).append(objects)
-        self._matches.clear()
+        self._matches.pop(build, None)  # a sweep adds builds after the first ones were scored
 
     def truth(self, baseline: str) -> list[ImageBoxes]:
         """The objects of each image; without labels, what the baseline detects with the usual confidence."""
@@ -120,10 +121,13 @@ class DetectionRecorder:
 
     def drop(self, baseline: str, build: str, *, seed: int) -> MetricDrop:
         """What a build loses of mAP 50-95, points."""
-        images = len(self._found[baseline])
-        return precision_drop(
-            self._matches_of(baseline, baseline), self._matches_of(build, baseline), images, seed=seed
-        )
+        return precision_drop(self._drawn_of(baseline, baseline, seed), self._drawn_of(build, baseline, seed))
+
+    def _drawn_of(self, build: str, baseline: str, seed: int) -> NDArray[np.float64]:
+        if (build, seed) not in self._drawn:
+            images = len(self._found[baseline])
+            self._drawn[build, seed] = bootstrapped(self._matches_of(build, baseline), images, seed=seed)
+        return self._drawn[build, seed]
 
     def problem(self) -> str:
         """Why there is no figure: no image shows an object; empty where there is one."""
