@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datasets import Batch
 from datasets.source import BoxSource
 from quant.backend import Runnable
-from quant.calibration.run_data import RunData, metadata_of
+from quant.calibration.run_data import AUTO, RunData, metadata_of
 from quant.errors import QuantError
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder
@@ -76,6 +76,11 @@ def chosen_task(
         console.note(_told(name, reader, model, labelled=answers, found=settings.task == "auto"))
         return ChosenTask(name, reader, metric)
     console.note(f"task: detect ({head.text})")
+    if settings.preprocess == AUTO and data.preprocessing is not None and data.preprocessing.resize != "letterbox":
+        console.warn(
+            f"{model.path}: nothing says how images become its inputs, so they do as for {data.preprocessing.name}; "
+            "detectors usually take --preprocess yolo"
+        )
     recorder = metric if metric is not None else _recorder(head, model, batch, data, settings)
     nodes = head_nodes(model.proto, in_int8=settings.head == "int8") if isinstance(model, OnnxModel) else frozenset()
     return ChosenTask("detect", OutputReader(reader.layouts), recorder, head, nodes)
@@ -134,8 +139,8 @@ def _recorder(
     head: Head, model: ModelInterface, batch: Batch, data: RunData, settings: RunSettings
 ) -> DetectionRecorder:
     source, names = data.eval_source, metadata_of(model).names
-    if settings.classes is not None or names is None:
-        names = source.class_names if isinstance(source, BoxSource) else None
+    if isinstance(source, BoxSource) and (settings.classes is not None or names is None):
+        names = source.class_names
     return DetectionRecorder(head, source, data.preprocessing, _input_size(batch, data), names)
 
 

@@ -184,6 +184,23 @@ def test_labels_of_other_classes_are_refused(calib, squares):
     assert "expected boxes of at most the 2 classes" in error or "expected boxes of the model's 2 classes" in error
 
 
+def test_labels_that_count_further_than_the_model_are_refused(calib, squares):
+    (squares / "labels/val/03.txt").write_text("2 0.5 0.5 0.1 0.1\n")
+    error = calib("run", "--quiet", "--data", "images/val", cwd=squares).error
+    assert "03.png: expected boxes of the classes 0..1, as the model has 2, found class 2" in error
+
+
+def test_a_detector_without_metadata_or_labels_is_told_what_detectors_usually_take(calib, squares):
+    detector_project.write_model(squares / "model.onnx", metadata={})
+    shutil.rmtree(squares / "labels")
+    model = onnx.load(squares / "model.onnx")
+    for place in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[place].dim_value = 64
+    onnx.save(model, squares / "model.onnx")
+    warnings = calib("run", "--data", "images/val", "--precision", "fp32", cwd=squares).warnings
+    assert any("detectors usually take --preprocess yolo" in line for line in warnings)
+
+
 def test_a_model_that_detects_nothing_of_its_kind_is_named(calib, colours):
     error = calib("run", "--quiet", "--task", "detect", "--preprocess", "unit", cwd=colours).error
     assert "expected the outputs of a detector" in error and "'logits' [N, 3]" in error

@@ -87,10 +87,20 @@ class DetectionRecorder:
             self._found.setdefault(build, []).append(Detections(boxes, each.scores, each.classes))
             if self._truth is not None:
                 objects = self._truth.boxes(int(batch.indices[i]), height, width)
+                self._check_classes(objects, batch.names[i])
                 if self._place_of is not None:
                     objects = ImageBoxes(objects.boxes, self._place_of[objects.classes], objects.crowd, objects.areas)
                 self._objects.setdefault(build, []).append(objects)
         self._matches.pop(build, None)  # a sweep adds builds after the first ones were scored
+
+    def _check_classes(self, objects: ImageBoxes, name: str) -> None:
+        """Labels without names may count further than the model does."""
+        known = self.head.classes if self._place_of is None else len(self._place_of)
+        if known is not None and len(objects) and int(objects.classes.max()) >= known:
+            raise QuantError(
+                f"{name}: expected boxes of the classes 0..{known - 1}, as the model has {known}, found class "
+                f"{int(objects.classes.max())}; give labels of this model"
+            )
 
     def truth(self, baseline: str) -> list[ImageBoxes]:
         """The objects of each image; without labels, what the baseline detects with the usual confidence."""
