@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quant.report.contents.figures import rounded
@@ -52,14 +52,19 @@ def detection_from_run(result: RunResult) -> Document | None:
             {"precision": precisions[row["precision"]], **{key: rounded(row.get(key), 4) for key in _FIGURES}}
             for row in metric["builds"]
         ],
-        "classes": [
-            {**row, "ap": [row["ap"][name] for name in names], "ap50": [row["ap50"][name] for name in names]}
-            for row in found["classes"]
-        ],
+        "classes": [_class_row(row, names) for row in found["classes"]],
         "curves": [{"precision": precisions[name], "at_recall": found["curves"][name]} for name in names],
         "confidence": [{"precision": precisions[name], **found["confidence"][name]} for name in names],
         "head_kept": head_from_run(result),
     }
+
+
+def _class_row(row: Mapping[str, Any], names: Sequence[str]) -> Document:
+    """A class's figures in the order of the builds, and what each build loses against the first."""
+    precisions = [row["ap"][name] for name in names]
+    first = precisions[0]
+    drops = [None if value is None or first is None else rounded(first - value, 4) for value in precisions]
+    return {**row, "ap": precisions, "ap50": [row["ap50"][name] for name in names], "drop": drops}
 
 
 def head_from_run(result: RunResult) -> Document | None:

@@ -53,6 +53,7 @@ def score_histogram(document: Document) -> list[tuple[str, str]]:
         edges = np.linspace(_LOWEST, 1, _BINS + 1)
         for name, row, colour in rows:
             axes.stairs(row, edges, color=colour, label=chart_text(name), linewidth=1.5)
+        axes.set_yscale("symlog", linthresh=1)  # most candidates show nothing and have low scores
         axes.set_xlabel("score")
         axes.set_ylabel("detections")
 

@@ -28,7 +28,17 @@ _HEADS = (
     Column("Latency, ms", "latency_ms", "{:,.2f}"),
     Column("Speed-up", "speedup", "{:.2f}"),
 )
-_POINTS = (("at threshold {threshold:g}", "usual"), ("at the best F1", "best"), ("with {baseline}'s recall", "keeping"))
+_POINTS = (
+    ("At a threshold of {threshold:g}", "usual"),
+    ("At the best F1", "best"),
+    ("With {baseline}'s recall", "keeping"),
+)
+_FIGURES_AT = (
+    ("Threshold", "threshold", "{:.3f}"),
+    ("Precision %", "precision", "{:.1f}"),
+    ("Recall %", "recall", "{:.1f}"),
+    ("F1 %", "f1", "{:.1f}"),
+)
 
 
 def detection_sections(document: Document) -> list[Section]:
@@ -64,54 +74,49 @@ def _classes(document: Document, found: Document) -> list[Section]:
         return []
     examined = examined_name(document)
     place = names.index(examined) if examined in names else len(names) - 1
-    order = sorted(range(len(rows)), key=lambda i: -((rows[i]["ap"][0] or 0) - (rows[i]["ap"][place] or 0)))
-    titles = ["Class", "Objects", *names, "Drop"]
+    order = sorted(range(len(rows)), key=lambda i: -(rows[i]["drop"][place] or 0))
+    shown = (0, place) if place else (0,)
+    titles = ["Class", "Objects", *(names[k] for k in shown), "Drop"]
     lines = []
     for i in order:
         row, key = rows[i], f"detection.classes.{i}"
-        values = [
-            Cell("-") if value is None else Cell(f"{value:.2f}", f"{key}.ap.{k}") for k, value in enumerate(row["ap"])
-        ]
-        first, last = row["ap"][0], row["ap"][place]
-        drop = Cell("-") if first is None or last is None else Cell(f"{first - last:+.2f}")
+        precisions = [_figure(row["ap"][k], "{:.2f}", f"{key}.ap.{k}") for k in shown]
         lines.append(
             [
                 Cell(row["name"], f"{key}.name", is_name=True),
                 Cell(f"{row['objects']:,}", f"{key}.objects"),
-                *values,
-                drop,
+                *precisions,
+                _figure(row["drop"][place], "{:+.2f}", f"{key}.drop.{place}"),
             ]
         )
     table = Table(titles, lines, shown=20, what="classes")
     return [Section(f"{found['score']} by class, worst first", "detection-classes", tables=[("", table)])]
 
 
+def _figure(value: float | None, form: str, key: str) -> Cell:
+    return Cell("-") if value is None else Cell(form.format(value), key)
+
+
 def _confidence(document: Document, found: Document) -> Section:
     """Precision and recall at thresholds that matter."""
     names, baseline = build_names(document), baseline_name(document)
-    lines = []
-    for i, (name, row) in enumerate(zip(names, found["confidence"], strict=True)):
-        for title, key in _POINTS:
-            at, place = row[key], f"detection.confidence.{i}.{key}"
-            if key == "keeping" and i == 0:
-                continue
-            shown = title.format(threshold=found["threshold"], baseline=baseline)
-            values = (
-                [Cell("-")] * 4
-                if at is None
-                else [
-                    Cell(f"{at['threshold']:.3f}", f"{place}.threshold"),
-                    *(Cell(f"{at[part]:.1f}", f"{place}.{part}") for part in ("precision", "recall", "f1")),
-                ]
-            )
-            lines.append([Cell(name), Cell(shown), *values])
     notes = [
         "Precision and recall of all classes at an overlap of 0.50. Where INT8 shifts scores, another threshold keeps "
         f"the recall that {baseline} has at {found['threshold']:g}; none is given where no threshold does."
     ]
-    titles = ["Build", "", "Threshold", "Precision %", "Recall %", "F1 %"]
-    table = Table(titles, lines, brief=len(lines))
-    return Section("Confidence before and after", "confidence", notes, [("", table)])
+    shown = []
+    for title, key in _POINTS:
+        caption = title.format(threshold=found["threshold"], baseline=baseline)
+        rows = [row[key] or {} for row in found["confidence"]]
+        lines = [
+            [
+                Cell(what),
+                *(_figure(at.get(part), form, f"detection.confidence.{i}.{key}.{part}") for i, at in enumerate(rows)),
+            ]
+            for what, part, form in _FIGURES_AT
+        ]
+        shown.append((caption, Table(["", *names], lines, brief=len(lines))))
+    return Section("Confidence before and after", "confidence", notes, shown)
 
 
 def _head(found: Document) -> list[Section]:
@@ -127,5 +132,6 @@ def _head(found: Document) -> list[Section]:
     shown = []
     if head["builds"]:
         notes.append("Both were built and measured on the same images; --head chooses.")
-        shown = [("", tables.table_from_rows(head["builds"], "detection.head_kept.builds", _HEADS))]
+        heads = [f"head in {row['head'].upper() if row['head'] == 'int8' else row['head']}" for row in head["builds"]]
+        shown = [("", tables.turned_table(head["builds"], "detection.head_kept.builds", _HEADS, heads))]
     return [Section("The head in float and in INT8", "head", notes, shown)]
