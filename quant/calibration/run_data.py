@@ -106,6 +106,8 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
                     "the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
                     "--num-images"
                 )
+    if isinstance(eval_source, BoxSource):
+        console.note(eval_source.text)
     if settings.precision != "int8" and eval_path is None:
         eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated
     preprocessing = _bound_preprocessing(source, settings, model, console)
