@@ -67,7 +67,9 @@ def head_from_outputs(found: Evidence) -> Head | None:
     if found.metadata.task in ("classify", "obb") and not found.certain:
         return None
     usable = [
-        i for i, output in enumerate(found.outputs) if isinstance(output, np.ndarray) and output.dtype.kind in "fiu"
+        i
+        for i, output in enumerate(found.outputs)
+        if isinstance(output, np.ndarray) and output.dtype.kind in "fiu" and output.ndim
     ]
     for find in (_rows, _final_in_one, _levels, _separate, _combined):
         head = find(found, usable)

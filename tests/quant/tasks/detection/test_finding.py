@@ -31,6 +31,7 @@ NO_DETECTORS = {
     "tokens": [RNG.normal(size=(8, 145, 192))],
     "an age and a probability": [RNG.uniform(0, 90, (8, 1)), RNG.uniform(0, 1, (8, 1))],
     "several labels": [RNG.uniform(0, 1, (8, 4))],
+    "a single number": [RNG.normal(size=(8, 10)), np.array(0.5)],
     "nothing": [],
 }
 
@@ -38,7 +39,7 @@ NO_DETECTORS = {
 @pytest.mark.parametrize("name", NO_DETECTORS)
 @pytest.mark.parametrize("images", [8, 1])
 def test_other_models_are_no_detectors(name, images):
-    outputs = [output[:images].astype(np.float32) for output in NO_DETECTORS[name]]
+    outputs = [(output[:images] if output.ndim else output).astype(np.float32) for output in NO_DETECTORS[name]]
     found = Evidence([f"out{i}" for i in range(len(outputs))], outputs, images, (96, 96))
     assert head_from_outputs(found) is None
 
