@@ -73,6 +73,7 @@ ROOMS = (
     "quant.tasks",
     "quant.search",
     "quant.calibration",
+    "quant.recovery",
     "quant.report.result",
     "quant.report.contents",
     "quant.report.views",

@@ -107,6 +107,12 @@ _FILE = click.Path(path_type=Path)
     type=click.Choice(CHOICES["head"]),
     help="Detection: float (default) keeps the last products before the outputs in float; int8 quantizes them too.",
 )
+@click.option(
+    "--recover",
+    metavar="auto|off|STEPS",
+    help="Where INT8 loses too much: auto (default) takes all steps as needed; or some of equalize,ranges,bias,weights,"
+    "float.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
 def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types

@@ -39,7 +39,7 @@ from quant.jobs.compare_sides import (
 )
 from quant.jobs.measurement import first_batch, measured
 from quant.jobs.output_files import report_texts, stage_texts
-from quant.jobs.task_choice import chosen_task, usable_recorder
+from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.model import TensorInfo
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run

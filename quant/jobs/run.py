@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calib.caches.plausibility import implausible_scales
+from calib.caches.provenance import write_calibration
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
 from datasets import Batch
@@ -24,10 +25,11 @@ from quant.evaluation.outputs import OutputReader
 from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.head_trial import OTHER_HEAD, other_head_build, split_trial
 from quant.jobs.measurement import first_batch, measured
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
-from quant.jobs.task_choice import chosen_task, usable_recorder
+from quant.jobs.recovery import RecoveryJob
+from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
+from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.onnx_graph.tracing import nodes_within
@@ -38,7 +40,7 @@ from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, RunResult
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
-from quant.settings.output_names import build_name, names_of_builds
+from quant.settings.output_names import RECOVERED, RECOVERED_CACHE, RECOVERED_MODEL, build_name, names_of_builds
 from quant.settings.run_settings import RunSettings
 
 _BASELINE = "fp32"
@@ -116,6 +118,13 @@ def _result(
 
     together = measured(tried, _BASELINE, data, settings, listener, reader, task.recorder, usable)
     found, head = split_trial(together, task, settings)
+    recovered = None
+    if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
+        job = RecoveryJob(settings, model, data, backend, collector, reader, listener)
+        outcome = job.run(calibration, builds, found)
+        if outcome is not None:
+            recovered, found = outcome
+            builds |= {"int8": recovered.build} if recovered.build is not None else {}
     quarantined = _quarantined(data, calibration, found.quarantined)
     if quarantined:
         first = next(iter(quarantined))
@@ -124,6 +133,8 @@ def _result(
     _warn_of_deployment(found.evaluations, listener)
     _warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
     outdated = _outdated_builds(settings, failed, listener)
+    if recovered is None or not recovered.used:
+        outdated += tuple(name for name in RECOVERED if (settings.out / name).is_file())
     findings = Findings(
         found.evaluations,
         found.drops,
@@ -133,7 +144,9 @@ def _result(
         metric=found.metric,
     )
     verdict = decide(settings, findings)
-    better = _better_algorithm(settings, model, data, calibration, found, reader, task.float_nodes)
+    better = None
+    if not recovered:
+        better = _better_algorithm(settings, model, data, calibration, found, reader, task.float_nodes)
     if better is not None:
         listener.warn(better.text)
     return RunResult(
@@ -148,6 +161,7 @@ def _result(
         verdict=verdict,
         quarantined=quarantined,
         warnings=tuple(listener.warnings),
+        recovered=recovered,
         better=better,
         head=head,
         float_nodes=task.float_nodes,
@@ -260,6 +274,11 @@ def _warn_of_implausible_scales(
         )
 
 
+def _shows_something(found: Measurement, settings: RunSettings) -> bool:
+    """Can a loss be told at all? Not where FP32 itself is at chance."""
+    return settings.metric is not None or not nothing_shown(found.evaluations[_BASELINE])
+
+
 def _warn_near_chance(found: Measurement, listener: RecordingConsole) -> None:
     detection = found.metric if found.metric is not None and "detection" in found.metric else None
     problem = nothing_shown(found.evaluations[_BASELINE], detection)
@@ -304,9 +323,14 @@ def _better_algorithm(
 
 def _write(result: RunResult, document: Document) -> None:
     texts = report_texts(document, result.data.eval_source)
+    recovered = result.recovered
+    if recovered is not None and recovered.calibration is not None:
+        write_calibration(recovered.calibration, result.settings.out / RECOVERED_CACHE)
     with Transaction(result.settings.out) as files:
         for name in result.outdated:
             files.discard(name)
         for precision, name in result.files.items():
             stage_build(files, name, result.builds[precision])
+        if recovered is not None and recovered.model is not None:
+            files.stage(RECOVERED_MODEL).write_bytes(recovered.model.proto.SerializeToString())
         stage_texts(files, texts)

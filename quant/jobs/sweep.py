@@ -28,7 +28,7 @@ from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
 from quant.jobs.measurement import Observe, evaluated, first_batch
 from quant.jobs.output_files import stage_build, stage_texts
-from quant.jobs.task_choice import ChosenTask, chosen_task, usable_recorder
+from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import quantizable_tensors

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from calib.algorithms import Algorithm
+from calib.caches.provenance import Calibration
 from quant.backend import Backend, Build, Latency
 from quant.calibration.obtain import CalibrationResult
 from quant.calibration.run_data import RunData
@@ -14,6 +15,7 @@ from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, MetricDrop
 from quant.evaluation.verdict import Verdict
 from quant.onnx_graph.model import OnnxModel
+from quant.recovery.ladder import Recovery
 from quant.search.algorithms import BetterAlgorithm
 from quant.search.per_tensor import TensorChoice
 from quant.settings.run_settings import RunSettings
@@ -37,6 +39,27 @@ class Measurement:
     latencies: Mapping[str, Latency]
     metric: Mapping[str, Any] | None
     quarantined: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """What recovery made of an INT8 build that lost too much.
+
+    Attributes:
+        recovery: Its steps.
+        first: What the INT8 build lost before, in words.
+        used: Is the INT8 build of the run the recovered one? Otherwise it did not become better.
+        model: The float model that it was built from.
+        calibration: Its scales.
+        build: The build.
+    """
+
+    recovery: Recovery
+    first: str
+    used: bool
+    model: OnnxModel | None = None
+    calibration: Calibration | None = None
+    build: Build | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +118,7 @@ class RunResult:
         warnings: What the user should read.
         head: A detector's head; None of other models.
         float_nodes: Products that stay float in INT8, by `quant.qdq.placement.node_key`.
+        recovered: What was done about an INT8 build that lost too much; None where none did, or nothing could be done.
         better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
         files: Files of the builds by name: those that are kept in `settings.out`, or those that were compared.
         outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
@@ -115,6 +139,7 @@ class RunResult:
     verdict: Verdict
     quarantined: Mapping[str, str]
     warnings: tuple[str, ...]
+    recovered: Recovered | None = None
     better: BetterAlgorithm | None = None
     head: HeadTrial | None = None
     float_nodes: frozenset[str] = frozenset()

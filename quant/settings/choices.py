@@ -11,3 +11,5 @@ CHOICES = {
     "task": ("auto", "classify", "detect", "segment", "embed", "none"),
     "head": ("float", "int8"),
 }
+
+RECOVERY_STEPS = ("equalize", "ranges", "bias", "weights", "float")

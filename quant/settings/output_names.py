@@ -6,6 +6,8 @@ REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.
 SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.svg"
 CACHE = "calibration.cache"  # its provenance and statistics are beside it
 TIMING_CACHE = "timing.cache"
+RECOVERED_MODEL, RECOVERED_CACHE = "recovered.onnx", "recovered.cache"  # the latter with provenance and statistics
+RECOVERED = (RECOVERED_MODEL, RECOVERED_CACHE, "recovered.json", "recovered.h5")
 MODEL_SUFFIX, ENGINE_SUFFIX = ".onnx", ".engine"
 
 
@@ -32,5 +34,6 @@ WRITTEN = (
     REPORT_MARKDOWN,
     REPORT_HTML,
     TIMING_CACHE,
+    *RECOVERED,
     *(name for precision in CHOICES["precision"] for name in names_of_builds(precision)),
 )

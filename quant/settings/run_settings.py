@@ -9,7 +9,7 @@ from typing import Literal
 
 from quant.errors import SettingsError
 from quant.settings.batch_range import batch_range_from_text
-from quant.settings.choices import CHOICES
+from quant.settings.choices import CHOICES, RECOVERY_STEPS
 from quant.settings.output_names import CACHE, WRITTEN
 
 
@@ -52,6 +52,8 @@ class RunSettings:
             segment, embed, or none, which ignores what folders say.
         head: Detection: float (the last products before the outputs stay float) or int8.
         metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
+        recover: What to do where INT8 loses too much: auto (all steps as needed), off, or steps by name, separated by
+            commas: equalize, ranges, bias, weights, float.
     """
 
     model: Path | None = None
@@ -87,6 +89,7 @@ class RunSettings:
     metric: str | None = None
     task: str = "auto"
     head: str = "float"
+    recover: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -107,6 +110,11 @@ class RunSettings:
             raise SettingsError(f"max_drop: expected a number of percentage points, found {self.max_drop}")
         if self.cache_only and self.precision != "int8":
             raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
+        if unknown:
+            raise SettingsError(
+                f"recover: expected auto, off, or some of {', '.join(RECOVERY_STEPS)}, found '{unknown[0]}'"
+            )
         self._check_tensorrt()
         self._check_paths()
 
@@ -157,6 +165,13 @@ class RunSettings:
             return self
         foreign = self.match_tensorrt or self.calibrator == "tensorrt" or self.trust_cache
         return replace(self, algo="minmax" if detects and not foreign else "entropy")
+
+    @property
+    def recovery_steps(self) -> tuple[str, ...]:
+        """The steps of `recover`, in no order; none for `off`."""
+        if self.recover in ("auto", "off"):
+            return RECOVERY_STEPS if self.recover == "auto" else ()
+        return tuple(step.strip() for step in self.recover.split(","))
 
     @property
     def cache_path(self) -> Path:

@@ -107,7 +107,8 @@ def detector(project, *, apart):
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_detector_whose_scores_are_lost_is_unfit_however_good_its_boxes_are(concluded, project, apart):
     folder = detector(project, apart=apart)
-    result, found = concluded(folder, "--algo", "percentile", "--percentile", "98")  # the large ones are 1 in 64
+    lossy = ("--algo", "percentile", "--percentile", "98")  # the large ones are 1 in 64
+    result, found = concluded(folder, *lossy, "--recover", "off")
     assert (result.code, found["verdict"], found["chosen"]) == (0, "fail", "fp16")
     worst, *_ = int8_of(found)["outputs"]
     assert worst["worst_db"] < 10 < int8_of(found)["sqnr_db"]
@@ -121,6 +122,23 @@ def test_a_detector_whose_scores_are_lost_is_unfit_however_good_its_boxes_are(co
     again, better_found = concluded(folder, "--algo", better["algo"])
     assert (again.code, better_found["verdict"]) == (0, "unlabelled")
     assert int8_of(better_found)["outputs"][0]["worst_db"] > 10
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_detector_whose_scores_are_lost_recovers_by_other_scales(concluded, project, apart):
+    folder = detector(project, apart=apart)
+    result, found = concluded(folder, "--algo", "percentile", "--percentile", "98")
+    assert (result.code, found["verdict"]) == (0, "unlabelled")
+    assert int8_of(found)["outputs"][0]["worst_db"] > 20
+    recovery = found["recovery"]
+    assert (recovery["used"], recovery["met"]) == (True, False)  # without labels nothing is claimed
+    assert "ranges" in [step["step"] for step in recovery["steps"] if step["kept"]]
+    assert recovery["int8_share"] == 100
+    assert found["better_algorithm"] is None
+    names = ("recovered.onnx", "recovered.cache", "recovered.json", "recovered.h5")
+    assert all((folder / "calib-out" / name).is_file() for name in names)
+    concluded(folder, "--algo", recovery["algo"])
+    assert not any((folder / "calib-out" / name).exists() for name in names)  # they belong to no build any more
 
 
 NEAR = {  # nodes that answer, outputs, constants; each is right on all images

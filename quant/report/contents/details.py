@@ -37,7 +37,13 @@ def details_from_run(result: RunResult) -> dict[str, Any]:
         "tensors": [],
         "layers": None,
     }
-    if calibration is not None and isinstance(result.model, OnnxModel):
+    recovered = result.recovered
+    if recovered is not None and recovered.calibration is not None and recovered.model is not None:
+        own = recovered.calibration
+        document["tensors"] = tensor_rows(
+            own.cache.amax, own.statistics.histograms, _quantized(recovered.model, frozenset())
+        )
+    elif calibration is not None and isinstance(result.model, OnnxModel):
         histograms = calibration.statistics.histograms if calibration.statistics is not None else {}
         document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model, result.float_nodes))
     if examined is not None:

@@ -18,6 +18,7 @@ from quant.report.contents.details import details_from_run
 from quant.report.contents.detection import detection_from_run, figures_of_build, is_detection
 from quant.report.contents.figures import rounded
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
+from quant.report.contents.recovery import recovery_from_result
 from quant.report.result import RunResult
 from quant.settings.command_line import values_from_settings
 
@@ -72,6 +73,7 @@ def document_from_run(result: RunResult) -> Document:
         "detection": detection_from_run(result),
         "peak_rss_mb": _peak_rss_mb(),
         **details_from_run(result),
+        "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),
         "settings": values_from_settings(settings),
     }

@@ -28,6 +28,7 @@ def sections_from_document(document: Document) -> list[Section]:
     makers = (
         _compared,
         _builds,
+        _recovery,
         _outputs,
         _metric,
         detection_sections,
@@ -54,6 +55,34 @@ def _builds(document: Document) -> list[Section]:
             [("", tables.turned_table(rows, "builds", tables.BUILDS, build_names(document)))],
         )
     ]
+
+
+def _recovery(document: Document) -> list[Section]:
+    """What was done about an INT8 build that lost too much: the ladder, and what had to stay in float."""
+    found = document.get("recovery")
+    if not found:
+        return []
+    outcome = "The INT8 build of this report is the recovered one" if found["used"] else "It did not become better"
+    notes = [
+        f"INT8 as calibrated lost too much: {found['before']}. {outcome}. SQNR is that of the outputs on calibration "
+        "images that the steps were not made from; a step is kept if it is better there beyond chance.",
+        f"Looks at the evaluation images: {'; '.join(found['looks']) or 'none'}. "
+        + (
+            "The loss is within the limit beyond chance, for so many looks."
+            if found["met"]
+            else "That the loss is within the limit is not shown beyond chance."
+        ),
+        f"{found['int8_share']:.1f} % of the multiply-accumulates that INT8 can compute are in INT8. The search took "
+        f"{found['seconds']:.0f} s and {found['evaluations']} evaluations.",
+    ]
+    steps = [{**row, "kept_text": "yes" if row["kept"] else "no"} for row in found["steps"]]
+    shown = [("", tables.table_from_rows(steps, "recovery.steps", tables.STEPS, what="steps"))]
+    if found["sensitivity"]:
+        table = tables.table_from_rows(
+            found["sensitivity"], "recovery.sensitivity", tables.SENSITIVITY, shown=12, what="products"
+        )
+        shown.append(("Products, the most sensitive first", table))
+    return [Section("Recovery", "recovery", notes, shown)]
 
 
 def _outputs(document: Document) -> list[Section]:

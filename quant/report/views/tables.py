@@ -178,6 +178,21 @@ GROUPS = (
     Column("Channels", "channels", "{:,}"),
     Column("SQNR, dB", "sqnr_db", "{:.1f}"),
 )
+STEPS = (
+    Column("Step", "step"),
+    Column("Before, dB", "before_db", "{:.1f}"),
+    Column("After, dB", "after_db", "{:.1f}"),
+    Column("Kept", "kept_text"),
+    Column("Seconds", "seconds", "{:.1f}"),
+    name_column("What it did", "detail"),
+)
+SENSITIVITY = (
+    name_column("Product", "node"),
+    Column("Operator", "op_type"),
+    Column("SQNR alone in INT8, dB", "sqnr_db", "{:.1f}"),
+    Column("Work %", "macs_share", "{:.2f}"),
+    Column("Runs in", "precision"),
+)
 LAYERS = (name_column("Layer", "name"), name_column("Type", "type"), Column("Runs in", "precision"))
 FLIPS = (
     name_column("Image", "file"),

@@ -9,7 +9,7 @@ from typing import Any
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult
 from quant.errors import BuildError, ModelError
-from quant.jobs.task_choice import ChosenTask
+from quant.jobs.tasks.task_choice import ChosenTask
 from quant.onnx_graph.model import OnnxModel
 from quant.progress import Console
 from quant.qdq.output_head import head_nodes

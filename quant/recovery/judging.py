@@ -1,0 +1,115 @@
+"""Judging candidates by images that had no part in making them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.backend import Runnable
+from quant.evaluation.fidelity import channel_axis
+from quant.evaluation.magnitudes import groups_by_magnitude
+from quant.evaluation.outputs import OutputReader
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+
+_STANDARD_ERRORS = 2.0  # a gain's mean must exceed this many
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Channels of one output that are judged together.
+
+    Attributes:
+        output: The output's place.
+        axis: The axis of its channels, with the images first; 0 where it has none.
+        channels: Which channels; None for all.
+        signal: Mean square sum of an image.
+    """
+
+    output: int
+    axis: int
+    channels: NDArray[np.int64] | None
+    signal: float
+
+    def of(self, by_image: Array) -> Array:
+        """The part of an output, [images, values]."""
+        taken = by_image if self.channels is None else by_image.take(self.channels, axis=self.axis)
+        return taken.astype(np.float64).reshape(len(by_image), -1)
+
+
+class Judge:
+    """Holds the outputs of candidates against FP32's, image by image.
+
+    The noise of an image is the sum over all outputs, and within them over the channels of one magnitude, of the
+    squared error relative to the signal: what is worst leads, however small its values are.
+    """
+
+    def __init__(self, baseline: Runnable, batches: Sequence[Inputs], reader: OutputReader) -> None:
+        """Run the baseline.
+
+        Args:
+            baseline: FP32.
+            batches: Inputs of the images.
+            reader: How the outputs are read.
+        """
+        self.batches, self._reader = batches, reader
+        self._expected = [self._by_image(baseline.run(batch)) for batch in batches]
+        self._parts = [part for place in reader.compared for part in self._split(place)]
+
+    @property
+    def images(self) -> int:
+        """How many images judge."""
+        return sum(len(next(iter(outputs.values()))) for outputs in self._expected)
+
+    def noise(self, runnable: Runnable) -> NDArray[np.float64]:
+        """Relative noise of each image; infinite where an output is not finite and FP32's is.
+
+        Raises:
+            ModelError: The candidate does not run.
+        """
+        found = []
+        for batch, expected in zip(self.batches, self._expected, strict=True):
+            outputs = self._by_image(runnable.run(batch))
+            total = np.zeros(len(next(iter(expected.values()))))
+            for part in self._parts:
+                mine, right = part.of(outputs[part.output]), part.of(expected[part.output])
+                with np.errstate(invalid="ignore"):
+                    error = np.where(mine == right, 0, np.square(mine - right))
+                total += np.nan_to_num(error, nan=np.inf).sum(axis=1) / part.signal
+            found.append(total)
+        return np.concatenate(found) if found else np.zeros(0)
+
+    def _by_image(self, outputs: Sequence[Any]) -> dict[int, Array]:
+        return {place: self._reader.layouts[place].by_image(outputs[place]) for place in self._reader.compared}
+
+    def _split(self, place: int) -> list[_Part]:
+        arrays = [outputs[place] for outputs in self._expected]
+        axis = channel_axis(arrays[0])
+        scores = self._reader.scores is not None and self._reader.scores.output == place
+        whole = np.concatenate([np.where(np.isfinite(array), array, 0).astype(np.float64) for array in arrays])
+        channels: list[NDArray[np.int64] | None] = [None]
+        if axis and not scores:
+            others = tuple(i for i in range(whole.ndim) if i != axis)
+            rms = np.sqrt(np.square(whole).mean(axis=others))
+            channels = [*groups_by_magnitude(rms, np.flatnonzero(rms))] or [None]
+        parts = [_Part(place, axis, chosen, 1.0) for chosen in channels]
+        signals = [float(np.square(part.of(whole)).sum(axis=1).mean()) for part in parts]
+        return [_Part(place, axis, p.channels, s) for p, s in zip(parts, signals, strict=True) if s]
+
+
+def level_db(noise: NDArray[np.float64]) -> float:
+    """The mean noise of some images as a signal to noise ratio, dB."""
+    mean = float(noise.mean()) if len(noise) else 0.0
+    return float(-10 * np.log10(mean)) if mean else float("inf")
+
+
+def is_beyond_chance(gain: NDArray[np.float64]) -> bool:
+    """Whether the mean of a gain, image by image, exceeds 0 by more than its own uncertainty."""
+    if len(gain) < 2 or not np.isfinite(gain).all():
+        return bool(len(gain) > 1 and np.isposinf(gain).any() and not np.isneginf(gain).any())
+    return bool(gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(len(gain)))

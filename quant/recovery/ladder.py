@@ -1,0 +1,336 @@
+"""Recovering accuracy step by step, each kept only where it is better beyond chance on images it was not made from.
+
+1. `equalize`: channels of different magnitude share a scale well (`quant.recovery.equalization`).
+2. `ranges`: the algorithm whose scales leave the least noise in the outputs, from the same statistics.
+3. `bias`: shifted means are taken back (`quant.recovery.bias_correction`).
+4. `weights`: rounded by what they do to the output (`quant.recovery.weight_rounding`).
+5. `float`: the products with the most noise for the least work stay float, as few as meet the target.
+
+Calibration images are divided: some make the steps, the others judge them. The images of the evaluation are looked at
+only to tell whether the loss is within the target: after the first three steps together, after the fourth, and after
+each attempt of the fifth. The first candidate that is within it is taken. That the target is met is claimed only where
+the loss is within it at a level of confidence that makes up for so many looks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from calib.algorithms import algorithm_from_name, amax_from_statistics
+from calib.histograms.statistics import Statistics
+from calib.names import ALGORITHMS
+from quant.errors import BuildError, ModelError
+from quant.onnxruntime.session_in_parts import SessionInParts
+from quant.qdq.placement import Placement
+from quant.qdq.writer import qdq_model_from_amax
+from quant.recovery.bias_correction import with_corrected_biases
+from quant.recovery.channel_statistics import single_images
+from quant.recovery.equalization import equalize
+from quant.recovery.judging import Judge, is_beyond_chance, level_db
+from quant.recovery.sensitivity import NodeSensitivity, in_order_of_worth, macs_of_products, node_sensitivities
+from quant.recovery.weight_rounding import with_rounded_weights
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+
+FLOAT_ATTEMPTS = 3
+LOOKS = 2 + FLOAT_ATTEMPTS
+_EQUALIZED_FROM = 64  # images
+_FURTHER = 0.4  # of the noise, for the next attempt with products in float
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A float model whose INT8 form is a build.
+
+    Attributes:
+        proto: The float model: the FP32 model itself, or one with factors, biases and weights of its own.
+        reference: The FP32 model, or its equalized form: what the steps that change biases and weights aim at.
+        statistics: Of its activations; None where only scales are known.
+        algo: The algorithm of its scales.
+        amax: Of its tensors, activation units.
+        float_nodes: Products that stay float, by `quant.qdq.placement.node_key`.
+    """
+
+    proto: onnx.ModelProto
+    reference: onnx.ModelProto
+    statistics: Statistics | None
+    algo: str
+    amax: Mapping[str, float]
+    float_nodes: frozenset[str] = frozenset()
+
+    def quantized(self) -> onnx.ModelProto:
+        """The INT8 form.
+
+        Raises:
+            BuildError: There is none.
+        """
+        return qdq_model_from_amax(self.proto, self.amax, Placement(float_nodes=self.float_nodes))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step.
+
+    Attributes:
+        step: One of `RECOVERY_STEPS`.
+        kept: Whether it was better beyond chance.
+        before_db: SQNR of the outputs on the judging images before it, dB; see `quant.recovery.judging`.
+        after_db: The same with it.
+        seconds: What it took.
+        detail: What it did, in words.
+    """
+
+    step: str
+    kept: bool
+    before_db: float
+    after_db: float
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a look at the evaluation images tells of a candidate.
+
+    Attributes:
+        within: Is the loss, as measured, within what is allowed?
+        met: Is it so at the level of one of `LOOKS` looks?
+        excess: By what factor the loss is above what is allowed; 1 where it is not.
+        text: The loss in words.
+    """
+
+    within: bool
+    met: bool
+    excess: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How far recovery came.
+
+    Attributes:
+        candidate: The last candidate.
+        rungs: The steps tried, in order.
+        looks: What each look at the evaluation images told.
+        met: Whether the target is met beyond chance.
+        sensitivities: Of the products, the noisiest first; empty where none had to stay float.
+        macs: Multiply-accumulates of each product that INT8 can compute, for one image.
+        evaluations: How many candidates the search of the fifth step ran.
+        seconds: What all of it took.
+    """
+
+    candidate: Candidate
+    rungs: tuple[Rung, ...]
+    looks: tuple[str, ...]
+    met: bool
+    sensitivities: tuple[NodeSensitivity, ...] = ()
+    macs: Mapping[str, int] = field(default_factory=dict)
+    evaluations: int = 0
+    seconds: float = 0.0
+
+    @property
+    def int8_share(self) -> float:
+        """Share of the multiply-accumulates that INT8 computes, of those that it can."""
+        total = sum(self.macs.values())
+        left = sum(self.macs.get(name, 0) for name in self.candidate.float_nodes)
+        return 1 - left / total if total else 1.0
+
+
+class Ladder:
+    """Climbs until the target is met or the steps are used up."""
+
+    def __init__(
+        self,
+        start: Candidate,
+        fit: Sequence[Inputs],
+        search: Judge,
+        judge: Judge,
+        calibrate: Callable[[onnx.ModelProto], Statistics],
+        note: Callable[[str], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            start: The candidate that lost too much.
+            fit: Inputs of the images that steps are made from.
+            search: Judges by those.
+            judge: Judges by others.
+            calibrate: Collects the statistics of another float model.
+            note: Called with a line about each step.
+        """
+        self._now, self._fit, self._search, self._judge = start, fit, search, judge
+        self._calibrate, self._note = calibrate, note
+        self._noise = judge.noise(SessionInParts(start.quantized(), name="INT8"))
+        self._rungs: list[Rung] = []
+        self._looks: list[str] = []
+        self._sensitivities: list[NodeSensitivity] = []
+        self._macs: dict[str, int] = {}
+        self._evaluations = 0
+
+    def climb(self, steps: Sequence[str], begin: Outlook, look: Callable[[Candidate], Outlook]) -> Recovery:
+        """Take the steps.
+
+        Args:
+            steps: Those that are allowed, of `RECOVERY_STEPS`.
+            begin: What is known of the candidate at the start.
+            look: Builds a candidate and evaluates it.
+        """
+        start = time.perf_counter()
+        image = next(iter(single_images(self._fit, None)))
+        self._macs = macs_of_products(self._now.proto, image)
+        makers = {"equalize": self._equalized, "ranges": self._ranged, "bias": self._corrected}
+        for step in ("equalize", "ranges", "bias"):
+            if step in steps:
+                self._try(step, makers[step])
+        outlook = begin
+        if any(rung.kept for rung in self._rungs):
+            outlook = self._looked(look)
+        if not outlook.within and "weights" in steps and self._try("weights", self._rounded):
+            outlook = self._looked(look)
+        if not outlook.within and "float" in steps:
+            outlook = self._leave_float(look, outlook)
+        return Recovery(
+            self._now,
+            tuple(self._rungs),
+            tuple(self._looks),
+            outlook.within and outlook.met,
+            tuple(self._sensitivities),
+            self._macs,
+            self._evaluations,
+            time.perf_counter() - start,
+        )
+
+    def _looked(self, look: Callable[[Candidate], Outlook], candidate: Candidate | None = None) -> Outlook:
+        outlook = look(candidate or self._now)
+        self._looks.append(outlook.text)
+        return outlook
+
+    def _try(self, step: str, make: Callable[[], tuple[Candidate, str]]) -> bool:
+        """Take a step if it is better beyond chance; a step that cannot be made is not taken."""
+        start, before = time.perf_counter(), level_db(self._noise)
+        try:
+            made, detail = make()
+            found = self._judge.noise(SessionInParts(made.quantized(), name=f"INT8 ({step})"))
+        except (BuildError, ModelError) as error:
+            self._rungs.append(Rung(step, False, before, before, time.perf_counter() - start, str(error)[:200]))
+            return False
+        kept = is_beyond_chance(self._noise - found)
+        rung = Rung(step, kept, before, level_db(found), time.perf_counter() - start, detail)
+        self._rungs.append(rung)
+        self._note(
+            f"{step}: {before:.1f} to {rung.after_db:.1f} dB on images it was not made from, "
+            f"{'kept' if kept else 'not kept'} ({detail})"
+        )
+        if kept:
+            self._now, self._noise = made, found
+        return kept
+
+    def _equalized(self) -> tuple[Candidate, str]:
+        images = [image for image, _ in zip(single_images(self._fit, None), range(_EQUALIZED_FROM), strict=False)]
+        equalized = equalize(self._now.proto, images)
+        detail = f"{equalized.changed} of {len(equalized.places)} groups of channels"
+        if not equalized.changed:
+            return self._now, detail
+        statistics = self._calibrate(equalized.proto)
+        amax = amax_from_statistics(statistics, algorithm_from_name(self._now.algo))
+        made = replace(self._now, proto=equalized.proto, reference=equalized.proto, statistics=statistics, amax=amax)
+        return made, detail
+
+    def _ranged(self) -> tuple[Candidate, str]:
+        statistics = self._now.statistics
+        if statistics is None:
+            raise BuildError("the scales come from a cache without statistics")
+        found = {self._now.algo: self._now}
+        for name in ALGORITHMS:
+            amax = amax_from_statistics(statistics, algorithm_from_name(name))
+            found.setdefault(name, replace(self._now, algo=name, amax=amax))
+        noise = {name: self._mean_noise(candidate) for name, candidate in found.items()}
+        best = min(noise, key=lambda name: noise[name])
+        return found[best], f"{best} instead of {self._now.algo}" if best != self._now.algo else f"{best} is the best"
+
+    def _corrected(self) -> tuple[Candidate, str]:
+        proto = with_corrected_biases(self._now.proto, self._now.reference, self._quantize, self._fit)
+        return replace(self._now, proto=proto), f"from {self._search.images} images"
+
+    def _rounded(self) -> tuple[Candidate, str]:
+        proto = with_rounded_weights(self._now.proto, self._quantize, self._fit)
+        proto = with_corrected_biases(proto, self._now.reference, self._quantize, self._fit)
+        return replace(self._now, proto=proto), f"from {self._search.images} images, biases corrected again"
+
+    def _quantize(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        return replace(self._now, proto=proto).quantized()
+
+    def _mean_noise(self, candidate: Candidate) -> float:
+        return float(self._search.noise(SessionInParts(candidate.quantized(), name="INT8")).mean())
+
+    def _leave_float(self, look: Callable[[Candidate], Outlook], outlook: Outlook) -> Outlook:
+        """Leave products in float until the loss is within the target, as few as that takes."""
+        start, before, base = time.perf_counter(), level_db(self._noise), self._now
+        self._sensitivities = node_sensitivities(base.proto, base.amax, self._search, self._macs)
+        order = in_order_of_worth(self._sensitivities)
+        noise = self._mean_noise(base)
+        too_few, enough = _Attempt(0, noise), None
+        target = noise * _HALF / outlook.excess
+        best = outlook
+        for _ in range(FLOAT_ATTEMPTS):
+            tried = self._fewest(base, order, target, too_few.products, enough.products if enough else len(order))
+            if enough and tried.products in (too_few.products, enough.products):
+                break
+            if tried.products == len(order):  # nothing would be left in INT8: aim lower
+                target = math.sqrt(too_few.noise * target)
+                continue
+            candidate = replace(base, float_nodes=frozenset(order[: tried.products]))
+            outlook = self._looked(look, candidate)
+            if outlook.within:
+                enough, best, self._now = tried, outlook, candidate
+            else:
+                too_few, best = tried, outlook if enough is None else best
+                self._now = candidate if enough is None else self._now
+            # Between what was too few and what was enough, or as far again as the loss asks for.
+            target = math.sqrt(too_few.noise * enough.noise) if enough else target * _FURTHER / outlook.excess
+        outlook = best
+        self._noise = self._judge.noise(SessionInParts(self._now.quantized(), name="INT8 (float)"))
+        left = sum(self._macs[name] for name in self._now.float_nodes) / max(sum(self._macs.values()), 1)
+        detail = f"{len(self._now.float_nodes)} of {len(order)} products in float, {100 * left:.1f} % of the work"
+        rung = Rung(
+            "float",
+            bool(self._now.float_nodes),
+            before,
+            level_db(self._noise),
+            time.perf_counter() - start,
+            detail,
+        )
+        self._rungs.append(rung)
+        self._note(f"float: {before:.1f} to {rung.after_db:.1f} dB ({detail})")
+        return outlook
+
+    def _fewest(self, base: Candidate, order: Sequence[str], target: float, too_few: int, enough: int) -> _Attempt:
+        """How many products, the worthiest first, have to stay float so that the noise is within a target."""
+        low, high, reached = too_few, enough, 0.0  # `enough` meets it: at the end nothing is quantized
+        while high - low > 1:
+            middle = (low + high) // 2
+            self._evaluations += 1
+            noise = self._mean_noise(replace(base, float_nodes=frozenset(order[:middle])))
+            if noise <= target:
+                high, reached = middle, noise
+            else:
+                low = middle
+        return _Attempt(high, reached)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How many products stay float, and the noise that is left."""
+
+    products: int
+    noise: float

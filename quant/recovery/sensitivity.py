@@ -1,0 +1,112 @@
+"""How much noise each quantized product brings to a model's outputs, and how much work it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from quant.onnx_graph.editor import GraphEditor
+from quant.onnxruntime.session_in_parts import SessionInParts
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, is_quantized_kernel, node_key
+from quant.qdq.preparation import prepared_for_quantization
+from quant.qdq.writer import qdq_model_from_amax
+from quant.recovery.channel_statistics import all_values
+from quant.recovery.judging import Judge, level_db
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NodeSensitivity:
+    """One product.
+
+    Attributes:
+        node: Its name, see `quant.qdq.placement.node_key`.
+        op_type: Its operator.
+        macs: Multiply-accumulates for an image.
+        noise: Relative noise in the outputs when it alone is quantized, mean over the images.
+        sqnr_db: The same as a signal to noise ratio, dB.
+    """
+
+    node: str
+    op_type: str
+    macs: int
+    noise: float
+    sqnr_db: float
+
+
+def quantized_products(editor: GraphEditor) -> list[onnx.NodeProto]:
+    """The products of a prepared graph that INT8 can compute, in order."""
+    return [node for node in editor.nodes if is_quantized_kernel(node, editor, DEFAULT_PLACEMENT)]
+
+
+def macs_of_products(proto: onnx.ModelProto, image: Mapping[str, Array]) -> dict[str, int]:
+    """Multiply-accumulates of each product that INT8 can compute, for one image.
+
+    Args:
+        proto: FP32 model.
+        image: Its inputs for one image, or as many as it requires.
+
+    Raises:
+        BuildError, ModelError: The model cannot be prepared or run.
+    """
+    editor = prepared_for_quantization(proto)
+    products = quantized_products(editor)
+    wanted = {name for node in products for name in (*node.input[:2], node.output[0]) if name not in editor.constants}
+    values = all_values(editor.model(), image, sorted(wanted))
+    images = len(next(array for array in image.values() if array.ndim))
+    return {node_key(node): _macs(node, editor, values) // images for node in products}
+
+
+def _macs(node: onnx.NodeProto, editor: GraphEditor, values: Mapping[str, Array]) -> int:
+    outputs = values[node.output[0]].size
+    first, second = (editor.constants.get(name, values.get(name)) for name in node.input[:2])
+    if first is None or second is None:
+        return 0
+    if node.op_type == "Conv":
+        return int(outputs * np.prod(second.shape[1:]))
+    if node.op_type == "ConvTranspose":
+        return int(first.size * np.prod(second.shape[1:]))
+    return int(outputs * first.shape[-1])
+
+
+def node_sensitivities(
+    proto: onnx.ModelProto,
+    amax: Mapping[str, float],
+    judge: Judge,
+    macs: Mapping[str, int],
+    advance: Callable[[int], None] | None = None,
+) -> list[NodeSensitivity]:
+    """Quantize one product at a time, and see what that does to the outputs; the noisiest first.
+
+    Args:
+        proto: FP32 model.
+        amax: Of its tensors, activation units.
+        judge: Holds outputs against FP32's.
+        macs: Of each product.
+        advance: Called with 1 for each product that is done.
+
+    Raises:
+        BuildError: The model cannot be quantized.
+        ModelError: It does not run.
+    """
+    found = []
+    for node in quantized_products(prepared_for_quantization(proto)):
+        others = frozenset(name for name in macs if name != node_key(node))
+        quantized = qdq_model_from_amax(proto, amax, Placement(float_nodes=others))
+        noise = judge.noise(SessionInParts(quantized, name=f"{node_key(node)} in INT8"))
+        key = node_key(node)
+        found.append(NodeSensitivity(key, node.op_type, macs[key], float(noise.mean()), level_db(noise)))
+        if advance is not None:
+            advance(1)
+    return sorted(found, key=lambda item: -item.noise)
+
+
+def in_order_of_worth(found: Sequence[NodeSensitivity]) -> list[str]:
+    """The products to leave in float, in the order in which that buys most for the work that it costs."""
+    return [item.node for item in sorted(found, key=lambda item: -item.noise / max(item.macs, 1)) if item.noise > 0]

@@ -1,0 +1,53 @@
+"""What was done about an INT8 build that lost too much, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quant.report.contents.figures import rounded
+from quant.report.result import Recovered
+from quant.settings.output_names import RECOVERED_CACHE, RECOVERED_MODEL
+
+
+def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
+    """The key `recovery` of a report; None where nothing had to be done."""
+    if recovered is None:
+        return None
+    recovery = recovered.recovery
+    left = recovery.candidate.float_nodes
+    total = sum(recovery.macs.values())
+    return {
+        "before": recovered.first,
+        "used": recovered.used,
+        "met": recovered.used and recovery.met,
+        "steps": [
+            {
+                "step": rung.step,
+                "kept": rung.kept,
+                "before_db": rounded(rung.before_db, 2),
+                "after_db": rounded(rung.after_db, 2),
+                "gain_db": rounded(rung.after_db - rung.before_db, 2),
+                "seconds": round(rung.seconds, 2),
+                "detail": rung.detail,
+            }
+            for rung in recovery.rungs
+        ],
+        "looks": list(recovery.looks),
+        "algo": recovery.candidate.algo,
+        "int8_share": rounded(100 * recovery.int8_share, 2),
+        "float_nodes": sorted(left),
+        "sensitivity": [
+            {
+                "node": item.node,
+                "op_type": item.op_type,
+                "sqnr_db": rounded(item.sqnr_db, 2),
+                "macs_share": rounded(100 * item.macs / total, 3) if total else None,
+                "precision": "float" if item.node in left else "int8",
+            }
+            for item in recovery.sensitivities
+        ],
+        "evaluations": recovery.evaluations + len(recovery.looks),
+        "seconds": round(recovery.seconds, 2),
+        "model": RECOVERED_MODEL if recovered.used else None,
+        "cache": RECOVERED_CACHE if recovered.used else None,
+    }

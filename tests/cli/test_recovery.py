@@ -1,0 +1,95 @@
+"""`calib run` where INT8 loses too much."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from quant.onnx_graph.model import load_model
+from tests.int8_oracle import run_exactly
+
+MAKERS = ("stem/bn.weight", "stem/bn.bias", "block1/bn2.weight", "block1/bn2.bias")
+READERS = ("block1/conv1.weight", "block2/conv1.weight", "block2/conv_shortcut.weight")
+
+
+@pytest.fixture
+def loud_demo(demo):
+    """The sample with two of 16 channels in its first residual stream 256 times louder; its function is the same."""
+    model = onnx.load(demo / "model.onnx")
+    inputs = {"input": np.random.default_rng(0).uniform(size=(4, 1, 8, 8)).astype(np.float32)}
+    expected = run_exactly(model, inputs)["logits"]
+    for tensor in model.graph.initializer:
+        if tensor.name in (*MAKERS, *READERS):
+            values = numpy_helper.to_array(tensor).copy()
+            if tensor.name in MAKERS:
+                values[:2] *= 256
+            else:
+                values[:, :2] /= 256
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    np.testing.assert_allclose(run_exactly(model, inputs)["logits"], expected, rtol=1e-4, atol=1e-4)
+    onnx.save(model, demo / "model.onnx")
+    return demo
+
+
+def int8_of(found):
+    return next(row for row in found["builds"] if row["precision"] == "int8")
+
+
+def test_a_run_recovers_what_loud_channels_cost(calib, report, loud_demo):
+    lost = calib("run", "--data", "imgs", "--algo", "minmax", "--recover", "off", "--quiet", cwd=loud_demo)
+    before = report(loud_demo)
+    assert before["recovery"] is None
+    assert int8_of(before)["drop_top1"] > 1
+    assert before["chosen"] == "fp16" or lost.code == 3
+    result = calib("run", "--data", "imgs", "--algo", "minmax", cwd=loud_demo)
+    found = report(loud_demo)
+    assert (result.code, found["verdict"]) == (0, "pass")
+    assert int8_of(found)["drop_top1"] <= 1 < int8_of(before)["drop_top1"]
+    assert int8_of(found)["sqnr_db"] > int8_of(before)["sqnr_db"] + 10
+    recovery = found["recovery"]
+    assert (recovery["used"], recovery["int8_share"], recovery["float_nodes"]) == (True, 100, [])
+    assert recovery["steps"][0]["step"] == "equalize"
+    assert recovery["steps"][0]["kept"]
+    assert "INT8 loses too much" in result.err
+    page = (loud_demo / "calib-out" / "report.html").read_text()
+    text = (loud_demo / "calib-out" / "report.md").read_text()
+    assert "Recovery" in page
+    assert "equalize" in text
+
+
+def test_what_was_recovered_can_be_used_again_and_caches_are_not_mixed_up(calib, report, loud_demo):
+    calib("run", "--data", "imgs", "--algo", "minmax", "--quiet", cwd=loud_demo)
+    found = report(loud_demo)
+    out = loud_demo / "calib-out"
+    given, recovered = (load_model(path) for path in (loud_demo / "model.onnx", out / "recovered.onnx"))
+    assert json.loads((out / "recovered.json").read_text())["source"]["model"] == recovered.sha256
+    same = calib(
+        "run", "--model", "calib-out/recovered.onnx", "--data", "imgs", "--algo", found["recovery"]["algo"],
+        "--cache", "calib-out/recovered.cache", "--cache-only", "--out", "again", "--quiet", cwd=loud_demo,
+    )  # fmt: skip
+    assert same.code == 0
+    again = json.loads((loud_demo / "again" / "report.json").read_text())
+    assert int8_of(again)["top1"] == int8_of(found)["top1"]
+    wrong = calib(
+        "run", "--data", "imgs", "--cache", "calib-out/recovered.cache", "--cache-only", "--out", "third", "--quiet",
+        "--algo", found["recovery"]["algo"], cwd=loud_demo,
+    )  # fmt: skip
+    assert wrong.code == 1
+    assert "another model" in wrong.error
+    assert given.sha256 != recovered.sha256
+
+
+def test_where_int8_is_good_nothing_is_searched(calib, report, demo):
+    result = calib("run", "--data", "imgs", cwd=demo)
+    found = report(demo)
+    assert (result.code, found["verdict"], found["recovery"]) == (0, "pass", None)
+    assert "recovering" not in result.err
+    assert not (demo / "calib-out" / "recovered.onnx").exists()
+
+
+def test_a_step_that_does_not_exist_is_named(calib, demo):
+    result = calib("run", "--data", "imgs", "--recover", "equalize,magic", cwd=demo)
+    assert result.code == 1
+    assert "expected auto, off, or some of equalize, ranges, bias, weights, float, found 'magic'" in result.error
