@@ -201,9 +201,10 @@ def amax_from_statistics(statistics: Statistics, algorithm: Algorithm) -> dict[s
         return {name: algorithm.amax(histogram) for name, histogram in statistics.first_batch.items()}
     digests = {name: histogram.digest() for name, histogram in statistics.histograms.items()}
     # Tensors that only move another's data have the same histogram: it is searched once.
-    different = dict(zip(digests.values(), statistics.histograms.values(), strict=True))
+    different = {digest: name for name, digest in digests.items()}
     with ThreadPoolExecutor(usable_processors()) as pool:  # the compiled searches release the GIL
-        found = dict(zip(different, pool.map(algorithm.amax, different.values()), strict=True))
+        searched = pool.map(lambda name: algorithm.amax(statistics.histograms[name]), different.values())
+        found = dict(zip(different, searched, strict=True))
     amax = {name: found[key] for name, key in digests.items()}
     if isinstance(algorithm, Entropy):
         for name in statistics.products:

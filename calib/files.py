@@ -6,47 +6,52 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+from calib.commits import note_commit
 from calib.errors import OutputError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
-_SCRATCH = ".calib-"
-_OWNER = ".owner"  # a lock in the scratch folder
+from calib.interrupts import interrupts_deferred, stop_if_interrupted
+from calib.regular_files import open_regular, resolved
+from calib.scratch import Scratch, move_into_place, owned_scratch, recover
 
 
 class Transaction:
     """Several files that are replaced together.
 
-    Write to the paths that `stage` returns. When the `with` block ends normally, every file is flushed to disk and
-    renamed to its final name, and the files passed to `discard` are removed. When the block ends with an exception,
-    nothing that was staged remains and the older files are untouched.
+    Write to the paths that `stage` returns. When the `with` block ends normally, every file is flushed to disk, and all
+    are moved to their final names as one set, while the files passed to `discard` are removed. If the process dies in
+    the middle of that, the next one that reads or writes there completes it (see `calib.scratch`). When the block ends
+    with an exception, or Ctrl-C came before the first file was moved, nothing that was staged remains and the older
+    files are untouched.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._names: list[str] = []
         self._discarded: list[str] = []
+        self._scratch: Scratch | None = None
 
     def __enter__(self) -> Transaction:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._scratch, self._owner = _owned_scratch(self.folder)
+            with interrupts_deferred():
+                _check_held(self.folder)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                recover(self.folder)
+                self._scratch = owned_scratch(self.folder)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written to: {error.strerror}") from error
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def stage(self, name: str) -> Path:
         """The path to write to for the file that will be called `name` in the folder."""
         self._names.append(name)
-        return self._scratch / name
+        return self._staged(name)
 
     def discard(self, name: str) -> None:
         """Remove an older file from the folder, if there is one, when the others are replaced."""
@@ -57,70 +62,44 @@ class Transaction:
     ) -> None:
         try:
             if kind is None:
-                self._commit()
+                self._flush()
+            with interrupts_deferred():
+                try:
+                    if kind is None:
+                        self._commit()
+                finally:
+                    self._close()
         except OSError as failure:
             raise _write_error(self.folder, failure) from failure
         finally:
-            self._owner.release()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._close()
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, OutputError):
             raise _write_error(self.folder, error) from error
 
-    def _commit(self) -> None:
+    def _staged(self, name: str) -> Path:
+        assert self._scratch is not None, "only within the block"
+        return self._scratch.staged(name)
+
+    def _flush(self) -> None:
         for name in self._names:
-            with (self._scratch / name).open("rb") as file:
+            with self._staged(name).open("rb") as file:
                 os.fsync(file.fileno())
+
+    def _commit(self) -> None:
+        assert self._scratch is not None
+        stop_if_interrupted()
+        _check_held(self.folder)
         # A folder in the way is the one thing that makes a rename on the same disk fail: check before the first rename.
         for name in (*self._names, *self._discarded):
             if (self.folder / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, f"'{name}' is a folder there")
-        for name in self._discarded:  # first, so that a discarded file never lies beside the new ones
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / name).replace(self._scratch / f"discarded-{name}")
-        for name in self._names:
-            (self._scratch / name).replace(self.folder / name)
-        if os.name == "posix":
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        move_into_place(self._scratch, self.folder, self._names, self._discarded)
+        note_commit(self.folder / name for name in self._names)
 
-
-def _owned_scratch(folder: Path) -> tuple[Path, BaseFileLock]:
-    """A new folder for unfinished files, and the lock in it that its writer holds as long as the process lives."""
-    from filelock import FileLock, Timeout
-
-    while True:
-        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
-        lock = FileLock(scratch / _OWNER, timeout=0)
-        try:
-            lock.acquire()
-        except (Timeout, FileNotFoundError):  # another process took the still unlocked folder for an abandoned one
-            continue
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-        if (scratch / _OWNER).exists():
-            return scratch, lock
-        lock.release()
-
-
-def _remove_abandoned_scratch(folder: Path) -> None:
-    """Remove the scratch folders of writers that were killed; a living writer holds the lock in its own.
-
-    A folder that has files but no lock only happens to have such a name, and is not ours.
-    """
-    from filelock import FileLock, Timeout
-
-    for scratch in folder.glob(f"{_SCRATCH}*"):
-        if not scratch.is_dir() or (any(scratch.iterdir()) and not (scratch / _OWNER).exists()):
-            continue
-        lock = FileLock(scratch / _OWNER, timeout=0)
-        with contextlib.suppress(Timeout, OSError):
-            lock.acquire()
-            shutil.rmtree(scratch, ignore_errors=True)
-            lock.release()
+    def _close(self) -> None:
+        if self._scratch is not None:
+            self._scratch.remove()
+            self._scratch = None
 
 
 def _write_error(folder: Path, error: OSError) -> OutputError:
@@ -129,12 +108,54 @@ def _write_error(folder: Path, error: OSError) -> OutputError:
     )
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A folder that this process holds.
+
+    Attributes:
+        folder: The folder's path, resolved.
+        descriptor: Keeps the folder's number from being given to another folder; None where folders cannot be opened.
+        lock: The lock file's device and number.
+    """
+
+    folder: Path
+    descriptor: int | None
+    lock: tuple[int, int]
+
+    def is_there(self) -> bool:
+        """Whether the folder and the lock file in it are still those that were taken."""
+        try:
+            same = self.descriptor is None or os.path.samestat(os.fstat(self.descriptor), self.folder.stat())
+            return same and _identity(self.folder / _LOCK) == self.lock
+        except OSError:
+            return False
+
+
+_LOCK = ".lock"
+_HELD: dict[Path, _Held] = {}
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat(follow_symlinks=False)
+    return status.st_dev, status.st_ino
+
+
+def _check_held(folder: Path) -> None:
+    """Stop if a folder that this process holds was removed or replaced: what it wrote there is gone."""
+    held = _HELD.get(resolved(folder))
+    if held is not None and not held.is_there():
+        raise OutputError(
+            f"{folder}: was removed or replaced while this run was writing to it, and what it had written is gone; "
+            "nothing more is written: run again"
+        )
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder for one run; the lock ends with the process, however it ends.
 
     Raises:
-        OutputError: Another run holds it, or the folder cannot be written to.
+        OutputError: Another run holds it, the folder cannot be written to, or it was removed during the block.
     """
     from filelock import FileLock, Timeout
 
@@ -142,7 +163,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: expected a folder to write to, found a file; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        if (folder / _LOCK).is_symlink():
+            raise OutputError(f"{folder / _LOCK}: expected a lock file, found a link; remove it")
+        lock = FileLock(folder / _LOCK, timeout=0)
         lock.acquire()
     except Timeout:
         raise OutputError(
@@ -151,17 +174,36 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to: {error.strerror}") from error
     try:
-        _remove_abandoned_scratch(folder)
-        yield
+        with _registered(folder):
+            recover(folder)
+            yield
+            _check_held(folder)
     finally:
         lock.release()
 
 
+@contextlib.contextmanager
+def _registered(folder: Path) -> Iterator[None]:
+    path = resolved(folder)
+    descriptor = os.open(path, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        _HELD[path] = _Held(path, descriptor, _identity(path / _LOCK))
+        yield
+    finally:
+        _HELD.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def sha256_of_files(*paths: Path) -> str:
-    """SHA-256 (hex) over the contents of files, one after the other, read in pieces."""
+    """SHA-256 (hex) over the contents of regular files, one after the other, read in pieces.
+
+    Raises:
+        OSError: One cannot be read.
+    """
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

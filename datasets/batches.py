@@ -1,5 +1,6 @@
 """Batches of samples: decoded ahead of use in threads, in exact order, with unreadable images set aside."""
 
+import math
 import os
 import threading
 from collections import deque
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, TooManyUnreadableError, UnreadableImageError
+from datasets.guards.decoding_space import SPACE
 from datasets.preprocessing import Preprocessing
 from datasets.sampling import sample_indices
 from datasets.source import ImageSource, TensorSource
@@ -23,6 +25,7 @@ __all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
 # Handing work to a thread costs about as much as decoding a tiny image, so images are handed over in chunks.
 _MOST_IN_CHUNK = 32
 _TINY_VALUES = 64 * 64 * 3
+_MOST_BATCH_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,19 @@ class BatchStream:
                 raise DatasetError(f"{self.source.path}: holds ready model inputs; preprocessing is for images only")
             if not self.preprocessing.is_bound:
                 raise DatasetError(f"preprocessing {self.preprocessing.name!r} is not bound to a model input")
+            values = math.prod(self.preprocessing.sample_shape)
+            self._check_sample_bytes(values * np.dtype(self.preprocessing.dtype).itemsize)
+
+    def _check_sample_bytes(self, sample: int) -> None:
+        """Check that a batch of samples of this size, of which several are held at a time, is not too large."""
+        size = min(self.batch_size, self.images)
+        if size * sample > _MOST_BATCH_BYTES:
+            most = _MOST_BATCH_BYTES // sample
+            advice = f"use a --batch-size of at most {most}" if most else "use smaller samples"
+            raise DatasetError(
+                f"{self.source.path}: {size} samples of {sample / 2**20:,.0f} MiB are more than the "
+                f"{_MOST_BATCH_BYTES / 2**30:g} GiB that a batch may have; {advice}"
+            )
 
     @property
     def images(self) -> int:
@@ -168,7 +184,7 @@ class BatchStream:
         return self._batches(self._bad)
 
     def _batches(self, bad: list[Quarantined]) -> Iterator[Batch]:
-        assembler = _Assembler(self.source, self.batch_size)
+        assembler = _Assembler(self.source, min(self.batch_size, self.images))
         for chunk in self._chunks():
             bad.extend(chunk.bad)
             if len(bad) > self.max_bad * self.images:
@@ -208,7 +224,12 @@ class BatchStream:
             # Tiny images cost mostly interpreter time, and threads that compete for the interpreter lose a third of it.
             with self._turn if self._tiny else nullcontext():
                 return self._decode_images(self.source, indices, stop)
-        samples = [self.source.load(index) for index in indices if not stop.is_set()]
+        samples = []
+        for index in indices:
+            if stop.is_set():
+                break
+            samples.append(self.source.load(index))
+            self._check_sample_bytes(sum(array.nbytes for array in samples[-1].values()))
         return _Chunk({name: [sample[name] for sample in samples] for name in self.source.inputs}, indices, [])
 
     def _decode_images(self, source: ImageSource, indices: list[int], stop: threading.Event) -> _Chunk:
@@ -220,23 +241,29 @@ class BatchStream:
             if stop.is_set():
                 break
             try:
-                image = source.read(index)
+                with SPACE.turn():  # until the image is resized: what was decoded takes as much space as decoding it
+                    image, size = self._fitted(source, index)
             except UnreadableImageError as error:
                 bad.append(Quarantined(error.file, error.reason))
                 continue
-            images.append(image if self.preprocessing is None else self._fitted(self.preprocessing, image, index))
-            sizes.append((image.shape[0], image.shape[1]))
+            images.append(image)
+            sizes.append(size)
             readable.append(index)
         self._tiny = bool(images) and images[0].size <= _TINY_VALUES
         if self.preprocessing is None or not images:
             return _Chunk({self.input_name: images}, readable, bad, sizes)
         return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad, sizes)
 
-    def _fitted(self, preprocessing: Preprocessing, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    def _fitted(self, source: ImageSource, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """An image at the model's size, and the height and width that it had before."""
+        image = source.read(index)
+        size = image.shape[0], image.shape[1]
+        if self.preprocessing is None:
+            return image, size
         try:
-            return preprocessing.fitted(image)
+            return self.preprocessing.fitted(image), size
         except DatasetError as error:
-            raise DatasetError(f"{self.source.names[index]}: {error}") from None
+            raise DatasetError(f"{source.names[index]}: {error}") from None
 
 
 def _usable_processors() -> int:

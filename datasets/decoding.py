@@ -5,6 +5,7 @@ against its first bytes, so no formats are tried in turn. A decompression bomb i
 `Image.open`'s process-wide Python warning, which threads could not silence safely.
 """
 
+import io
 from typing import BinaryIO
 
 import numpy as np
@@ -20,7 +21,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from datasets.errors import UnreadableImageError
+from datasets.errors import DatasetError, UnreadableImageError
+from datasets.guards.decoding_space import SPACE, bomb
+from datasets.guards.steps import CountedReads, has_too_many_scans
 
 FORMATS = {
     ".jpg": "JPEG",
@@ -58,6 +61,7 @@ _SIGNATURES = (
 )
 _HEAD_BYTES = 16
 _ORIENTATION_TAG = 0x0112
+_BAND_PIXELS = 2**22  # larger images become arrays band by band, so that no second copy of the whole is made
 # The keys under which Pillow keeps metadata that may hold an orientation; images without them need no EXIF lookup.
 _ORIENTATION_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 
@@ -85,15 +89,27 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
     if found != expected:
         raise UnreadableImageError(name, _format_reason(head, found, expected))
     try:
-        image = _DECODERS[found](stream, name)
-        _check_pixel_count(image.size, name)
-        image.load()
-        return _rgb_pixels(_upright(image), name)
-    except (UnreadableImageError, MemoryError):
+        with SPACE.turn():
+            return _decoded(stream, name, found)
+    except (DatasetError, MemoryError):
         raise
     except Exception as error:
         message = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(name, f"damaged or truncated {found} file: {message}") from error
+
+
+def _decoded(stream: BinaryIO, name: str, found: str) -> NDArray[np.uint8]:
+    # Pillow gets no file name: it would map the file of that name in the working folder instead of reading the stream.
+    image: Image.Image = _DECODERS[found](CountedReads(stream))
+    reason = bomb(*image.size)
+    if reason:
+        raise UnreadableImageError(name, reason)
+    if found == "JPEG" and isinstance(stream, io.BytesIO) and has_too_many_scans(stream.getvalue()):
+        raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
+    SPACE.take(image.width * image.height)
+    image.load()
+    image = _upright(image)  # under the same name, so that the other is freed before the array is made
+    return _rgb_pixels(image, name)
 
 
 def _format_of(head: bytes) -> str | None:
@@ -112,13 +128,6 @@ def _format_reason(head: bytes, found: str | None, expected: str) -> str:
     return f"its name says {expected}, but it holds {found}; rename or convert it"
 
 
-def _check_pixel_count(size: tuple[int, int], name: str) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    width, height = size
-    if limit is not None and width * height > limit:
-        raise UnreadableImageError(name, f"decompression bomb: {width} x {height} pixels, at most {limit} are decoded")
-
-
 def _upright(image: Image.Image) -> Image.Image:
     if not _ORIENTATION_KEYS.intersection(image.info):
         return image  # TIFF keeps its orientation elsewhere, but Pillow applies it when loading
@@ -130,21 +139,29 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), name)
     if image.mode == "F":
         raise UnreadableImageError(name, "floating-point pixels have no defined range; convert them to 8 or 16 bits")
-    if image.mode != "RGB":
-        image.info.pop("transparency", None)  # otherwise convert() carries a transparent colour over, with a warning
-        image = image.convert("RGB")
-    return np.asarray(image)
+    image.info.pop("transparency", None)  # otherwise convert() carries a transparent colour over, with a warning
+    rows = max(1, _BAND_PIXELS // image.width)
+    if rows >= image.height:
+        return _rgb_band(image, name)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = _rgb_band(image.crop((0, top, image.width, bottom)), name)
+    return pixels
+
+
+def _rgb_band(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image), name)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _from_16_bit(grey: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
-    wide = grey.astype(np.int64)
-    low, high = int(wide.min()), int(wide.max())
+    low, high = int(grey.min()), int(grey.max())
     if low < 0 or high > 65535:
         reason = f"32-bit integer pixels from {low} to {high}; only 8 and 16 bits can be read, convert them"
         raise UnreadableImageError(name, reason)
-    eight = ((wide + 128) // 257).astype(np.uint8)
+    eight = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(eight[:, :, np.newaxis], 3, axis=2)

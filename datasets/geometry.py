@@ -1,5 +1,6 @@
 """Resizing uint8 images with Pillow's filters: scale and crop, stretch, or letterbox."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +37,20 @@ class Frame:
         return inside
 
 
+_REACH = 2  # of the widest filter, bicubic, where it does not reduce
+_OWN_PIXELS = 2**24  # a result or a step that is not larger needs no other way, whatever the shape of the image
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+
+
 def stretched(image: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
     """The image (uint8 [H, W, 3]) resized to size (height, width), whatever its aspect ratio."""
     height, width = size
     if image.shape[:2] == size:
         return image
+    if image.shape[0] * width > max(_OWN_PIXELS, 2 * image.size):
+        # Pillow scales the width first. Of a narrow and very tall image, that would make something far larger.
+        image = np.asarray(Image.fromarray(image).resize((image.shape[1], height), _FILTERS[interpolation]))
     return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
 
 
@@ -53,7 +63,12 @@ def scaled_and_cropped(
     longer side is rounded down to whole pixels, and the crop's corner is rounded half to even.
     """
     scaled, (top, left) = crop_frame(image.shape[:2], size, fraction)
-    return stretched(image, scaled, interpolation)[top : top + size[0], left : left + size[1]]
+    cover_height, cover_width = (round(side / fraction) for side in size)
+    if scaled[0] * scaled[1] > max(_OWN_PIXELS, 2 * cover_height * cover_width):
+        return _part_of_stretched(image, scaled, (top, left, top + size[0], left + size[1]), interpolation)
+    kept = stretched(image, scaled, interpolation)[top : top + size[0], left : left + size[1]]
+    # A view keeps all of the resized image alive, and those of a whole batch together may be large.
+    return kept.copy() if scaled[0] * scaled[1] > 4 * size[0] * size[1] else kept
 
 
 def crop_frame(shape: tuple[int, ...], size: tuple[int, int], fraction: float) -> tuple[tuple[int, int], Corner]:
@@ -66,6 +81,32 @@ def crop_frame(shape: tuple[int, ...], size: tuple[int, int], fraction: float) -
         scaled = cover_width * height // width, cover_width
     top, left = (round((side - target) / 2) for side, target in zip(scaled, size, strict=True))
     return scaled, (top, left)
+
+
+def _part_of_stretched(
+    image: NDArray[np.uint8], scaled: tuple[int, int], kept: Box, interpolation: str
+) -> NDArray[np.uint8]:
+    """Part of an image as it were resized, made from the pixels that this part is made of.
+
+    The values are those of the whole resized image but for the rounding of positions, which may change a few by 1.
+
+    Args:
+        image: uint8 [H, W, 3].
+        scaled: Height and width of the whole resized image.
+        kept: The part.
+        interpolation: The filter.
+    """
+    starts, ends, boxes = [], [], []
+    for side, target, first, last in zip(image.shape, scaled, kept[:2], kept[2:], strict=False):
+        step = side / target  # source pixels for one of the result
+        reach = _REACH * max(step, 1)  # a filter's, in source pixels
+        starts.append(max(math.floor(first * step - reach), 0))
+        ends.append(min(math.ceil(last * step + reach), side))
+        boxes.append((first * step - starts[-1], min(last * step, ends[-1]) - starts[-1]))
+    part = np.ascontiguousarray(image[starts[0] : ends[0], starts[1] : ends[1]])
+    (top, bottom), (left, right) = boxes
+    size = (kept[3] - kept[1], kept[2] - kept[0])
+    return np.asarray(Image.fromarray(part).resize(size, _FILTERS[interpolation], (left, top, right, bottom)))
 
 
 def letterboxed(

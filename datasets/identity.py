@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import UnreadableImageError
-from datasets.source import Source
+from datasets.source import PiecewiseSource, Source
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,18 @@ class DataIdentity:
     hashed: int
 
 
+def sha256_of_sample(source: Source, index: int) -> str:
+    """SHA-256 (hex) of a sample's stored bytes, read in pieces if the source gives such.
+
+    Raises:
+        UnreadableImageError: They cannot be read.
+    """
+    digest = hashlib.sha256()
+    for piece in source.pieces(index) if isinstance(source, PiecewiseSource) else (source.content(index),):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 def identify(
     source: Source, indices: Sequence[int] | NDArray[np.int64], known: Iterable[ImageIdentity] = ()
 ) -> DataIdentity:
@@ -60,7 +72,7 @@ def identify(
         name, fingerprint = source.names[index], source.fingerprint(index)
         digest = digests.get((name, fingerprint))
         if digest is None:
-            digest = hashlib.sha256(source.content(index)).hexdigest()
+            digest = sha256_of_sample(source, index)
             hashed += 1
         entries.append(ImageIdentity(name, fingerprint, digest))
         whole.update(f"{digest}\n".encode())

@@ -3,7 +3,8 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from datasets.decoding import FORMATS, decode_image
 from datasets.errors import DatasetError, UnreadableImageError
+from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_of
 from datasets.labels import labels_from_csv, labels_from_folders, read_class_names
 
-# Small files are decoded from memory, which is faster. Larger ones are not, so that a 20 GB TIFF is not read whole.
+# Small files are decoded from memory, which is faster. Larger ones are not, so that a large TIFF is not read whole.
 _READ_WHOLE_BYTES = 64 * 2**20
+_MOST_BYTES = 2 * 2**30  # hashing reads all of a file, so no file may be larger than this
 
 
 class ImageFolder:
@@ -86,13 +89,10 @@ class ImageFolder:
             UnreadableImageError: The image cannot be read. The error holds its name and a plain reason.
         """
         name = self.names[index]
-        try:
-            with open(self._prefix + name, "rb", buffering=0) as file:  # noqa: PTH123
-                if os.fstat(file.fileno()).st_size <= _READ_WHOLE_BYTES:
-                    return decode_image(io.BytesIO(file.read()), name, self._formats[index])
-                return decode_image(io.BufferedReader(file), name, self._formats[index])
-        except OSError as error:
-            raise UnreadableImageError(name, _os_reason(error)) from error
+        with self._opened(index) as file:
+            if size_of(file) <= _READ_WHOLE_BYTES:
+                return decode_image(io.BytesIO(whole_of(file)), name, self._formats[index])
+            return decode_image(io.BufferedReader(file), name, self._formats[index])
 
     def content(self, index: int) -> bytes:
         """The bytes of the image's file.
@@ -100,10 +100,33 @@ class ImageFolder:
         Raises:
             UnreadableImageError: The file cannot be read.
         """
+        return b"".join(self.pieces(index))
+
+    def pieces(self, index: int) -> Iterator[bytes]:
+        """The bytes of the image's file, in pieces.
+
+        Raises:
+            UnreadableImageError: The file cannot be read.
+        """
+        with self._opened(index) as file:
+            yield from pieces_of(file)
+
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[io.FileIO]:
+        """An image's file.
+
+        Raises:
+            UnreadableImageError: It cannot be opened or read, or is no file, or too large.
+        """
+        name = self.names[index]
         try:
-            return Path(self._prefix + self.names[index]).read_bytes()
+            with open_regular(self._prefix + name) as file:
+                if size_of(file) > _MOST_BYTES:
+                    reason = f"a file of {size_of(file) / 2**30:.1f} GiB; at most {_MOST_BYTES / 2**30:g} are read"
+                    raise UnreadableImageError(name, reason)
+                yield file
         except OSError as error:
-            raise UnreadableImageError(self.names[index], _os_reason(error)) from error
+            raise UnreadableImageError(name, _os_reason(error)) from error
 
     def fingerprint(self, index: int) -> str:
         """Size, times and inode of the image's file; they stay the same until the file is written to.

@@ -2,11 +2,12 @@
 
 import csv
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from datasets.errors import DatasetError
 from datasets.text_file import text_from_file
 
+_MOST_DIGITS = 9
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
@@ -124,9 +126,9 @@ def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tup
         return Labels(np.array([_known_class(path, rows[name], index) for name in names], np.int64), classes)
     numbered = {name: label.isdecimal() for name, (_, label) in rows.items()}
     if all(numbered.values()):
-        return Labels(np.array([int(rows[name][1]) for name in names], np.int64), None)
+        return Labels(np.array([_index(path, rows[name]) for name in names], np.int64), None)
     if all(_NUMBER.fullmatch(label) for _, label in rows.values()):
-        return Labels(np.array([float(rows[name][1]) for name in names]), None)
+        return Labels(np.array([_number(path, rows[name]) for name in names]), None)
     if any(numbered.values()):
         line, label = next(rows[name] for name, is_index in numbered.items() if is_index)
         raise DatasetError(
@@ -140,13 +142,13 @@ def labels_from_csv(path: Path, folder: Path, names: Sequence[str], classes: tup
 
 def _rows(path: Path, folder: Path, known: set[str]) -> dict[str, tuple[int, str]]:
     """Image name -> (line, label)."""
-    reader = csv.reader(io.StringIO(text_from_file(path, "labels CSV"), newline=""))
-    header = [cell.strip().lower() for cell in next(reader, [])]
+    reader: _Reader = csv.reader(io.StringIO(text_from_file(path, "labels CSV"), newline=""))
+    header = [cell.strip().lower() for cell in next(_lines(reader, path), [])]
     if "file" not in header or "label" not in header:
         raise DatasetError(f"{path}:1: expected a header with the columns 'file,label', found {','.join(header)!r}")
     file_column, label_column = header.index("file"), header.index("label")
     rows: dict[str, tuple[int, str]] = {}
-    for row in reader:
+    for row in _lines(reader, path):
         line = reader.line_num
         if not row:
             continue
@@ -163,6 +165,22 @@ def _rows(path: Path, folder: Path, known: set[str]) -> dict[str, tuple[int, str
     return rows
 
 
+class _Reader(Protocol):
+    line_num: int
+
+    def __next__(self) -> list[str]: ...
+
+
+def _lines(reader: _Reader, path: Path) -> Iterator[list[str]]:
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a field of over 128 KiB, or a zero byte
+            raise DatasetError(f"{path}:{reader.line_num}: cannot be read as CSV: {error}") from None
+
+
 def _posix(cell: str, known: set[str]) -> str:
     """A relative path from a CSV, which may have backslashes, blanks or a leading ./, in the form of image names."""
     if cell in known:
@@ -170,10 +188,24 @@ def _posix(cell: str, known: set[str]) -> str:
     return cell.strip().replace("\\", "/").removeprefix("./")
 
 
+def _index(path: Path, row: tuple[int, str]) -> int:
+    line, label = row
+    if len(label) > _MOST_DIGITS:
+        raise DatasetError(f"{path}:{line}: expected a class index of at most {_MOST_DIGITS} digits, found {label:.40}")
+    return int(label)
+
+
+def _number(path: Path, row: tuple[int, str]) -> float:
+    line, label = row
+    if not math.isfinite(float(label)):
+        raise DatasetError(f"{path}:{line}: expected a number that a double holds, found {label:.40}")
+    return float(label)
+
+
 def _known_class(path: Path, row: tuple[int, str], index: dict[str, int]) -> int:
     line, label = row
     if label in index:
         return index[label]
-    if label.isdecimal() and int(label) < len(index):
+    if label.isdecimal() and len(label) <= _MOST_DIGITS and int(label) < len(index):
         return int(label)
     raise DatasetError(f"{path}:{line}: {label!r} is not one of the {len(index)} classes given")

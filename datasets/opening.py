@@ -10,7 +10,9 @@ from datasets.boxes.opening import is_data_yaml, open_boxed, open_split
 from datasets.errors import DatasetError
 from datasets.image_folder import ImageFolder
 from datasets.labels import read_class_names
-from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack, holds_images, listing_of, open_hdf5
+from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
+from datasets.packs.structure import damage_told, dataset_at, holds_images, listing_of, open_hdf5
+from datasets.packs.trial import check_that_reading_ends
 from datasets.source import ImageSource, TensorSource
 
 
@@ -50,8 +52,9 @@ def open_source(
         )
     if labels is not None:
         raise DatasetError(f"{path}: a pack holds its labels itself; leave out the labels CSV")
-    with open_hdf5(path) as file:
-        images, listing = file.get("images"), listing_of(file)
+    check_that_reading_ends(path)
+    with damage_told(path), open_hdf5(path) as file:
+        images, listing = dataset_at(file, "images", path), listing_of(file)
         # A model's input may be called `images` too, and then the pack may hold that input ready-made.
         image_pack = images is not None and (holds_images(images) or "images" not in (inputs or ()))
     found: ImagePack | TensorPack

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError
-from datasets.field_checks import check_option, checked_number, checked_per_channel, checked_size, is_int
+from datasets.field_checks import check_option, checked_number, checked_per_channel, checked_size, is_int, shown
 from datasets.geometry import Frame, crop_frame, letterbox_frame, letterboxed, scaled_and_cropped, stretched
 from datasets.text_file import table_from_toml
 
@@ -23,6 +23,8 @@ DType = Literal["auto", "float32", "float16", "float64", "uint8"]
 
 # ITU-R 601 luma in 16-bit fixed point, the weights of Pillow's convert("L").
 _LUMA = (19595, 38470, 7471)
+
+_MOST_PIXELS = 2**26  # of a model's input: 8192 x 8192, which is 768 MiB as float32
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Check every field and convert numbers to one type, so that equal descriptions have equal digests."""
         if not isinstance(self.name, str):
-            raise DatasetError(f"name: expected text, found {self.name!r}")
+            raise DatasetError(f"name: expected text, found {shown(self.name)}")
         for field, options in _OPTIONS.items():
             check_option(field, getattr(self, field), options)
         if not isinstance(self.keep_exact, bool):
-            raise DatasetError(f"keep_exact: expected true or false, found {self.keep_exact!r}")
+            raise DatasetError(f"keep_exact: expected true or false, found {shown(self.keep_exact)}")
         fixed = {
             "size": None if self.size is None else checked_size(self.size),
             "crop_fraction": checked_number("crop_fraction", self.crop_fraction),
@@ -88,7 +90,7 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise DatasetError(f"std: expected numbers above 0, found {list(self.std)}")
         if not is_int(self.pad_value) or not 0 <= self.pad_value <= 255:
-            raise DatasetError(f"pad_value: expected a whole number from 0 to 255, found {self.pad_value!r}")
+            raise DatasetError(f"pad_value: expected a whole number from 0 to 255, found {shown(self.pad_value)}")
         if self.dtype == "uint8":
             self._check_plain_pixels()
 
@@ -131,7 +133,7 @@ class Preprocessing:
             raise DatasetError(f"{path}: unknown key {unknown[0]!r}; the keys are preset, {', '.join(keys)}")
         base = table.pop("preset", None)
         if base is not None and not (isinstance(base, str) and base in PRESETS):
-            raise DatasetError(f"{path}: no preset {base!r}; expected one of {', '.join(PRESETS)}")
+            raise DatasetError(f"{path}: no preset {shown(base)}; expected one of {', '.join(PRESETS)}")
         for key in ("mean", "std"):
             if isinstance(table.get(key), (int, float)):
                 table[key] = [table[key]]
@@ -212,6 +214,11 @@ class Preprocessing:
                     f"size {list(size)} is stated, but the model input {shown} takes images of height {found[0]} "
                     f"and width {found[1]}; leave size out to use the model's"
                 )
+        if size[0] * size[1] > _MOST_PIXELS:
+            raise DatasetError(
+                f"images of {size[0]} x {size[1]} pixels (height x width) are asked for, an input may have at most "
+                f"{_MOST_PIXELS:,}"
+            )
         return replace(self, size=size, layout=layout, dtype=self._dtype_for(dtype))
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.generic]:

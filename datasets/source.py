@@ -1,5 +1,6 @@
 """Protocols for sources of images or tensors; folders and packs satisfy them without inheriting from them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +34,14 @@ class Source(Protocol):
 
     def fingerprint(self, index: int) -> str:
         """A string that changes when the stored sample may have changed, made without reading the sample."""
+
+
+@runtime_checkable
+class PiecewiseSource(Protocol):
+    """A source that need not hold all of a sample's stored bytes at a time."""
+
+    def pieces(self, index: int) -> Iterator[bytes]:
+        """What `content` gives, in pieces."""
 
 
 @runtime_checkable

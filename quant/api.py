@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,8 +22,9 @@ from quant.errors import SettingsError
 from quant.jobs.compare import compare_models, write_reports
 from quant.jobs.compare_sides import Model, open_compared
 from quant.onnx_graph.model import ModelInterface, OnnxModel, load_model
+from quant.onnx_graph.model_file import sha256_of_model, stage_model
 from quant.progress import Console, RecordingConsole
-from quant.qdq.writer import qdq_model_from_amax
+from quant.qdq.writer import light_qdq_model
 from quant.report.contents.document import Document
 from quant.settings.run_settings import RunSettings
 
@@ -53,14 +53,14 @@ class Int8Model:
         return self.model.proto
 
     def write(self, path: str | Path) -> Path:
-        """Write the ONNX file, whole or not at all, and return its path.
+        """Write the ONNX file, whole or not at all, and return its path; a large model's weights lie beside it.
 
         Raises:
             OutputError: The file cannot be written.
         """
         target = Path(path)
         with Transaction(target.parent) as files:
-            files.stage(target.name).write_bytes(self.proto.SerializeToString())
+            stage_model(files, target.name, self.model.light, replaces=False)
         return target
 
 
@@ -111,13 +111,13 @@ def build(
     collect_statistics(loaded, fresh)
     calibrator.statistics = fresh.statistics
     amax = calibrator.compute_amax()
-    proto = qdq_model_from_amax(loaded.proto, amax)
+    made = light_qdq_model(loaded.light, amax)
     if calibrator.cache is not None:
         calibrator.write_cache()
     left_out = {item.file for item in stream.quarantined}
     read = np.array([index for index in selection if source.names[index] not in left_out], np.int64)
-    digest = hashlib.sha256(proto.SerializeToString()).hexdigest()
-    quantized = OnnxModel(loaded.path.with_suffix(".int8.onnx"), proto, digest)
+    path = loaded.path.with_suffix(".int8.onnx")
+    quantized = OnnxModel(path, made, sha256_of_model(made, path.name))
     return Int8Model(quantized, amax, source, read, identify(source, read).entries)
 
 

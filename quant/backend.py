@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import onnx
 from numpy.typing import NDArray
 
 from calib.caches.cache import CalibrationCache
 from calib.calibrator import Calibrator
+from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model import OnnxModel
 
 Array = NDArray[Any]
@@ -58,24 +60,29 @@ class Build:
     Attributes:
         precision: fp32, fp16 or int8.
         runnable: Runs batches, in the arithmetic that the model states.
-        payload: The built file's contents; None for FP32 on ONNX Runtime, which is the user's own model.
+        payload: What the built file holds: an engine's bytes or a model; None for a file of the user's own, as FP32 on
+            ONNX Runtime is.
         suffix: Ending of the built file's name.
-        bytes: Size of the built file.
+        bytes: Size of the built file, and of the weights beside it.
         files: Contents of further files beside it, by what is appended to its name.
         details: For the report: layers and their precisions, device memory.
         deployed: Runs batches as a user would deploy the file, where that computes in another way; it is what is timed.
+        graph: The graph of an ONNX model that has layers of several precisions; None for others.
+        session_bytes: What its session may hold of its weights, and that of `deployed` as well.
         is_engine: Whether it is an engine, built for this very device. The next run reuses it, so its file is always
             kept. Its latency is that of a deployment, so it counts in the choice of the build.
     """
 
     precision: str
     runnable: Runnable
-    payload: bytes | None
+    payload: Contents | MadeModel | None
     suffix: str
     bytes: int
     files: Mapping[str, Contents] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     deployed: Runnable | None = None
+    graph: onnx.ModelProto | None = None
+    session_bytes: int = 0
     is_engine: bool = False
 
 

@@ -40,6 +40,7 @@ def imported(path):
 ROOMS = (
     # datasets: images in, batches out
     "datasets.errors",
+    "datasets.guards",
     "datasets.text_file datasets.field_checks datasets.geometry datasets.decoding datasets.source",
     "datasets.identity datasets.sampling datasets.labels datasets.preprocessing",
     "datasets.image_folder datasets.batches",
@@ -48,7 +49,8 @@ ROOMS = (
     "datasets.opening",
     "datasets",
     # calib: activations -> statistics -> amax -> cache
-    "calib.errors calib.processors calib.names",
+    "calib.errors calib.commits calib.interrupts calib.processors calib.names calib.texts",
+    "calib.scratch calib.documents calib.regular_files",
     "calib.files calib.entropy",
     "calib.histograms",
     "calib.algorithms",
@@ -56,7 +58,7 @@ ROOMS = (
     "calib.calibrator calib.sample_project",
     "calib",
     # quant: models, builds, comparison, report
-    "quant.errors quant.interrupts quant.progress",
+    "quant.errors quant.progress",
     "quant.settings",
     "quant.onnx_graph",
     "quant.backend",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calib.errors import CacheError
+from calib.regular_files import bytes_of_file
 
 if TYPE_CHECKING:
     from calib.algorithms import Algorithm
@@ -35,7 +36,7 @@ _CALIBRATORS = {
     "PercentileCalibration": "percentile",
     "MSECalibration": "mse",  # ours: TensorRT has no such calibrator, and takes these scales only under another header
 }
-_HEADER = re.compile(r"TRT-(\d+)-(\w+)")
+_HEADER = re.compile(r"TRT-([0-9]{1,9})-(\w+)", re.ASCII)
 _LEGACY_HEADER = re.compile(r"0 ([0-9a-fA-F]{16}) ([0-9a-fA-F]{16})")
 _SCALE = re.compile(r"[0-9a-fA-F]{7,8}|0")  # with fewer digits it is not a normal float32
 
@@ -70,12 +71,16 @@ class CalibrationCache:
     def percentile(self) -> float | None:
         """Percentile in the header, per cent; None for other algorithms."""
         match = _LEGACY_HEADER.fullmatch(self.header)
-        return 100 * float(struct.unpack(">d", bytes.fromhex(match[2]))[0]) if match else None
+        return 100 * _float64(match[2]) if match else None
 
     @property
     def amax(self) -> dict[str, float]:
         """Largest magnitude kept of each tensor, activation units."""
         return {name: scale * INT8_LEVELS for name, scale in self.scales.items()}
+
+
+def _float64(digits: str) -> float:
+    return float(struct.unpack(">d", bytes.fromhex(digits))[0])
 
 
 def header_from_algorithm(algorithm: Algorithm, version: int = DEFAULT_VERSION) -> str:
@@ -113,14 +118,21 @@ def checked_header(line: str, source: str) -> str:
         CacheError: The line is not a cache's first line, or names an unknown calibrator.
     """
     header = line.strip()
-    match = _HEADER.fullmatch(header)
-    if match is None and _LEGACY_HEADER.fullmatch(header) is None:
+    match, legacy = _HEADER.fullmatch(header), _LEGACY_HEADER.fullmatch(header)
+    if match is None and legacy is None:
         raise CacheError(
             f"{source}: expected 'TRT-<version>-<calibrator>', found '{header[:60]}'; "
             "this is no calibration cache: delete it to recalibrate"
         )
     if match and match[2] not in _CALIBRATORS:
         raise CacheError(f"{source}: expected one of {', '.join(_CALIBRATORS)}, found '{match[2]}'; recalibrate")
+    if legacy:
+        cutoff, quantile = _float64(legacy[1]), _float64(legacy[2])
+        if not (0 <= cutoff <= 1 and 0 < quantile <= 1):  # NaN too
+            raise CacheError(
+                f"{source}: expected a cutoff from 0 to 1 and a quantile above 0 and up to 1, found {cutoff:g} and "
+                f"{quantile:g}; delete the file to recalibrate"
+            )
     return header
 
 
@@ -181,7 +193,7 @@ def read_cache(path: Path) -> CalibrationCache:
         CacheError: The file cannot be read, or is not a valid cache, see `cache_from_text`.
     """
     try:
-        text = path.read_bytes().decode()
+        text = bytes_of_file(path).decode()
     except OSError as error:
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -195,16 +207,28 @@ def text_from_cache(cache: CalibrationCache) -> str:
     """The file's text.
 
     Raises:
-        CacheError: A tensor's name contains a line break, or a scale is not finite and positive.
+        CacheError: A tensor's name contains a line break or is no Unicode, or a scale is not finite and positive.
     """
     lines = [cache.header]
     for name, scale in cache.scales.items():
         if name.splitlines() != [name]:
             raise CacheError(f"tensor {name!r}: expected a name without a line break; rename the tensor")
+        if not _is_unicode(name):
+            raise CacheError(
+                f"tensor {name!r}: expected a name in Unicode, found half of a character; rename the tensor"
+            )
         if not (math.isfinite(scale) and scale > 0):
             raise CacheError(f"tensor '{name}': expected a finite scale above zero, found {scale}")
         lines.append(f"{name}: {struct.pack('>f', scale).hex()}")
     return "\n".join(lines) + "\n"
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from calib.caches.cache import (
     header_from_algorithm,
     number_from_version,
 )
+from calib.documents import document_from_json
 from calib.errors import CacheError
 from calib.names import CALIBRATORS
 
@@ -81,7 +84,15 @@ def json_from_cache(cache: CalibrationCache) -> str:
         "scales": dict(cache.scales),
         "amax": cache.amax,
     }
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class _CacheDocument:
+    """What is read of such a document."""
+
+    header: str
+    scales: dict[str, Any]
 
 
 def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
@@ -91,22 +102,25 @@ def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
         CacheError: The text is not such a document, or a scale is not finite and positive.
     """
     try:
-        document = json.loads(text, object_pairs_hook=_without_repetition)
-    except ValueError as error:
-        raise CacheError(f"{source}: not valid JSON: {error}") from error
-    scales = document.get("scales") if isinstance(document, dict) else None
-    if not (isinstance(scales, dict) and scales and isinstance(document.get("header"), str)):
-        raise CacheError(f"{source}: expected an object with 'header' and the tensors' 'scales', found something else")
-    header = checked_header(document["header"], f"{source}: header")
-    return CalibrationCache(header, {name: _checked_scale(value, name, source) for name, value in scales.items()})
+        document = document_from_json(_CacheDocument, text)
+        json.loads(text, object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError) as error:
+        raise CacheError(
+            f"{source}: expected an object with 'header' and the tensors' 'scales', found something else: {error}"
+        ) from error
+    if not document.scales:
+        raise CacheError(f"{source}: expected an object with 'header' and the tensors' 'scales', found no scales")
+    header = checked_header(document.header, f"{source}: header")
+    scales = {name: _checked_scale(value, name, source) for name, value in document.scales.items()}
+    return CalibrationCache(header, scales)
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"'{repeated}' appears twice")
+    result: dict[str, object] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"'{name}' appears twice")
+        result[name] = value
     return result
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from calib.caches.cache import CalibrationCache
+from calib.texts import plain_text
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,15 @@ def text_from_difference(found: CacheDifference, names: tuple[str, str]) -> str:
         ]
     for name, only in zip(names, (found.only_first, found.only_second), strict=True):
         if only:
-            lines += [f"only in {name}, {len(only)}:", *(f"  {tensor}" for tensor in only)]
+            lines += [f"only in {name}, {len(only)}:", *(f"  {plain_text(tensor)}" for tensor in only)]
     return "\n".join(lines) + "\n"
 
 
 def _table(tensors: Sequence[TensorDifference]) -> list[str]:
-    widest = max(len("tensor"), *(len(t.tensor) for t in tensors))
-    rows = (f"{t.tensor:<{widest}}  {t.first:>12.6g}  {t.second:>12.6g}  {t.ratio:>8.4f}" for t in tensors)
+    names = [plain_text(t.tensor) for t in tensors]
+    widest = max(len("tensor"), *(len(name) for name in names))
+    rows = (
+        f"{name:<{widest}}  {t.first:>12.6g}  {t.second:>12.6g}  {t.ratio:>8.4f}"
+        for name, t in zip(names, tensors, strict=True)
+    )
     return [f"{'tensor':<{widest}}  {'amax A':>12}  {'amax B':>12}  {'ratio':>8}", *rows]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from calib.caches.cache import read_cache
 from calib.caches.conversion import json_from_cache
+from calib.texts import plain_text
 
 
 def text_from_cache_file(path: Path) -> str:
@@ -15,13 +16,15 @@ def text_from_cache_file(path: Path) -> str:
         CacheError: The file is not a cache.
     """
     cache = read_cache(path)
-    widest = max(len(name) for name in cache.scales)
+    shown = {name: plain_text(name) for name in cache.scales}
+    widest = max(len(name) for name in shown.values())
+    amax = cache.amax
     version = f", TensorRT {cache.version}" if cache.version else ""
     percentile = f" {cache.percentile:g}" if cache.percentile else ""
     lines = [
         f"{path}: {cache.algo}{percentile}, {len(cache.scales)} tensors{version}",
         f"{'tensor':<{widest}}  {'scale':>12}  {'amax':>12}",
-        *(f"{name:<{widest}}  {scale:>12.6g}  {cache.amax[name]:>12.6g}" for name, scale in cache.scales.items()),
+        *(f"{shown[name]:<{widest}}  {scale:>12.6g}  {amax[name]:>12.6g}" for name, scale in cache.scales.items()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,8 @@ from calib.caches.provenance import (
 from calib.errors import CacheError
 from calib.files import Transaction
 from calib.histograms.statistics import Statistics, hdf5_from_statistics, read_statistics
+from calib.regular_files import resolved
+from calib.scratch import recover
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algo
     if target.suffix in (".h5", ".json"):
         raise CacheError(f"{target}: expected the path of a cache, such as merged.cache; the .h5 is written beside it")
     caches = [path.with_suffix(".cache") for path in shards]
+    for folder in {path.parent for path in (target, *shards)}:
+        recover(folder)
     _refuse_to_replace(target, shards)
     merged = reduce(Statistics.merged, (read_statistics(path.with_suffix(".h5")) for path in shards))
     merged = replace(merged, first_batch=None, first_batch_size=0)
@@ -74,7 +78,7 @@ def merge_statistics_files(shards: Sequence[Path], target: Path, algorithm: Algo
 
 
 def _refuse_to_replace(target: Path, shards: Sequence[Path]) -> None:
-    if target.resolve().with_suffix("") in {path.resolve().with_suffix("") for path in shards}:
+    if resolved(target).with_suffix("") in {resolved(path).with_suffix("") for path in shards}:
         raise CacheError(f"{target}: expected a new file, found one of the shards; give another name")
     foreign = foreign_file(target)
     if foreign is not None:

@@ -15,9 +15,13 @@ from typing import Any
 
 from calib.algorithms import Algorithm
 from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
+from calib.caches.sidecar import SourceDocument, files_named_by, read_sidecar
+from calib.documents import DocumentError
 from calib.errors import CacheError, CalibrationError
 from calib.files import Transaction, sha256_of_files
 from calib.histograms.statistics import Statistics, hdf5_from_statistics, read_statistics
+from calib.scratch import recover
+from calib.texts import whole_characters
 
 SCHEMA = 1
 
@@ -148,18 +152,23 @@ def write_calibration(calibration: Calibration, cache: Path) -> None:
     Raises:
         CalibrationError: They cannot be written; older files are untouched.
     """
-    provenance_name, statistics_name = (path.name for path in sidecar_paths(cache))
-    text = text_from_cache(calibration.cache)
     with Transaction(cache.parent) as files:
-        files.stage(cache.name).write_text(text, encoding="utf-8", newline="\n")
-        statistics = hdf5_from_statistics(calibration.statistics)
-        files.stage(statistics_name).write_bytes(statistics)
-        digests = {
-            cache.name: hashlib.sha256(text.encode()).hexdigest(),
-            statistics_name: hashlib.sha256(statistics).hexdigest(),
-        }
-        document = _document_from_calibration(calibration, digests)
-        files.stage(provenance_name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        stage_calibration(files, calibration, cache.name)
+
+
+def stage_calibration(files: Transaction, calibration: Calibration, name: str) -> None:
+    """Write the three files as part of a larger set; `name` is the cache's."""
+    provenance_name, statistics_name = (path.name for path in sidecar_paths(Path(name)))
+    text = text_from_cache(calibration.cache)
+    files.stage(name).write_text(text, encoding="utf-8", newline="\n")
+    statistics = hdf5_from_statistics(calibration.statistics)
+    files.stage(statistics_name).write_bytes(statistics)
+    digests = {
+        name: hashlib.sha256(text.encode()).hexdigest(),
+        statistics_name: hashlib.sha256(statistics).hexdigest(),
+    }
+    document = whole_characters(_document_from_calibration(calibration, digests))
+    files.stage(provenance_name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def foreign_file(cache: Path) -> Path | None:
@@ -169,8 +178,8 @@ def foreign_file(cache: Path) -> Path | None:
     """
     provenance, statistics = sidecar_paths(cache)
     try:
-        owned = {cache.name, statistics.name} <= set(json.loads(provenance.read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        owned = {cache.name, statistics.name} <= files_named_by(provenance)
+    except (OSError, DocumentError):
         owned = False
     return None if owned else next((path for path in (cache, provenance, statistics) if path.exists()), None)
 
@@ -181,28 +190,22 @@ def read_calibration(cache: Path) -> Calibration:
     Raises:
         CacheError: A file is missing, malformed, or not the one that the provenance describes.
     """
+    recover(cache.parent)
     provenance_path, statistics_path = sidecar_paths(cache)
     contents = read_cache(cache)
     try:
-        document = json.loads(provenance_path.read_text(encoding="utf-8"))
-        digests, source = _mapping(document, "files"), _mapping(document, "source")
-        images = tuple(ImageRecord(*image) for image in source["images"])
-        quarantined = tuple((item[0], item[1]) for item in source["quarantined"])
-        paths, preprocessing = _mapping(source, "paths"), _mapping(source, "preprocessing")
-        parsed = Source(source["model"], source["data"], preprocessing, images, paths, quarantined)
-        algorithm, schema = document["algorithm"], document["schema"]
-        parameters, versions = _mapping(document, "parameters"), _mapping(document, "versions")
+        document = read_sidecar(provenance_path)
     except OSError as error:
         raise CacheError(
             f"{provenance_path}: the cache's provenance cannot be read ({error.strerror}); "
             "recalibrate, or use the bare cache with --trust-cache"
         ) from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except DocumentError as error:
         raise CacheError(f"{provenance_path}: malformed provenance ({error}); delete it to recalibrate") from error
-    if schema != SCHEMA:
-        raise CacheError(f"{provenance_path}: expected schema {SCHEMA}, found {schema}; recalibrate")
+    if document.schema != SCHEMA:
+        raise CacheError(f"{provenance_path}: expected schema {SCHEMA}, found {document.schema}; recalibrate")
     for path in (cache, statistics_path):
-        if not path.is_file() or sha256_of_files(path) != digests.get(path.name):
+        if not path.is_file() or sha256_of_files(path) != document.files.get(path.name):
             raise CacheError(
                 f"{path}: is not the file that {provenance_path.name} describes (edited, swapped or missing); "
                 "recalibrate"
@@ -211,15 +214,25 @@ def read_calibration(cache: Path) -> Calibration:
         statistics = read_statistics(statistics_path)
     except CalibrationError as error:
         raise CacheError(str(error)) from error
-    return Calibration(contents, algorithm, parameters, parsed, statistics, versions)
+    return Calibration(
+        contents,
+        document.algorithm,
+        document.parameters,
+        _source_from_document(document.source),
+        statistics,
+        document.versions,
+    )
 
 
-def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A part of the provenance that must be a JSON object."""
-    if not isinstance(document[key], dict):
-        raise TypeError(f"'{key}': expected an object, found {document[key]!r:.40}")
-    part: dict[str, Any] = document[key]
-    return part
+def _source_from_document(document: SourceDocument) -> Source:
+    return Source(
+        document.model,
+        document.data,
+        document.preprocessing,
+        tuple(ImageRecord(*image) for image in document.images),
+        document.paths,
+        tuple(document.quarantined),
+    )
 
 
 def _document_from_calibration(calibration: Calibration, digests: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from calib.cli.terminal import say, say_line
 from calib.names import ALGORITHMS, CALIBRATORS
 
 _FILE = click.Path(path_type=Path)
@@ -23,7 +24,7 @@ def show(cache: Path, as_json: bool) -> None:
     """Print the tensors of a cache, each with its scale and amax."""
     from calib.caches.inspection import json_from_cache_file, text_from_cache_file
 
-    click.echo(json_from_cache_file(cache) if as_json else text_from_cache_file(cache), nl=False)
+    say(json_from_cache_file(cache) if as_json else text_from_cache_file(cache), nl=False)
 
 
 @command.command("check", epilog="Example: calib cache check calib-out/calibration.cache --model model.onnx")
@@ -36,7 +37,7 @@ def check(cache: Path, model: Path | None) -> None:
 
     result = check_cache_file(cache, model)
     for line in result.lines:
-        click.echo(line)
+        say_line(line)
     if result.failure:
         raise CacheError(result.failure)
 
@@ -54,7 +55,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     from quant.jobs.cache_convert import diff_cache_files
 
     found = diff_cache_files(a, b)
-    click.echo(json_from_difference(found) if as_json else text_from_difference(found, (str(a), str(b))), nl=False)
+    say(json_from_difference(found) if as_json else text_from_difference(found, (str(a), str(b))), nl=False)
 
 
 @command.command("convert", epilog="Example: calib cache convert old.cache new.cache --tensorrt 10.3.0")
@@ -75,8 +76,8 @@ def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None
 
     done = convert_cache_file(source, target, model=model, tensorrt=tensorrt, header=header)
     for note in done.notes:
-        click.echo(f"warning: {note}", err=True)
-    click.echo(f"{target}: {len(done.cache.scales)} scales, {done.cache.header}")
+        say_line(f"warning: {note}", err=True)
+    say(f"{target}: {len(done.cache.scales)} scales, {done.cache.header}")
 
 
 @command.command(
@@ -95,6 +96,6 @@ def merge(shards: tuple[Path, ...], out: Path, algo: str, percentile: float) -> 
 
     done = merge_statistics_files(shards, out, algorithm_from_name(algo, percentile))
     for line in done.warnings:
-        click.echo(f"warning: {line}", err=True)
+        say_line(f"warning: {line}", err=True)
     provenance = "with provenance" if done.provenance else "without provenance: not every shard has it"
-    click.echo(f"{out}: {done.tensors} tensors from {done.images} images, {provenance}")
+    say(f"{out}: {done.tensors} tensors from {done.images} images, {provenance}")

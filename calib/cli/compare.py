@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from calib.cli.options import run_options
+from calib.cli.terminal import TerminalConsole, say
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "task",
-    "no_labels", "max_drop", "max_bad", "as_json", "quiet",
+    "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 
 
@@ -24,7 +25,15 @@ _SHARED = (
 @click.argument("a", type=_FILE)
 @click.argument("b", type=_FILE)
 @click.option("--out", type=_FILE, default="calib-compare", show_default=True, help="Folder for the reports.")
-def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - several types
+def command(
+    *,
+    a: Path,
+    b: Path,
+    as_json: bool,
+    quiet: bool,
+    allow_code: bool,
+    **options: Any,  # noqa: ANN401 - options hold several types
+) -> int:
     """Compare model B with model A on the same images, and write the report of calib run without calibrating.
 
     A and B are ONNX models, TensorRT engines, or reports of runs (report.json or its folder); a report stands for the
@@ -33,13 +42,10 @@ def command(*, a: Path, b: Path, as_json: bool, quiet: bool, **options: Any) -> 
     more than --max-drop.
     """
     from calib.cli.task_option import settled
-    from calib.cli.terminal import TerminalConsole
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document, summary_from_document
 
-    document = compare_files(a, b, settled(options), TerminalConsole(quiet=quiet))
-    click.echo(
-        json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json
-    )
+    document = compare_files(a, b, settled(options), TerminalConsole(quiet=quiet), allow_code=allow_code)
+    say(json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json)
     exit_code: int = document["exit_code"]
     return exit_code

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from calib.cli.terminal import say
+
 
 @click.command("demo", epilog="Example: calib demo digits && cd digits && calib run --data imgs/ --algo entropy")
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -22,5 +24,5 @@ def command(folder: Path, task: str) -> None:
 
     images = write_sample_project(folder, task)
     how = " --algo entropy" if task == "classify" else ""
-    click.echo(f"{folder}: model.onnx, calib.toml and {images} labelled images in imgs/")
-    click.echo(f"next: cd {folder} && calib run --data imgs/{how}")
+    say(f"{folder}: model.onnx, calib.toml and {images} labelled images in imgs/")
+    say(f"next: cd {folder} && calib run --data imgs/{how}")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from calib.cli.options import parsed_size
+from calib.cli.terminal import say
 
 _FILE = click.Path(path_type=Path)
 
@@ -40,8 +41,8 @@ def command(input_size: str | None, **options: Any) -> None:  # noqa: ANN401 - o
 
     done = export(ExportSettings(input_size=parsed_size(input_size, "--input-size"), **options))
     shape = " x ".join(str(size or "?") for size in done.inputs)
-    click.echo(f"{done.path}: input {shape}, outputs {', '.join(done.outputs)}")
-    click.echo(
+    say(f"{done.path}: input {shape}, outputs {', '.join(done.outputs)}")
+    say(
         f"largest difference between ONNX Runtime and PyTorch on {done.images} images: {done.difference:.3g} "
         f"(outputs reach {done.largest:.3g})"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from calib.cli.options import parsed_size
+from calib.cli.terminal import TerminalConsole, say
 
 _FILE = click.Path(path_type=Path)
 
@@ -23,7 +24,6 @@ def command(
     folder: Path, pack: Path, labels: Path | None, classes: Path | None, size: str | None, max_bad: float, quiet: bool
 ) -> None:
     """Pack an image folder into one HDF5 file, which streams faster and is easier to copy."""
-    from calib.cli.terminal import TerminalConsole
     from datasets import ImageFolder, write_pack
 
     source = ImageFolder(folder, labels=labels, classes=classes)
@@ -40,4 +40,4 @@ def command(
         left_out = write_pack(source, pack, size=height_width, progress=progress, max_bad=max_bad)
     for item in left_out:
         console.warn(f"{item.file} was left out: {item.reason}")
-    click.echo(f"{pack}: {len(source) - len(left_out)} images")
+    say(f"{pack}: {len(source) - len(left_out)} images")

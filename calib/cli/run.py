@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from calib.cli.terminal import TerminalConsole, say
 from quant.settings.choices import CHOICES
 
 _FILE = click.Path(path_type=Path)
@@ -87,7 +88,7 @@ _FILE = click.Path(path_type=Path)
     help="Largest accepted drop: points of top-1 or mAP, or per cent of --metric; default 1.0.",
 )
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
-@click.option("--memory-limit", type=int, help="MB of activations held at a time while calibrating; default 1024.")
+@click.option("--memory-limit", type=int, help="MB of activations and counts while calibrating; default 1024.")
 @click.option("--strict-int8", is_flag=True, default=None, help="TensorRT: no FP16 kernels in the INT8 engine.")
 @click.option("--explicit", is_flag=True, default=None, help="TensorRT: INT8 as Q/DQ in the model; always on for 11.")
 @click.option(
@@ -113,24 +114,28 @@ _FILE = click.Path(path_type=Path)
     help="Where INT8 loses too much: auto (default) takes all steps as needed; or some of equalize,ranges,bias,weights,"
     "float.",
 )
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Do what only calib.toml asks for: execute its metric, write outside of its folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
-def command(*, as_json: bool, quiet: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
+def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
     """Calibrate, build, compare and report: the main job.
 
     Settings also come from calib.toml in the working folder; options override them.
     """
     from calib.cli.task_option import settled
-    from calib.cli.terminal import TerminalConsole
     from quant.jobs.run import run
     from quant.report.views.render import json_from_document, summary_from_document
     from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(settled(options))
+    settings = settings_from_options(settled(options), allow_code=allow_code)
     document = run(settings, TerminalConsole(quiet=quiet))
     if as_json:
-        click.echo(json_from_document(document), nl=False)
+        say(json_from_document(document), nl=False)
     else:
-        click.echo(summary_from_document(document, settings.out))
+        say(summary_from_document(document, settings.out))
     exit_code: int = document["exit_code"]
     return exit_code

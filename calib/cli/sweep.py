@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from calib.cli.options import run_options
+from calib.cli.terminal import TerminalConsole, say
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
-    "backend", "metric", "task", "no_labels", "head", "out", "max_bad", "memory_limit", "as_json", "quiet",
+    "backend", "metric", "task", "no_labels", "head", "out", "max_bad", "memory_limit", "allow_code", "as_json",
+    "quiet",
 )  # fmt: skip
 
 
@@ -20,7 +22,14 @@ _SHARED = (
     is_flag=True,
     help="Also try other algorithms on single tensors, and keep what helps on calibration images beyond chance.",
 )
-def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> None:  # noqa: ANN401 - several types
+def command(
+    *,
+    as_json: bool,
+    quiet: bool,
+    allow_code: bool,
+    per_tensor: bool,
+    **options: Any,  # noqa: ANN401 - options hold several types
+) -> None:
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
 
     The smallest drop wins (in --metric, if it is given); ties go to the larger SQNR. calibration.cache,
@@ -28,15 +37,14 @@ def command(*, as_json: bool, quiet: bool, per_tensor: bool, **options: Any) -> 
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
     from calib.cli.task_option import settled
-    from calib.cli.terminal import TerminalConsole
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document
     from quant.report.views.sweep import text_from_sweep
     from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(settled(options))
+    settings = settings_from_options(settled(options), allow_code=allow_code)
     document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
     if as_json:
-        click.echo(json_from_document(document), nl=False)
+        say(json_from_document(document), nl=False)
     else:
-        click.echo(text_from_sweep(document, settings.out))
+        say(text_from_sweep(document, settings.out))

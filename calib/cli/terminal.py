@@ -8,6 +8,25 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from calib.cli.one_line import one_line
+from calib.interrupts import stop_if_interrupted
+from calib.texts import plain_lines, plain_text
+
+_LONGEST_WARNING = 1000  # characters: several things may be listed
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text of one or more lines; what comes from outside in it does nothing to the terminal."""
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = plain_lines(text).encode(encoding, "backslashreplace").decode(encoding)
+    click.echo(shown, err=err, nl=nl)
+
+
+def say_line(text: str, *, err: bool = False) -> None:
+    """The same for a text that is one line, whatever is in it."""
+    say(plain_text(text), err=err)
+
 
 class TerminalConsole:
     """Shows a run's progress: bars only on a terminal, only warnings when quiet."""
@@ -18,17 +37,17 @@ class TerminalConsole:
     def note(self, line: str) -> None:
         """Print one line about what is being done."""
         if not self._quiet:
-            click.echo(line, err=True)
+            say_line(line, err=True)
 
     def warn(self, line: str) -> None:
         """Print one line that the user should read."""
-        click.echo(f"warning: {line}", err=True)
+        say_line(f"warning: {one_line(line, _LONGEST_WARNING)}", err=True)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar with images/s and the time left."""
         if self._quiet or not sys.stderr.isatty():
-            yield lambda images: None
+            yield lambda images: stop_if_interrupted()
             return
         from rich.console import Console
         from rich.progress import (
@@ -56,4 +75,9 @@ class TerminalConsole:
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task(description, total=total)
-            yield lambda images: progress.update(bar, advance=images)
+
+            def advance(images: int) -> None:
+                stop_if_interrupted()
+                progress.update(bar, advance=images)
+
+            yield advance

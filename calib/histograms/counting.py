@@ -18,6 +18,11 @@ from calib.histograms.histogram import SplitHistogram
 
 Array = NDArray[Any]
 
+BYTES_OF_COUNTER = (
+    3 << 17
+)  # of a tensor that is counted: its histogram, and the tables in which values are counted first
+BYTES_OF_PACKED = 1 << 14  # of one that is packed between its parts, about
+
 
 class Counts:
     """The histograms of a model's tensors; no two threads ever count the same tensor at the same time.
@@ -38,6 +43,7 @@ class Counts:
         holders: Mapping[str, str] | None = None,
         required: Collection[str] | None = None,
         required_clipped: Collection[str] = (),
+        packed: bool = False,
     ) -> None:
         """Create empty histograms.
 
@@ -48,14 +54,16 @@ class Counts:
             required: Tensors in which NaN and infinity are errors. In others they end the counting of that tensor. None
                 for all.
             required_clipped: Tensors whose values clipped to [0, limit] are required, and no others of them.
+            packed: Whether a tensor's histogram is packed whenever it is not being counted.
         """
         self._holders = holders or {}
-        self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
+        self.histograms = {name: _counter(limit, packed=packed) for name, limit in limits.items()}
         self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
         # Arrays of the current batch that cannot be counted on TensorRT's grid yet, because its range is not known.
         self._early: dict[str, list[Array]] = {name: [] for name in limits}
         self._locks = {name: threading.Lock() for name in limits}
         self._required, self._required_clipped = required, required_clipped
+        self._pack = packed
         self.dropped: set[str] = set()
         self.rectified: set[str] = set()
 
@@ -84,6 +92,8 @@ class Counts:
                     errors[name] = error
                 else:
                     self.dropped.add(name)
+            if self._pack:
+                self.histograms[name].pack()
 
         self._for_each(activations, add, helpers, threads)
         for tensor, array in activations.items():
@@ -167,6 +177,13 @@ class Counts:
         work()
         for job in jobs:
             job.result()
+
+
+def _counter(limit: float, *, packed: bool) -> SplitHistogram:
+    histogram = SplitHistogram(limit)
+    if packed:
+        histogram.pack()
+    return histogram
 
 
 def _named(error: NonFiniteError, tensor: str, array: Array, names: Sequence[str]) -> NonFiniteError:

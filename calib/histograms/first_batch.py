@@ -86,7 +86,12 @@ class FirstBatchHistogram:
         Raises:
             CalibrationError: The parts do not belong to such a histogram.
         """
-        if counts.shape != (SEARCH_BINS,) or (counts < 0).any() or not (np.isfinite(limit) and limit >= 0):
+        if (
+            counts.shape != (SEARCH_BINS,)
+            or (counts < 0).any()
+            or counts.sum(dtype=np.float64) > 1 << 53
+            or not (np.isfinite(limit) and limit >= 0)
+        ):
             raise CalibrationError(f"expected {SEARCH_BINS} counts and a finite range, found {counts.shape}, {limit}")
         return cls(np.ascontiguousarray(counts, np.int64), limit)
 

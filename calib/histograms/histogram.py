@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from calib.errors import CalibrationError, NonFiniteError
 from calib.histograms import kernels
+from calib.histograms.packed_counts import PackedCounts
 
 BINS = 8192  # for each sign; a power of two, so that the largest magnitude lies in the upper half
+MOST_VALUES = 1 << 53  # of a tensor; a petabyte of float32 has fewer
 _SIGNS = (kernels.NEGATIVE, kernels.POSITIVE)
 
 
@@ -93,7 +95,13 @@ class Histogram:
         counter.flush()
 
     def merged(self, other: Histogram) -> Histogram:
-        """The histogram of both sets of values together; neither operand changes."""
+        """The histogram of both sets of values together; neither operand changes.
+
+        Raises:
+            CalibrationError: There are more values than can be counted.
+        """
+        if self.count + other.count > MOST_VALUES:
+            raise CalibrationError(f"expected up to {MOST_VALUES} values of a tensor in all, found more")
         counts, state = np.empty_like(self.signed_counts), self._state.copy()
         for sign in _SIGNS:
             counts[sign], state[sign] = _joined_rows(self, other, sign)
@@ -123,7 +131,7 @@ class Histogram:
         for sign in _SIGNS:
             if state[sign] != kernels.UNSET:
                 exponent = max(int(state[sign]) - times, kernels.MIN_EXPONENT)
-                counts[sign] = _folded(counts[sign], exponent, int(state[sign]) - times)
+                counts[sign] = _folded_times(counts[sign], exponent - (int(state[sign]) - times))
                 state[sign] = exponent
         for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
             state[slot] = _key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
@@ -194,6 +202,8 @@ class Histogram:
             CalibrationError: The parts contradict each other.
         """
         exponents = [round(math.log2(width)) if 0 < width < math.inf else 0 for width in widths]
+        if signed_counts.sum(dtype=np.float64) > MOST_VALUES:
+            raise CalibrationError(f"expected up to {MOST_VALUES} values of a tensor, found more")
         if signed_counts.shape != (2, BINS) or (signed_counts < 0).any() or [2.0**e for e in exponents] != list(widths):
             raise CalibrationError(
                 f"expected counts of shape (2, {BINS}), none negative, and bin widths that are powers of two; "
@@ -230,9 +240,27 @@ class SplitHistogram:
 
     def __init__(self, limit: float = math.inf) -> None:
         self.limit = float(np.float32(limit))
-        self._counts = np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64)
         self._state = _empty_state()
-        self._counter = _Counter(self._counts, self._state, self.limit)
+        self._unpack(np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64))
+
+    def _unpack(self, counts: NDArray[np.int64]) -> None:
+        self._packed: PackedCounts | None = None
+        self._counts = counts
+        self._counter: _Counter | None = _Counter(counts, self._state, self.limit)
+
+    def pack(self) -> None:
+        """Take little memory until values are added again; nothing else changes."""
+        if self._packed is None:
+            self._packed = PackedCounts.of(self._flushed())
+            self._counts, self._counter = np.zeros((len(self._counts), 0), np.int64), None
+
+    def _flushed(self) -> NDArray[np.int64]:
+        """The counts, with all values that were added."""
+        if self._packed is not None:
+            return self._packed.unpacked()
+        if self._counter is not None:
+            self._counter.flush()
+        return self._counts
 
     def add(self, values: ArrayLike) -> None:
         """Count values of any shape.
@@ -241,30 +269,33 @@ class SplitHistogram:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded, unless
                 the values after those that were counted are added in another form.
         """
+        if self._packed is not None:
+            self._unpack(self._packed.unpacked())
+        assert self._counter is not None
         self._counter.add(values)
 
     def whole(self) -> Histogram:
         """The histogram of the values."""
-        self._counter.flush()
-        counts, state = self._counts[:2].copy(), self._state.copy()
-        if len(self._counts) > 2:
+        found = self._flushed()
+        counts, state = found[:2].copy(), self._state.copy()
+        if len(found) > 2:
             above, below = int(state[kernels.ABOVE]), int(state[kernels.POSITIVE])
             widest = max(above, below)
             counts[kernels.POSITIVE] = _folded(counts[kernels.POSITIVE], widest, below)
-            counts[kernels.POSITIVE] += _folded(self._counts[kernels.ABOVE], widest, above)
+            counts[kernels.POSITIVE] += _folded(found[kernels.ABOVE], widest, above)
             state[kernels.POSITIVE] = widest
         state[kernels.ABOVE] = kernels.UNSET
         return Histogram(counts, state)
 
     def clipped(self) -> Histogram:
         """The histogram of the values clipped to [0, limit]."""
-        self._counter.flush()
-        counts, state = self._counts[:2].copy(), self._state.copy()
+        found = self._flushed()
+        counts, state = found[:2].copy(), self._state.copy()
         state[kernels.ABOVE] = kernels.UNSET
         for slot in (kernels.MIN_KEY, kernels.MAX_KEY):
             state[slot] = min(int(state[slot]), _key_from_value(self.limit))
         kept = Histogram(counts, state).rectified()
-        at_limit = int(self._counts[kernels.ABOVE].sum()) if len(self._counts) > 2 else 0
+        at_limit = int(found[kernels.ABOVE].sum()) if len(found) > 2 else 0
         if at_limit:  # then the positive row is already wide enough for the limit
             kept.signed_counts[kernels.POSITIVE, int(self.limit / kept.widths[1])] += at_limit
         return kept
@@ -280,7 +311,11 @@ def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArra
 
 def _folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
     """A row with its bins joined to width 2^exponent, at least its own width; a row of only zeros fits any width."""
-    times = 0 if own == kernels.UNSET else exponent - own
+    return _folded_times(row, 0 if own == kernels.UNSET else exponent - own)
+
+
+def _folded_times(row: NDArray[np.int64], times: int) -> NDArray[np.int64]:
+    """A row with its bins joined in pairs, so many times."""
     if times == 0:
         return row
     folded = np.zeros_like(row)

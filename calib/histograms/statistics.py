@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from calib.errors import CalibrationError, NonFiniteError
 from calib.files import Transaction
 from calib.histograms.first_batch import FirstBatchHistogram
 from calib.histograms.histogram import BINS, Histogram
+from calib.histograms.packing import gathered
+from calib.histograms.sealed_hdf5 import BLOCK, array_from, dataset_from, open_sealed, sealed
 
-FORMAT = "calib-statistics-2"
+FORMAT = "calib-statistics-3"
+_MOST_TENSORS = 1 << 16  # those of many tensors are packed as they are read
+_MOST_IMAGES = 1 << 53
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Statistics:
         left_out: Tensors without a histogram: they need no scale, and hold NaN, infinity or values beyond any scale.
     """
 
-    histograms: dict[str, Histogram] = field(default_factory=dict)
+    histograms: MutableMapping[str, Histogram] = field(default_factory=dict)
     images: int = 0
     first_batch: dict[str, FirstBatchHistogram] | None = None
     first_batch_size: int = 0
@@ -45,8 +50,10 @@ class Statistics:
         Raises:
             NonFiniteError: A value is NaN or infinite. The error names the tensor.
         """
+        histogram = self.histograms[tensor] if tensor in self.histograms else Histogram()
         try:
-            self.histograms.setdefault(tensor, Histogram()).add(values)
+            histogram.add(values)
+            self.histograms[tensor] = histogram
         except NonFiniteError as error:
             raise NonFiniteError(f"tensor '{tensor}': {error}", tensor=tensor, index=error.index) from None
 
@@ -66,7 +73,8 @@ class Statistics:
                 f"cannot merge statistics of different models: {len(different)} tensors are in only one of them, "
                 f"the first is '{different[0]}'; collect both with the same model"
             )
-        histograms = {name: mine.merged(other.histograms[name]) for name, mine in self.histograms.items()}
+        merged = ((name, mine.merged(other.histograms[name])) for name, mine in self.histograms.items())
+        histograms = gathered(merged, len(self.histograms))
         left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
         products = self.products | other.products
         return Statistics(histograms, self.images + other.images, products=products, left_out=left_out)
@@ -88,20 +96,22 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
     import h5py
 
     buffer = io.BytesIO()
-    histograms = list(statistics.histograms.values())
-    with h5py.File(buffer, "w") as file:
+    histograms = statistics.histograms.values()
+    extremes = [(h.widths, h.zeros, h.min, h.max) for h in histograms]  # those of many tensors are unpacked one by one
+    names = [name.encode() for name in statistics.histograms]
+    with h5py.File(buffer, "w", userblock_size=BLOCK) as file:
         file.attrs["format"] = FORMAT
         file.attrs["images"] = statistics.images
-        file.create_dataset("tensor", data=list(statistics.histograms), dtype=h5py.string_dtype())
+        file.create_dataset("tensor", data=np.array(names, f"S{max(map(len, names), default=0) or 1}"))
         file.create_dataset(
             "product", data=np.array([name in statistics.products for name in statistics.histograms], bool)
         )
-        file.create_dataset("width", data=np.array([h.widths for h in histograms], np.float64).reshape(-1, 2))
-        file.create_dataset("zeros", data=np.array([h.zeros for h in histograms], np.int64))
-        file.create_dataset("min", data=np.array([h.min for h in histograms], np.float64))
-        file.create_dataset("max", data=np.array([h.max for h in histograms], np.float64))
-        shape, packed = (len(histograms), 2, BINS), {}
-        if histograms:  # an empty dataset cannot be chunked
+        file.create_dataset("width", data=np.array([widths for widths, *_ in extremes], np.float64).reshape(-1, 2))
+        file.create_dataset("zeros", data=np.array([zeros for _, zeros, _, _ in extremes], np.int64))
+        file.create_dataset("min", data=np.array([low for _, _, low, _ in extremes], np.float64))
+        file.create_dataset("max", data=np.array([high for *_, high in extremes], np.float64))
+        shape, packed = (len(extremes), 2, BINS), {}
+        if extremes:  # an empty dataset cannot be chunked
             packed = {"chunks": (1, 2, BINS), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         counts = file.create_dataset("signed_counts", shape, np.int64, **packed)
         for i, histogram in enumerate(histograms):
@@ -117,44 +127,49 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
                 compression_opts=1,
                 shuffle=True,
             )
-    return buffer.getvalue()
+    return sealed(buffer.getvalue(), FORMAT)
 
 
 def read_statistics(path: Path) -> Statistics:
     """Read what `write_statistics` wrote.
 
     Raises:
-        CalibrationError: The file is not an HDF5 file, is truncated, or holds something else.
+        CalibrationError: The file cannot be read, is damaged, or holds something else.
     """
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
-            found = file.attrs.get("format")
-            if found == FORMAT:
-                return _statistics_from_hdf5(file)
-    except (OSError, KeyError, ValueError, CalibrationError) as error:
+        with open_sealed(path, FORMAT) as file:
+            return _statistics_from_hdf5(file)
+    except OSError as error:
+        raise CalibrationError(
+            f"{path}: cannot be read as statistics ({error.strerror or error}); recalibrate"
+        ) from error
+    except (KeyError, ValueError, TypeError, RuntimeError, CalibrationError) as error:
         raise CalibrationError(f"{path}: cannot be read as statistics ({error}); recalibrate") from error
-    raise CalibrationError(f"{path}: expected '{FORMAT}', found '{found}'; recalibrate")
 
 
 def _statistics_from_hdf5(file: Any) -> Statistics:  # noqa: ANN401 - h5py has no types
-    names = [name.decode() for name in file["tensor"][:]]
-    parts = zip(names, file["width"], file["zeros"], file["min"], file["max"], strict=True)
-    counts = file["signed_counts"]
-    histograms = {
-        name: Histogram.from_parts(
-            counts[i],
-            widths=(float(width[0]), float(width[1])),
-            zeros=int(zeros),
-            minimum=float(low),
-            maximum=float(high),
+    names = [name.decode() for name in array_from(file, "tensor", (None,), "S")]
+    count = len(names)
+    if len(set(names)) < count or count > _MOST_TENSORS:
+        raise CalibrationError(f"expected up to {_MOST_TENSORS} tensors, each once, found {count}")
+    widths = array_from(file, "width", (count, 2), "float64").tolist()
+    zeros = array_from(file, "zeros", (count,), "int64").tolist()
+    lows, highs = (array_from(file, name, (count,), "float64").tolist() for name in ("min", "max"))
+    products = array_from(file, "product", (count,), "bool").tolist()
+    counts = dataset_from(file, "signed_counts", (count, 2, BINS), "int64")
+    read = (
+        (
+            name,
+            Histogram.from_parts(
+                counts[i], widths=(widths[i][0], widths[i][1]), zeros=zeros[i], minimum=lows[i], maximum=highs[i]
+            ),
         )
-        for i, (name, width, zeros, low, high) in enumerate(parts)
-    }
+        for i, name in enumerate(names)
+    )
+    histograms = gathered(read, count)
     first, size = _read_first_batch(file, names)
-    products = frozenset(name for name, product in zip(names, file["product"], strict=True) if product)
-    return Statistics(histograms, int(file.attrs["images"]), first, size, products)
+    found = frozenset(name for name, product in zip(names, products, strict=True) if product)
+    return Statistics(histograms, _images_from(file, "images"), first, size, found)
 
 
 def _read_first_batch(
@@ -163,6 +178,15 @@ def _read_first_batch(
 ) -> tuple[dict[str, FirstBatchHistogram] | None, int]:
     if "first_batch_counts" not in file:
         return None, 0
-    parts = zip(names, file["first_batch_counts"], file["first_batch_limit"], strict=True)
-    histograms = {name: FirstBatchHistogram.from_parts(counts, float(limit)) for name, counts, limit in parts}
-    return histograms, int(file.attrs["first_batch_size"])
+    counts = array_from(file, "first_batch_counts", (len(names), SEARCH_BINS), "int64")
+    limits = array_from(file, "first_batch_limit", (len(names),), "float64").tolist()
+    parts = zip(names, counts, limits, strict=True)
+    histograms = {name: FirstBatchHistogram.from_parts(row, limit) for name, row, limit in parts}
+    return histograms, _images_from(file, "first_batch_size")
+
+
+def _images_from(file: Any, name: str) -> int:  # noqa: ANN401 - h5py has no types
+    found = file.attrs[name]
+    if not isinstance(found, int | np.integer) or not 0 <= found < _MOST_IMAGES:
+        raise CalibrationError(f"'{name}': expected a number of images, found {found!r:.40}")
+    return int(found)

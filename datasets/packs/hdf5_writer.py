@@ -105,7 +105,8 @@ class Hdf5Writer:
         """
         self._disk = PatientFile(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="datasets-hdf5")
-        self._file = self._thread.submit(h5py.File, self._disk, "w").result()
+        # In the form of HDF5 1.10, whose own records have checksums: damage to them is an error, not another pack.
+        self._file = self._thread.submit(h5py.File, self._disk, "w", libver="v110").result()
 
     def do(self, step: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - whatever the step takes
         """Call `step(file, *arguments)` in the thread.

@@ -9,12 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, UnreadableImageError
+from datasets.guards.decoding_space import SPACE, bomb, most_pixels
 from datasets.labels import Labels, labels_in_order, read_class_names
+from datasets.packs.structure import (
+    MOST_ROW_BYTES,
+    check_rows,
+    damage_told,
+    dataset_at,
+    holds_images,
+    listing_of,
+    one_line,
+    open_hdf5,
+    shape_in_words,
+    texts_at,
+)
+from datasets.packs.trial import check_that_reading_ends
 
 SUFFIXES = (".h5", ".hdf5")
-
-# HDF5's cache of chunks, for rows drawn in random order.
-_CACHE_BYTES = 16 * 2**20
 
 
 class _Pack:
@@ -23,6 +34,7 @@ class _Pack:
     def __init__(self, path: str | Path, classes: str | Path | Sequence[str] | None = None) -> None:
         self.path = Path(path)
         self._classes = read_class_names(classes) if classes is not None else None
+        check_that_reading_ends(self.path)
         self._file = open_hdf5(self.path)
         self._lock = threading.Lock()
         self._datasets: dict[str, h5py.Dataset] = {}
@@ -53,35 +65,56 @@ class _Pack:
         status = self.path.stat()
         return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}:{index}"
 
+    def _open(self) -> None:
+        """Find the samples and what is beside them; the file is closed if they are not as they should be."""
+        try:
+            with damage_told(self.path):
+                self._datasets = self._find_datasets()
+                for name, dataset in self._datasets.items():
+                    check_rows(dataset, f"{self.path}: {name!r}", self._most_row_bytes())
+                self._read_names_and_labels(len(next(iter(self._datasets.values()))))
+        except BaseException:
+            self.close()
+            raise
+
+    def _find_datasets(self) -> dict[str, h5py.Dataset]:
+        raise NotImplementedError
+
+    def _most_row_bytes(self) -> int:
+        return MOST_ROW_BYTES
+
     def _rows(self, index: int) -> dict[str, NDArray[np.generic]]:
         try:
             with self._lock:
                 return {name: np.asarray(dataset[index]) for name, dataset in self._datasets.items()}
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:  # h5py's, depending on where HDF5 meets the damage
             raise UnreadableImageError(self.names[index], f"damaged HDF5 data: {one_line(error)}") from error
 
     def _read_names_and_labels(self, count: int) -> None:
         """Read the small datasets beside the samples."""
         if not count:
             raise DatasetError(f"{self.path}: holds no samples; expected at least one row")
-        names = self._texts("names")
+        names = texts_at(self._file, "names", self.path)
         self.names = tuple(f"#{index}" for index in range(count)) if names is None else names
         if len(self.names) != count:
             raise DatasetError(f"{self.path}: 'names' has {len(self.names)} rows, the samples have {count}")
-        if len(set(self.names)) != count:
+        if names is not None and len(set(names)) != count:
             raise DatasetError(f"{self.path}: 'names' holds a name twice; expected a different one for every row")
-        self.class_names = self._texts("class_names")
-        if "labels" in self._file:
-            self.labels = self._read_labels(count)
+        self.class_names = texts_at(self._file, "class_names", self.path)
+        labels = dataset_at(self._file, "labels", self.path)
+        if labels is not None:
+            self.labels = self._read_labels(labels, count)
+        elif "labels" in self._file:
+            raise DatasetError(f"{self.path}: 'labels' must hold class indices; found no dataset, but something else")
         if self._classes is not None and self.labels is not None:
             ordered = labels_in_order(self.path, Labels(self.labels, self.class_names), self._classes)
             self.labels, self.class_names = ordered.indices, ordered.class_names
 
-    def _read_labels(self, count: int) -> NDArray[np.int64]:
-        labels = self._dataset("labels")
+    def _read_labels(self, labels: h5py.Dataset, count: int) -> NDArray[np.int64]:
         if labels.dtype.kind not in "iu" or labels.shape != (count,):
-            found = f"{labels.dtype} {list(labels.shape)}"
-            raise DatasetError(f"{self.path}: 'labels' must hold class indices, int64 [{count}]; found {found}")
+            raise DatasetError(
+                f"{self.path}: 'labels' must hold class indices, int64 [{count}]; found {shape_in_words(labels)}"
+            )
         indices: NDArray[np.int64] = labels[()].astype(np.int64)
         highest = np.iinfo(np.int64).max if self.class_names is None else len(self.class_names) - 1
         wrong = np.flatnonzero((indices < 0) | (indices > highest))
@@ -90,25 +123,6 @@ class _Pack:
                 f"{self.path}: 'labels' holds {indices[wrong[0]]} at row {wrong[0]}, which is not a class index"
             )
         return indices
-
-    def _dataset(self, name: str) -> h5py.Dataset:
-        found = self._file.get(name)
-        if not isinstance(found, h5py.Dataset):
-            raise DatasetError(f"{self.path}: no dataset {name!r}; the file holds {listing_of(self._file)}")
-        return found
-
-    def _texts(self, name: str) -> tuple[str, ...] | None:
-        """Texts from a dataset or, failing that, an attribute of the file."""
-        stored = self._dataset(name)[()] if name in self._file else self._file.attrs.get(name)
-        if stored is None:
-            return None
-        try:
-            return tuple(
-                item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else _text(item)
-                for item in np.asarray(stored).ravel().tolist()
-            )
-        except TypeError as error:
-            raise DatasetError(f"{self.path}: {name!r} must hold text; found {error}") from None
 
 
 class ImagePack(_Pack):
@@ -135,12 +149,7 @@ class ImagePack(_Pack):
                 or shape, or has a label that is not among the classes.
         """
         super().__init__(path, classes)
-        try:
-            self._datasets = {"images": self._image_dataset()}
-            self._read_names_and_labels(len(self._datasets["images"]))
-        except BaseException:
-            self.close()
-            raise
+        self._open()
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The image as uint8 [H, W, 3] RGB.
@@ -148,15 +157,27 @@ class ImagePack(_Pack):
         Raises:
             UnreadableImageError: The file is damaged there.
         """
-        return self._rows(index)["images"].astype(np.uint8, copy=False)
+        height, width = self._datasets["images"].shape[1:3]
+        with SPACE.turn():
+            SPACE.take(height * width)
+            return self._rows(index)["images"].astype(np.uint8, copy=False)
 
-    def _image_dataset(self) -> h5py.Dataset:
-        images = self._dataset("images")
+    def _find_datasets(self) -> dict[str, h5py.Dataset]:
+        images = dataset_at(self._file, "images", self.path)
+        if images is None:
+            raise DatasetError(f"{self.path}: no dataset 'images'; the file holds {listing_of(self._file)}")
         if not holds_images(images):
-            raise DatasetError(
-                f"{self.path}: 'images' must be uint8 [N, H, W, 3], found {images.dtype} {list(images.shape)}"
-            )
-        return images
+            raise DatasetError(f"{self.path}: 'images' must be uint8 [N, H, W, 3], found {shape_in_words(images)}")
+        height, width = images.shape[1:3]
+        if not height * width:
+            raise DatasetError(f"{self.path}: 'images' holds images without pixels, {shape_in_words(images)}")
+        reason = bomb(width, height)
+        if reason:
+            raise DatasetError(f"{self.path}: 'images': {reason}")
+        return {"images": images}
+
+    def _most_row_bytes(self) -> int:
+        return max(MOST_ROW_BYTES, 3 * (most_pixels() or 0))
 
 
 class TensorPack(_Pack):
@@ -186,12 +207,7 @@ class TensorPack(_Pack):
         """
         super().__init__(path, classes)
         self.inputs = tuple(inputs)
-        try:
-            self._datasets = self._input_datasets()
-            self._read_names_and_labels(len(self._datasets[self.inputs[0]]))
-        except BaseException:
-            self.close()
-            raise
+        self._open()
 
     def load(self, index: int) -> dict[str, NDArray[np.generic]]:
         """One sample: arrays without a batch axis, by input name.
@@ -201,60 +217,21 @@ class TensorPack(_Pack):
         """
         return self._rows(index)
 
-    def _input_datasets(self) -> dict[str, h5py.Dataset]:
-        missing = [name for name in self.inputs if not isinstance(self._file.get(name), h5py.Dataset)]
+    def _find_datasets(self) -> dict[str, h5py.Dataset]:
+        found = {name: dataset_at(self._file, name, self.path) for name in self.inputs}
+        datasets = {name: dataset for name, dataset in found.items() if dataset is not None}
+        missing = [name for name in self.inputs if name not in datasets]
         if missing or not self.inputs:
             wanted = ", ".join(map(repr, missing)) or "the model's inputs"
             raise DatasetError(f"{self.path}: no dataset for {wanted}; the file holds {listing_of(self._file)}")
-        datasets = {name: self._file[name] for name in self.inputs}
         lengths: dict[str, int] = {}
         for name, dataset in datasets.items():
-            if dataset.dtype.kind not in "biuf" or dataset.ndim < 1:
+            if dataset.dtype.kind not in "biuf" or not dataset.shape:
                 raise DatasetError(
-                    f"{self.path}: {name!r} must hold numbers, [N, ...]; found {dataset.dtype} {list(dataset.shape)}"
+                    f"{self.path}: {name!r} must hold numbers, [N, ...]; found {shape_in_words(dataset)}"
                 )
             lengths[name] = len(dataset)
         if len(set(lengths.values())) > 1:
-            found = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
-            raise DatasetError(f"{self.path}: all inputs need the same number of rows; found {found}")
+            told = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
+            raise DatasetError(f"{self.path}: all inputs need the same number of rows; found {told}")
         return datasets
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """The opened file.
-
-    Raises:
-        DatasetError: The file does not exist, is not HDF5, or is damaged.
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path}: no such file; expected an HDF5 pack")
-    try:
-        if not h5py.is_hdf5(path):
-            raise DatasetError(f"{path}: not an HDF5 file; `calib pack` writes one from a folder of images")
-        return h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
-    except OSError as error:
-        raise DatasetError(f"{path}: damaged HDF5 file: {one_line(error)}") from error
-
-
-def holds_images(dataset: object) -> bool:
-    """Whether a dataset is uint8 [N, H, W, 3]."""
-    if not isinstance(dataset, h5py.Dataset):
-        return False
-    return bool(dataset.dtype == np.uint8 and dataset.ndim == 4 and dataset.shape[3] == 3)
-
-
-def listing_of(file: h5py.File) -> str:
-    """Names, types and shapes of the datasets of a file, for messages."""
-    found = [f"{name!r} {item.dtype} {list(item.shape)}" for name, item in file.items() if hasattr(item, "shape")]
-    return ", ".join(found) or "no datasets"
-
-
-def _text(item: object) -> str:
-    if not isinstance(item, str):
-        raise TypeError(f"{item!r}")
-    return item
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without the line breaks that HDF5 puts into its own."""
-    return " ".join(str(error).split())

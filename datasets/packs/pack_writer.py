@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from datasets.batches import BatchStream, Quarantined
 from datasets.errors import DatasetError, OutputError, UnreadableImageError
 from datasets.packs.hdf5_writer import Hdf5Writer
-from datasets.packs.pack import SUFFIXES, one_line
+from datasets.packs.pack import SUFFIXES
+from datasets.packs.structure import one_line
 from datasets.preprocessing import Preprocessing
 from datasets.source import ImageSource
 
 # Rows are stored in chunks of about this size: large enough for the disk, small enough for reading a single row.
 _CHUNK_BYTES = 2**20
 _MOST_IN_BATCH = 512
+_TEXTS_AT_A_TIME = 2**12
 
 
 def write_pack(
@@ -112,7 +114,7 @@ def _finish(file: h5py.File, source: ImageSource, kept: Sequence[int]) -> None:
     file["images"].resize(len(kept), axis=0)
     _write_texts(file, "names", [source.names[index] for index in kept])
     if source.labels is not None:
-        file["labels"] = source.labels[kept]
+        file.create_dataset("labels", data=source.labels[kept], chunks=True, fletcher32=True)
     if source.class_names is not None:
         _write_texts(file, "class_names", source.class_names)
 
@@ -128,6 +130,12 @@ def _first_size(source: ImageSource) -> tuple[int, int]:
 
 
 def _write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
-    # File names need not be UTF-8; other bytes are kept as surrogates.
+    # File names need not be UTF-8; other bytes are kept as surrogates. Texts of fixed length are read without following
+    # anything, and the checksum tells of damage.
     encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-    file.create_dataset(name, data=encoded, dtype=h5py.string_dtype("utf-8"))
+    kind = h5py.string_dtype("utf-8", max(1, 1, *map(len, encoded)))
+    options = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
+    stored = file.create_dataset(name, (len(encoded),), kind, **options if encoded else {})
+    for first in range(0, len(encoded), _TEXTS_AT_A_TIME):  # one long text makes all of them long
+        part = encoded[first : first + _TEXTS_AT_A_TIME]
+        stored[first : first + len(part)] = np.array(part, kind)

@@ -134,7 +134,7 @@ def evaluation_data(
 
 def metadata_of(model: ModelInterface) -> ModelMetadata:
     """What a model's file says about it; nothing where it is an engine."""
-    return metadata_from_model(model.proto) if isinstance(model, OnnxModel) else ModelMetadata()
+    return metadata_from_model(model.graph) if isinstance(model, OnnxModel) else ModelMetadata()
 
 
 def _described(

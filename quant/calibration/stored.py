@@ -21,7 +21,7 @@ from calib.caches.provenance import (
 from calib.errors import CacheError
 from datasets import identify
 from datasets.errors import UnreadableImageError
-from datasets.identity import DataIdentity, ImageIdentity
+from datasets.identity import DataIdentity, ImageIdentity, sha256_of_sample
 from quant.calibration.run_data import RunData
 from quant.errors import BuildError
 from quant.onnx_graph.model import OnnxModel
@@ -69,10 +69,10 @@ def trusted_cache(path: Path, model: OnnxModel, algorithm: Algorithm) -> Calibra
             "choose with --percentile"
         )
     try:
-        needed = quantizable_tensors(model.proto)
+        needed = quantizable_tensors(model.light)
     except BuildError:
         needed = []  # no INT8 build is possible; the build itself will report that
-    known = activation_names(model.proto)
+    known = activation_names(model.graph)
     fit = coverage(cache, needed, known)
     if fit.foreign:
         raise CacheError(
@@ -145,7 +145,7 @@ def _identity_of(data: RunData, known: Sequence[ImageIdentity]) -> DataIdentity:
 def _has_contents(data: RunData, index: int) -> bool:
     try:
         data.source.fingerprint(index)
-        data.source.content(index)
+        sha256_of_sample(data.source, index)
     except UnreadableImageError:
         return False
     return True

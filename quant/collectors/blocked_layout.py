@@ -24,7 +24,7 @@ from calib.errors import NonFiniteError
 from calib.histograms.histogram import Histogram
 from quant.collectors.derivation import rectifier_limit, scalar_constants
 from quant.errors import BuildError, ModelError
-from quant.onnx_graph.weights_aside import bytes_of_constants
+from quant.onnx_graph.light_model import AnyModel, bytes_of_constants
 from quant.onnxruntime.session import OnnxRuntimeSession
 
 Array = NDArray[Any]
@@ -49,7 +49,7 @@ def is_worth_blocking(proto: onnx.ModelProto, activations: Mapping[str, Array], 
 
 
 def blocked_session(
-    proto: onnx.ModelProto,
+    model: AnyModel,
     name: str,
     inputs: Mapping[str, Array],
     expected: Mapping[str, Array],
@@ -58,7 +58,7 @@ def blocked_session(
     """Open a session that gives the model's activations with the same values in another order.
 
     Args:
-        proto: The model.
+        model: The model.
         name: What to call it in messages.
         inputs: One image.
         expected: The activations that the plain session gives for it; the new session's are compared with them.
@@ -68,7 +68,7 @@ def blocked_session(
         The session; None if there is nothing to gain, or if the values differ.
     """
     try:
-        blocked = without_reordering(_optimized(proto, name, list(expected)))
+        blocked = without_reordering(_optimized(model, name, list(expected)))
         if blocked is None:
             return None
         session = OnnxRuntimeSession(blocked, name=name, threads=threads, spin=False, optimize=False)
@@ -78,11 +78,11 @@ def blocked_session(
         return None  # also if the model gives NaN, which the plain session then reports
 
 
-def _optimized(proto: onnx.ModelProto, name: str, tensors: Sequence[str]) -> onnx.ModelProto:
+def _optimized(model: AnyModel, name: str, tensors: Sequence[str]) -> onnx.ModelProto:
     """The model as ONNX Runtime would run it, with these tensors as outputs."""
     with tempfile.TemporaryDirectory(prefix="calib-") as folder:
         path = Path(folder) / "optimized.onnx"
-        OnnxRuntimeSession(proto, name=name, optimized_path=path, also=tensors)
+        OnnxRuntimeSession(model, name=name, optimized_path=path, also=tensors)
         return onnx.load_model(str(path))
 
 

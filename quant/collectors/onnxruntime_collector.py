@@ -48,7 +48,7 @@ class OnnxRuntimeCollector:
         """Choose how much memory is used.
 
         Args:
-            memory_limit: Bytes of activations that may be held at a time, see `collect_statistics`.
+            memory_limit: Bytes of activations and counts that may be held at a time, see `collect_statistics`.
         """
         self._memory_limit = memory_limit
 
@@ -66,8 +66,9 @@ def collect_statistics(
         model: FP32 model.
         calibrator: Provides the batches and receives the statistics.
         advance: Called with the number of images that were just done.
-        memory_limit: Bytes of activations that may be held at a time. The model itself and its own workspace are not
-            counted; a single tensor of a single image is always held.
+        memory_limit: Bytes of activations and of counts that may be held at a time. The model itself and its own
+            workspace are not counted; a single tensor of a single image is always held. Counts that would take more
+            than half of it are packed between their parts, which takes a little longer.
 
     Raises:
         NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
@@ -79,7 +80,7 @@ def collect_statistics(
         try:
             plan = collection_plan(model, calibrator.algorithm, runner.types)
             runner.open(plan.fetched)
-            statistics = _Pass(plan, runner, parts, helpers).run(calibrator, advance, memory_limit)
+            statistics = _Pass(plan, runner, parts, helpers, memory_limit).run(calibrator, advance)
         except BaseException:  # Ctrl-C too: wait only for parts that are already running
             parts.shutdown(wait=False, cancel_futures=True)
             raise
@@ -97,20 +98,26 @@ class _Pass:
     """One pass over the images: decides when each part is run and counted."""
 
     def __init__(
-        self, plan: CollectionPlan, runner: PartRunner, threads: ThreadPoolExecutor, helpers: ThreadPoolExecutor
+        self,
+        plan: CollectionPlan,
+        runner: PartRunner,
+        threads: ThreadPoolExecutor,
+        helpers: ThreadPoolExecutor,
+        memory_limit: int,
     ) -> None:
         self._plan, self._runner = plan, runner
-        self._counts = plan.counts()
+        self._counts = plan.counts(memory_limit)
+        self._for_activations = plan.left_for_activations(memory_limit)
         self._threads, self._helpers = threads, helpers
 
-    def run(self, calibrator: Calibrator, advance: Advance, memory_limit: int) -> Statistics:
+    def run(self, calibrator: Calibrator, advance: Advance) -> Statistics:
         images = 0
         batch_size = 0
         waiting: deque[tuple[Future[None], int]] = deque()
         for batch in calibrator:
             if not images:
                 expected = length_hint(calibrator.batches) * len(batch.names)
-                self._runner.divide(self._plan, batch, expected, memory_limit)
+                self._runner.divide(self._plan, batch, expected, self._for_activations)
             if self._plan.first_batch:  # TensorRT's grids depend on which images share a batch
                 _finish(waiting, advance, 0)
                 self._start_batch(batch, first=not images)
@@ -123,15 +130,17 @@ class _Pass:
         return self._plan.statistics(self._counts, images, batch_size)
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
-        """Run a batch in parts, in threads; yields each part with the number of images that it completes."""
+        """Run a batch in parts, in threads; yields each part with the number of images that it completes.
+
+        All parts are run for one group of tensors before the next: its session may be the only one that is open.
+        """
         part, groups = self._runner.part, self._runner.groups
-        for start in range(0, len(batch.names), part):
-            stop = min(start + part, len(batch.names))
-            inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
-            names = batch.names[start:stop]
-            ready = self._runner.take_first()
-            for group in groups:
-                future = self._threads.submit(self._work, group, inputs, names, use, ready)
+        for group in groups:
+            for start in range(0, len(batch.names), part):
+                stop = min(start + part, len(batch.names))
+                inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
+                names = batch.names[start:stop]
+                future = self._threads.submit(self._work, group, inputs, names, use, self._runner.take_first())
                 yield future, stop - start if group is groups[-1] else 0
 
     def _work(

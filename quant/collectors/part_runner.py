@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -15,6 +16,7 @@ from quant.collectors.blocked_layout import blocked_session, is_worth_blocking
 from quant.collectors.plan import CollectionPlan, division
 from quant.errors import BuildError, ModelError
 from quant.onnx_graph.model import OnnxModel, with_free_batch
+from quant.onnxruntime.resident import bytes_of_session, fits, make_room
 from quant.onnxruntime.session import OnnxRuntimeSession
 
 Array = NDArray[Any]
@@ -23,27 +25,29 @@ Activations = dict[str, Array]
 
 @dataclass(eq=False)
 class Group:
-    """Tensors that one session fetches."""
+    """Tensors that one session fetches; it is None while it is closed."""
 
-    session: OnnxRuntimeSession
     tensors: Sequence[str]
     open_ragged: Callable[[], OnnxRuntimeSession]
+    session: OnnxRuntimeSession | None = None
 
-    def run(self, inputs: Mapping[str, Array], buffers: Activations, *, full: bool) -> Activations:
+    def run(
+        self, session: OnnxRuntimeSession, inputs: Mapping[str, Array], buffers: Activations, *, full: bool
+    ) -> Activations:
         """Activations of a part; those of a full part lie in the buffers and stay there until the next run."""
         if not self.tensors:  # all of them follow from the input
             return {}
         if full and buffers:
-            self.session.run_into(inputs, buffers)
+            session.run_into(inputs, buffers)
             return buffers
-        if not full and self.session.fixed_batch is not None:
-            return self._run_ragged(inputs)
-        results = dict(zip(self.tensors, self.session.run_whole(inputs, self.tensors), strict=True))
-        if full and self.session.fixed_shapes:
+        if not full and session.fixed_batch is not None:
+            return self._run_ragged(session, inputs)
+        results = dict(zip(self.tensors, session.run_whole(inputs, self.tensors), strict=True))
+        if full and session.fixed_shapes:
             buffers.update(results)
         return results
 
-    def _run_ragged(self, inputs: Mapping[str, Array]) -> Activations:
+    def _run_ragged(self, session: OnnxRuntimeSession, inputs: Mapping[str, Array]) -> Activations:
         """Run fewer images than the model's fixed batch: free the batch size, or fill up if the graph relies on it.
 
         Filling up repeats images, and the repeats cannot be cut from a tensor whose first axis is not the batch.
@@ -51,7 +55,7 @@ class Group:
         try:
             results = self.open_ragged().run(inputs, self.tensors)
         except (BuildError, ModelError):
-            results = self.session.run(inputs, self.tensors)
+            results = session.run(inputs, self.tensors)
         return dict(zip(self.tensors, results, strict=True))
 
 
@@ -73,6 +77,7 @@ class PartRunner:
         """
         self._model, self._threads, self._at_work = model, threads, at_work
         self.groups: list[Group] = []
+        self._lock = threading.Lock()  # of the sessions
         self.part = 0
         self._buffers: SimpleQueue[Activations] = SimpleQueue()  # a set for each part at work
         for _ in range(at_work):
@@ -86,16 +91,28 @@ class PartRunner:
     def open(self, tensors: Sequence[str]) -> None:
         """Open the session that fetches these tensors."""
         self.groups = [self._group(tensors)]
+        self._opened(self.groups[0])
 
     def _group(self, tensors: Sequence[str]) -> Group:
-        return Group(self._session(tensors), tensors, lambda: self._session(tensors, free_batch=True))
+        return Group(tensors, lambda: self._session(tensors, free_batch=True))
+
+    def _opened(self, group: Group) -> OnnxRuntimeSession:
+        """The session of a group; those of other groups are closed where they do not fit into memory together."""
+        with self._lock:
+            if group.session is None:
+                if not fits(bytes_of_session(self._model.light.values) * len(self.groups)):
+                    for other in self.groups:
+                        other.session = None
+                group.session = self._session(group.tensors)
+            return group.session
 
     def _session(self, tensors: Sequence[str], *, free_batch: bool = False) -> OnnxRuntimeSession:
         """The model with these tensors as outputs."""
-        proto = with_free_batch(self._model.proto) if free_batch else self._model.proto
+        model = with_free_batch(self._model.light) if free_batch else self._model.light
+        make_room(bytes_of_session(model.values))
         try:
             return OnnxRuntimeSession(
-                proto, name=str(self._model.path), threads=self._threads, spin=False, also=tensors
+                model, name=str(self._model.path), threads=self._threads, spin=False, also=tensors
             )
         except BuildError as error:
             raise ModelError(str(error)) from error
@@ -109,10 +126,11 @@ class PartRunner:
             images: Approximate number of images to come.
             memory_limit: Bytes of activations that may be held at a time.
         """
-        fixed = self.groups[0].session.fixed_batch
+        session = self._opened(self.groups[0])
+        fixed = session.fixed_batch
         image = {name: array[:1] for name, array in batch.inputs.items()}
         names = list(plan.fetched)
-        one = dict(zip(names, self.groups[0].session.run(image, names), strict=True)) if names else {}
+        one = dict(zip(names, session.run(image, names), strict=True)) if names else {}
         sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}
         divided = division(sizes, memory_limit // self._at_work, len(batch.names), fixed)
         self.part = divided.images
@@ -123,15 +141,15 @@ class PartRunner:
         elif self.part == 1 and not plan.first_batch:
             self._first = one
             self._buffers.get()  # `one` takes its place once it is counted
-        if fixed is None and is_worth_blocking(self._model.proto, one, images):
+        if fixed is None and is_worth_blocking(self._model.graph, one, images):
             self._block(image, one)
 
     def _block(self, image: Mapping[str, Array], one: Activations) -> None:
         """Switch to sessions that give activations as convolutions write them, if they give the same values."""
         for group in self.groups:
             expected = {name: one[name] for name in group.tensors}
-            faster = blocked_session(self._model.proto, str(self._model.path), image, expected, threads=self._threads)
-            group.session = faster or group.session
+            faster = blocked_session(self._model.light, str(self._model.path), image, expected, threads=self._threads)
+            group.session = faster or self._opened(group)
 
     def take_first(self) -> Activations | None:
         """Return the activations of the first image, once, if they are a whole part."""
@@ -156,6 +174,6 @@ class PartRunner:
         """
         buffers = self._buffers.get() if ready is None else ready
         try:
-            yield ready or group.run(inputs, buffers, full=images == self.part)
+            yield ready or group.run(self._opened(group), inputs, buffers, full=images == self.part)
         finally:
             self._buffers.put({} if len(self.groups) > 1 else buffers)

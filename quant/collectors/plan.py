@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import onnx
 
 from calib.algorithms import Algorithm, Entropy
-from calib.histograms.counting import Counts
+from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED, Counts
+from calib.histograms.packing import gathered
 from calib.histograms.statistics import Statistics
 from quant.collectors.derivation import Parts, derived_histogram, first_holders, origins, split_limits
 from quant.errors import BuildError
@@ -48,8 +49,12 @@ class CollectionPlan:
     products: frozenset[str]
     required: frozenset[str] | None = None
 
-    def counts(self) -> Counts:
-        """A counter for one pass, with nothing in it."""
+    def counts(self, memory_limit: int | None = None) -> Counts:
+        """A counter for one pass, with nothing in it.
+
+        Args:
+            memory_limit: Bytes, of which the counts may take half; beyond that they are packed. None for any.
+        """
         needed = [part for name in self.required or () for part in self.origins.get(name, ())]
         return Counts(
             split_limits(self.origins),
@@ -57,7 +62,18 @@ class CollectionPlan:
             holders=first_holders(self.origins),
             required=None if self.required is None else {part.root for part in needed if part.limit is None},
             required_clipped={part.root for part in needed if part.limit is not None},
+            packed=self._is_packed(memory_limit),
         )
+
+    def _is_packed(self, memory_limit: int | None) -> bool:
+        counted = len({*self.inputs, *self.fetched})
+        return memory_limit is not None and counted * BYTES_OF_COUNTER > memory_limit // 2
+
+    def left_for_activations(self, memory_limit: int) -> int:
+        """Bytes of a limit that the counts leave; at least a quarter of it."""
+        counted = len({*self.inputs, *self.fetched})
+        each = BYTES_OF_PACKED if self._is_packed(memory_limit) else BYTES_OF_COUNTER
+        return max(memory_limit - counted * each, memory_limit // 4)
 
     def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
         """The statistics of all tensors, from a counter after the pass.
@@ -68,15 +84,16 @@ class CollectionPlan:
             batch_size: Images in the largest batch.
         """
         counted = counts.histograms
-        found = {
-            name: derived_histogram(parts, counted)
+        found = (
+            (name, derived_histogram(parts, counted))
             for name, parts in self.origins.items()
             if not any(
                 part.root in counts.dropped or (part.limit is None and part.root in counts.rectified) for part in parts
             )
-        }
+        )
         # A mask of -3e38 would crush its tensor to zero in a build that gives it a scale.
-        histograms = {name: h for name, h in found.items() if self._must_stay(name) or h.abs_max < _NO_ACTIVATION}
+        kept = ((name, h) for name, h in found if self._must_stay(name) or h.abs_max < _NO_ACTIVATION)
+        histograms = gathered(kept, len(self.origins))
         left_out = tuple(name for name in self.origins if name not in histograms)
         products = self.products & histograms.keys()
         if counts.first is None:
@@ -98,19 +115,19 @@ def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -
         types_of: Gives the types of tensors that type inference cannot tell.
     """
     match = isinstance(algorithm, Entropy) and algorithm.match_tensorrt
-    types = activation_types(model.proto)
+    types = activation_types(model.graph)
     inputs = [info.name for info in model.inputs if info.dtype.startswith("float")]
     unknown = [name for name, kind in types.items() if kind == onnx.TensorProto.UNDEFINED and name not in inputs]
     kinds = types_of(unknown) if unknown else {}
     floats = {*inputs, *(name for name in types if name not in unknown or kinds[name] in _FLOAT_KINDS)}
-    found = origins(model.proto, [name for name in types if name in floats], moved_only=match)
+    found = origins(model.graph, [name for name in types if name in floats], moved_only=match)
     roots = split_limits(found)
     return CollectionPlan(
         found,
         tuple(name for name in inputs if name in roots),
         tuple(name for name in roots if name not in inputs),
         match,
-        frozenset(product_inputs(model.proto) & found.keys()),
+        frozenset(product_inputs(model.graph) & found.keys()),
         _required(model),
     )
 
@@ -118,7 +135,7 @@ def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -
 def _required(model: OnnxModel) -> frozenset[str] | None:
     """Tensors that an INT8 model needs scales of; None where it has no INT8 form, or needs none."""
     try:
-        return frozenset(quantizable_tensors(model.proto)) or None
+        return frozenset(quantizable_tensors(model.light)) or None
     except BuildError:
         return None
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from calib.calibrator import CalibrationBatch, Calibrator
 from calib.errors import CalibrationError, NonFiniteError
+from calib.interrupts import heed_interrupt
 from quant.cuda.device import DeviceBuffer, Event, PinnedBuffer, Stream, synchronize, use_device
-from quant.interrupts import heed_interrupt
 
 _SLOTS = 2
 

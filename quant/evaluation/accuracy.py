@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from quant.backend import Array, Runnable
 from quant.errors import QuantError
 from quant.evaluation.fidelity import Noise, OutputFidelity, sqnr_db
+from quant.evaluation.not_numbers import images_with_nan
 from quant.evaluation.outputs import ClassScores, OutputReader, class_scores, layouts_from_runs
 from quant.onnx_graph.model import TensorInfo
 
@@ -50,6 +51,7 @@ class Evaluation:
         names: The images' names in their source, N of them.
         fidelity: Each compared output beside the baseline's.
         classes: How many classes there are; None when the model is no classifier.
+        not_numbers: Names of the images with NaN in an input or in the baseline's class scores.
         deployed: How the build did in the form in which it is deployed, on the first images alone; None where that
             computes as it is written.
         written: How it did as it is written, on the same images; None where `deployed` is.
@@ -66,6 +68,7 @@ class Evaluation:
     names: tuple[str, ...] = ()
     fidelity: tuple[OutputFidelity, ...] = ()
     classes: int | None = None
+    not_numbers: tuple[str, ...] = ()
     deployed: Evaluation | None = None
     written: Evaluation | None = None
 
@@ -266,6 +269,7 @@ def evaluate(
     written: dict[str, Accumulator] = {}
     fused: dict[str, Accumulator] = {}
     names: list[str] = []
+    not_numbers: list[str] = []
     for batch in batches:
         if reader is None:
             reader = reader_from_batch(None, builds[baseline], batch)
@@ -274,6 +278,7 @@ def evaluate(
             written, fused = ({name: Accumulator(reader) for name in deployed or {}} for _ in range(2))
         reference = builds[baseline].run(batch.inputs)
         size = len(batch.names)
+        not_numbers.extend(images_with_nan(batch.inputs, reference, reader, batch.names))
         for name, build in builds.items():
             outputs = reference if name == baseline else build.run(batch.inputs)
             accumulators[name].add(outputs, reference, batch.labels, size)
@@ -291,6 +296,7 @@ def evaluate(
         name: replace(
             accumulator.result(),
             names=tuple(names),
+            not_numbers=tuple(not_numbers),
             deployed=fused[name].result() if name in fused else None,
             written=written[name].result() if name in written else None,
         )

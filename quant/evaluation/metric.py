@@ -21,6 +21,7 @@ from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import RESAMPLES, MetricDrop, Scores, metric_drop
 from quant.evaluation.sample_size import images_from_width, tells
 from quant.onnx_graph.model import ModelInterface
+from quant.progress import Console
 from quant.settings.run_settings import RunSettings
 from quant.settings.user_code import described, load_callable
 
@@ -100,13 +101,16 @@ def _takes_names(metric: Callable[..., Any]) -> bool:
         return False
 
 
-def recorder_from_settings(settings: RunSettings, model: ModelInterface) -> MetricRecorder | None:
-    """The recorder that scores a model's builds; None if no metric was asked for.
+def recorder_from_settings(settings: RunSettings, model: ModelInterface, console: Console) -> MetricRecorder | None:
+    """The recorder that scores a model's builds, after a note of the file that is executed; None without a metric.
 
     Raises:
         QuantError: See `MetricRecorder`.
     """
-    return MetricRecorder(settings.metric, [info.name for info in model.outputs]) if settings.metric else None
+    if settings.metric is None:
+        return None
+    console.note(f"metric: executes {Path(settings.metric.rpartition(':')[0]).absolute()}")
+    return MetricRecorder(settings.metric, [info.name for info in model.outputs])
 
 
 def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:

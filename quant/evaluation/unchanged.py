@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 
 from quant.backend import Array
 from quant.errors import BuildError, ModelError
 from quant.evaluation.fidelity import LOWEST_DB, Noise
 from quant.evaluation.outputs import OutputReader
+from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.model import OnnxModel
 from quant.onnx_graph.tracing import nodes_within
+from quant.onnxruntime.resident import bytes_of_session, make_room
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq.preparation import prepared_for_quantization, stages
 
@@ -41,11 +42,11 @@ def check_preparation(
     Raises:
         BuildError: A step changes the outputs beyond `TOLERANCE_DB`, or its model does not run; names the step.
     """
-    whole = prepared_for_quantization(model.proto).model()
+    whole = prepared_for_quantization(model.light).light()
     if _agreement_db(model, whole, inputs, expected, reader) >= TOLERANCE_DB:
         return
-    for step, proto in stages(model.proto):
-        found = _agreement_db(model, proto, inputs, expected, reader)
+    for step, changed in stages(model.light):
+        found = _agreement_db(model, changed, inputs, expected, reader)
         if found < TOLERANCE_DB:
             told = f"agree to {found:.1f} dB" if found > LOWEST_DB else "do not agree at all"
             raise BuildError(
@@ -56,17 +57,18 @@ def check_preparation(
 
 def _agreement_db(
     model: OnnxModel,
-    proto: onnx.ModelProto,
+    prepared: LightModel,
     inputs: Mapping[str, Array],
     expected: Sequence[Any],
     reader: OutputReader,
 ) -> float:
     """The lowest SQNR of an output against what is expected, dB; where the model ranks, but for few values."""
+    make_room(bytes_of_session(prepared.values))
     try:
-        found = OnnxRuntimeSession(proto, name=f"{model.path} (prepared)").run(inputs)
+        found = OnnxRuntimeSession(prepared, name=f"{model.path} (prepared)").run(inputs)
     except (BuildError, ModelError):
         return LOWEST_DB
-    few = _FEW if any(node.op_type in _RANKINGS for node in nodes_within(proto.graph)) else 0
+    few = _FEW if any(node.op_type in _RANKINGS for node in nodes_within(prepared.proto.graph)) else 0
     levels = []
     for place in reader.compared:
         if found[place].shape != expected[place].shape:

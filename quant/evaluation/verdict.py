@@ -13,6 +13,7 @@ from quant.backend import Latency
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.fidelity import OutputFidelity, worst_output
+from quant.evaluation.not_numbers import nan_in_words
 from quant.settings.run_settings import RunSettings
 
 EXIT_DONE, EXIT_DROP, EXIT_INVALID = 0, 3, 4
@@ -280,9 +281,16 @@ def closeness(build: str, baseline: Evaluation, evaluation: Evaluation | None, a
 
 
 def nothing_shown(baseline: Evaluation, metric: Mapping[str, Any] | None = None) -> str:
-    """Why labelled images show nothing: the baseline is at chance. Empty where it is not, or without labels."""
+    """Why the images show nothing: NaN, a baseline at chance, a detector that finds nothing. Empty where they do.
+
+    Args:
+        baseline: The baseline's evaluation; without labels it has no chance to be at.
+        metric: The section of what scores in place of top-1. Of a metric of the user's own, chance is not known.
+    """
+    if baseline.not_numbers:
+        return nan_in_words(baseline.not_numbers)
     if metric is not None:
-        return _nothing_detected(metric)  # of a metric of the user's own, nobody knows what chance is
+        return _nothing_detected(metric)
     if baseline.top1 is None or baseline.labels is None:
         return ""
     classes = baseline.classes or len(np.unique(baseline.labels))  # the number of a class does not tell how many

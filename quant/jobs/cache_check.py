@@ -8,6 +8,7 @@ from pathlib import Path
 from calib.caches.cache import coverage, read_cache
 from calib.caches.provenance import read_calibration, sidecar_paths
 from calib.errors import CacheError
+from calib.scratch import recover
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.qdq.writer import quantizable_tensors
@@ -33,6 +34,7 @@ def check_cache_file(path: Path, model_path: Path | None = None) -> CacheCheck:
         CacheError: The cache is malformed, or does not belong to the files beside it or to the model.
         ModelError: The model cannot be read.
     """
+    recover(path.parent)
     cache = read_cache(path)
     lines = [f"{path}: {cache.algo}, {len(cache.scales)} tensors, every scale finite and positive"]
     calibration = None
@@ -48,8 +50,8 @@ def check_cache_file(path: Path, model_path: Path | None = None) -> CacheCheck:
     model = load_model(model_path)
     if calibration is not None and calibration.source.model != model.sha256:
         raise CacheError(f"{path}: was made from another model than {model_path}; recalibrate")
-    needed = quantizable_tensors(model.proto)
-    fit = coverage(cache, needed, activation_names(model.proto))
+    needed = quantizable_tensors(model.light)
+    fit = coverage(cache, needed, activation_names(model.graph))
     if not (fit.missing or fit.foreign):
         lines.append(f"model: covers all {len(needed)} tensors that {model_path} needs, and holds no others")
         return CacheCheck(tuple(lines))

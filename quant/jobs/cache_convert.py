@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-
-import onnx
 
 from calib.caches.cache import CalibrationCache, cache_from_text, coverage, text_from_cache
 from calib.caches.conversion import cache_from_json, json_from_cache, version_from_text, with_header
 from calib.caches.difference import CacheDifference, difference
+from calib.caches.sidecar import files_named_by
+from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
+from calib.regular_files import bytes_of_file
+from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.model import load_model
+from quant.onnx_graph.model_file import stage_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
-from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
+from quant.qdq.writer import light_qdq_model, quantizable_tensors
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ def read_cache_file(path: Path) -> ReadScales:
         ModelError: The model cannot be read.
     """
     if path.suffix.lower() == ".onnx":
-        return cache_from_qdq_model(load_model(path).proto, str(path))
+        return cache_from_qdq_model(load_model(path).light, str(path))
     try:
-        text = path.read_bytes().decode()
+        text = bytes_of_file(path).decode()
     except OSError as error:
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -77,43 +79,46 @@ def convert_cache_file(
     cache = with_header(found.cache, header, version)
     notes = list(found.notes)
     kind = target.suffix.lower()
+    quantized, contents = None, ""
     if kind == ".onnx":
         if model is None:
             raise CacheError(
                 f"{target}: expected the FP32 model that the scales go into, found none; give it with --model"
             )
-        contents = _qdq_model(cache, model, source).SerializeToString()
+        quantized = _qdq_model(cache, model, source)
     elif kind == ".json":
         _refuse_provenance(target)
-        contents = json_from_cache(cache).encode()
+        contents = json_from_cache(cache)
     else:
-        contents = text_from_cache(cache).encode()
+        contents = text_from_cache(cache)
     with Transaction(target.parent) as files:
-        files.stage(target.name).write_bytes(contents)
+        if quantized is not None:
+            stage_model(files, target.name, quantized, replaces=False)
+        else:
+            files.stage(target.name).write_text(contents, encoding="utf-8", newline="")
     if kind not in (".onnx", ".json") and cache.algo == "mse":
         notes.append("TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT")
     return Conversion(cache, tuple(notes))
 
 
-def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> onnx.ModelProto:
+def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> LightModel:
     model = load_model(path)
-    needed = quantizable_tensors(model.proto)
-    fit = coverage(cache, needed, activation_names(model.proto))
+    needed = quantizable_tensors(model.light)
+    fit = coverage(cache, needed, activation_names(model.graph))
     if fit.missing:
         raise CacheError(
             f"{source}: expected scales of all {len(needed)} tensors that {path} needs, {len(fit.missing)} are "
             f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {path}"
         )
-    proto = qdq_model_from_amax(model.proto, cache.amax)
-    hold_cache(proto, cache)
-    return proto
+    quantized = light_qdq_model(model.light, cache.amax)
+    hold_cache(quantized, cache)
+    return quantized
 
 
 def _refuse_provenance(target: Path) -> None:
     """Refuse to overwrite the calibration.json that says what the calibration.cache beside it was made from."""
     try:
-        is_provenance = {"source", "files"} <= set(json.loads(target.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        files_named_by(target)
+    except (OSError, DocumentError):
         return
-    if is_provenance:
-        raise CacheError(f"{target}: holds what the cache beside it was made from; give another name")
+    raise CacheError(f"{target}: holds what the cache beside it was made from; give another name")

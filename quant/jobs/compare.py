@@ -32,6 +32,7 @@ from quant.evaluation.verdict import (
 from quant.jobs.backend_choice import backend_by_name
 from quant.jobs.compare_sides import (
     Model,
+    check_described,
     compared_from_path,
     comparison_settings,
     open_compared,
@@ -51,7 +52,14 @@ from quant.tensorrt.engines.engine_model import EngineModel
 BASELINE, CANDIDATE = "baseline", "candidate"
 
 
-def compare_files(first: Path, second: Path, options: Mapping[str, Any], console: Console | None = None) -> Document:
+def compare_files(
+    first: Path,
+    second: Path,
+    options: Mapping[str, Any],
+    console: Console | None = None,
+    *,
+    allow_code: bool = False,
+) -> Document:
     """Compare two models and write the report into the folder `out`.
 
     Args:
@@ -60,15 +68,19 @@ def compare_files(first: Path, second: Path, options: Mapping[str, Any], console
         options: Settings of `RunSettings` by name; what is missing comes from the reports, then from `calib.toml`. If
             no data is given, reports are compared on the images that their runs evaluated.
         console: Where progress goes; nowhere by default.
+        allow_code: See `quant.settings.calib_toml.settings_from_options`.
 
     Raises:
+        QuantError: A build is not the one that its report describes.
         ModelError, BuildError, QuantError, DatasetError, CalibrationError: See `quant.run`.
     """
     sides = [compared_from_path(path) for path in (first, second)]
-    settings, taken = comparison_settings(sides, options)
+    settings, taken = comparison_settings(sides, options, allow_code=allow_code)
     listener = RecordingConsole(console)
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(open_compared(side.path)) for side in sides]
+        for side, model in zip(sides, models, strict=True):
+            check_described(side, model, listener)
         names = [info.name for info in models[0].inputs]
         path = settings.eval or settings.data
         if path is None:
@@ -135,7 +147,7 @@ def compare_models(
     with contextlib.closing(_backend(settings, models.values(), listener)) as backend:
         builds = {name: _build(backend, model) for name, model in models.items()}
         batch = first_batch(data, settings)
-        metric = recorder_from_settings(settings, baseline)
+        metric = recorder_from_settings(settings, baseline, listener)
         task = chosen_task(baseline, builds[BASELINE].runnable, batch, data, settings, listener, metric)
         adapted = {**builds, CANDIDATE: _adapted_build(builds[CANDIDATE], baseline, candidate)}
 
@@ -186,9 +198,7 @@ def _build(backend: Backend, model: Model) -> Build:
     precision = precision_of(model)
     if isinstance(model, EngineModel):
         return Build(precision, model.engine, None, model.path.suffix, model.bytes, details=model.details)
-    build = backend.load(model, precision)
-    # The report reads the layers of a Q/DQ model; float and half models have a single precision anyway.
-    return replace(build, payload=build.payload if precision == "int8" else None)
+    return replace(backend.load(model, precision), payload=None)
 
 
 def precision_of(model: Model) -> str:
@@ -198,7 +208,7 @@ def precision_of(model: Model) -> str:
     """
     if isinstance(model, EngineModel):
         return model.precision
-    graph = model.proto.graph
+    graph = model.graph.graph
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in graph.node):
         return "int8"
     kinds = {tensor.data_type for tensor in graph.initializer}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,12 @@ from numpy.typing import NDArray
 
 from calib.caches.provenance import read_calibration
 from calib.errors import CacheError
+from calib.regular_files import resolved
+from calib.scratch import recover
 from datasets.identity import ImageIdentity, contents
 from datasets.source import AnySource
-from quant.errors import QuantError
+from quant.errors import QuantError, SettingsError
+from quant.jobs.report_file import ReportDocument, read_report
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.progress import Console
 from quant.settings.calib_toml import settings_from_options
@@ -41,7 +43,7 @@ class Report:
     """
 
     path: Path
-    document: Mapping[str, Any]
+    document: ReportDocument
     folder: Path
     settings: RunSettings
 
@@ -59,11 +61,13 @@ class Compared:
         path: The model or the engine.
         report_path: The report that stands for it; None if the file itself was given.
         report: The same report, if it is a run's and holds its settings.
+        sha256: Hash of the file that the report describes; None if it does not say.
     """
 
     path: Path
     report_path: Path | None = None
     report: Report | None = None
+    sha256: str | None = None
 
 
 def compared_from_path(path: Path) -> Compared:
@@ -80,26 +84,45 @@ def compared_from_path(path: Path) -> Compared:
         path = path / REPORT_JSON
     if path.suffix.lower() != ".json":
         return Compared(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        files = {build["precision"]: build.get("file") for build in document["builds"]}
-        built = files.get("int8") or files.get(document["chosen"]) or document["model"]["path"]
-        folder = _working_folder(path, document)
-        report = None
-        if document.get("settings") and not document.get("compared"):  # a comparison calibrates nothing
-            report = Report(path, document, folder, settings_from_values(document["settings"], folder))
-        candidates = [path.parent / built, folder / built]
-    except OSError as error:
-        raise QuantError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise QuantError(f"{path}: expected the report.json of a run, found something else ({error!r})") from error
-    return Compared(next((found for found in candidates if found.exists()), candidates[0]), path, report)
+    recover(path.parent)  # a run that was killed while it replaced its files
+    document = read_report(path)
+    row = document.build
+    folder = _working_folder(path, document)
+    report = None
+    if document.settings and not document.compared:  # a comparison calibrates nothing
+        try:
+            report = Report(path, document, folder, settings_from_values(document.settings, folder))
+        except SettingsError as error:
+            raise QuantError(f"{path}: expected the report.json of a run, found something else ({error})") from error
+    candidates = [path.parent / (row.file or ""), folder / (row.file or "")]
+    found = next((found for found in candidates if found.exists()), candidates[0])
+    return Compared(found, path, report, row.sha256)
 
 
-def _working_folder(path: Path, document: Mapping[str, Any]) -> Path:
+def check_described(side: Compared, model: Model, console: Console) -> None:
+    """Check that a build is the very file that its report describes.
+
+    Raises:
+        QuantError: It was replaced since.
+    """
+    if side.report_path is None:
+        return
+    if side.sha256 is None:
+        console.warn(
+            f"{side.report_path}: is of an earlier version and does not say which file it describes; {side.path} is "
+            "taken as it is"
+        )
+    elif side.sha256 != model.sha256:
+        raise QuantError(
+            f"{side.path}: is not the file that {side.report_path} describes (SHA-256 {side.sha256[:12]}, now "
+            f"{model.sha256[:12]}); run again, or give the model itself instead of the report"
+        )
+
+
+def _working_folder(path: Path, document: ReportDocument) -> Path:
     """The folder that a report's relative paths refer to: the one that contains `out`, even after it was moved."""
-    folder = Path(document.get("working_folder") or "")
-    out, parts = Path((document.get("settings") or {}).get("out", "/")), path.resolve().parent.parts
+    folder = Path(document.working_folder or "")
+    out, parts = Path(str((document.settings or {}).get("out", "/"))), resolved(path).parent.parts
     if not out.is_absolute() and parts[-len(out.parts) :] == out.parts:
         folder = Path(*parts[: -len(out.parts)])
     return Path() if folder == Path.cwd() else folder  # so that paths stay as short as they were given
@@ -119,12 +142,15 @@ def open_compared(path: Path) -> Iterator[Model]:
         yield load_model(path)
 
 
-def comparison_settings(sides: Sequence[Compared], options: Mapping[str, Any]) -> tuple[RunSettings, tuple[str, ...]]:
+def comparison_settings(
+    sides: Sequence[Compared], options: Mapping[str, Any], *, allow_code: bool = False
+) -> tuple[RunSettings, tuple[str, ...]]:
     """Settings of a comparison: from options first, then from the reports, then from `calib.toml`.
 
     Args:
         sides: What is compared.
         options: Field values; None stands for "not given".
+        allow_code: See `settings_from_options`.
 
     Returns:
         The settings, and the names of those that come from the reports.
@@ -141,13 +167,14 @@ def comparison_settings(sides: Sequence[Compared], options: Mapping[str, Any]) -
     if reports and "preprocess" not in given:
         taken["preprocess"] = _preprocessing_of(reports)
     taken = {name: value for name, value in taken.items() if name not in given}
-    settings = settings_from_options({"model": sides[0].path, **taken, **{name: options[name] for name in given}})
+    values = {"model": sides[0].path, **taken, **{name: options[name] for name in given}}
+    settings = settings_from_options(values, allow_code=allow_code)
     return settings, tuple(taken)
 
 
 def _data_of(reports: Sequence[Report]) -> dict[str, Any]:
     paths = [report.evaluated for report in reports]
-    if len({path.resolve() for path in paths}) > 1:
+    if len({resolved(path) for path in paths}) > 1:
         raise QuantError(
             f"{reports[1].path}: expected a run on the images of {reports[0].path} ({paths[0]}), found {paths[1]}; "
             "models are compared on the same data: give it with --data"
@@ -156,7 +183,7 @@ def _data_of(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def _preprocessing_of(reports: Sequence[Report]) -> str:
-    first, *others = [report.document["preprocessing"] for report in reports]
+    first, *others = [report.document.preprocessing for report in reports]
     for report, other in zip(reports[1:], others, strict=True):
         changed = [name for name in {**first, **other} if first.get(name) != other.get(name)]
         if changed:
@@ -195,8 +222,8 @@ def uncalibrated_images(
         own = {image.sha256 for image in images}
         mine = np.array([digest not in own for digest in found])
         kept &= mine
-        told = report.document["data"]["evaluation"]["images"]
-        if of_reports and not told <= mine.sum() <= told + len(report.document["quarantined"]):
+        told = report.document.data.evaluation.images
+        if of_reports and not told <= mine.sum() <= told + len(report.document.quarantined):
             console.warn(f"{report.path}: its run evaluated {told} images, {mine.sum()} are there now")
     if kept.all():
         return None
@@ -213,22 +240,22 @@ def uncalibrated_images(
 
 def _calibrated(report: Report, console: Console, *, needed: bool) -> list[ImageIdentity]:
     """The images that a run calibrated on; none if they are not known and not needed."""
-    told = report.document["data"]["calibration"]
-    if told is None:
+    told = report.document.data.calibration
+    if told is None or report.document.calibration is None:
         return []
-    if told["sha256"] is None:
+    if told.sha256 is None:
         if needed:
             console.warn(f"{report.path}: its cache was trusted, so its calibration images are not known")
         return []
     problem = ""
-    named = Path(report.document["calibration"]["cache"])
+    named = Path(report.document.calibration.cache)
     for cache in (report.path.parent / named.name, report.folder / named):  # beside the report, where both were copied
         try:
             stored = read_calibration(cache).source
         except CacheError as error:
             problem = problem or str(error)
             continue
-        if stored.data == told["sha256"]:
+        if stored.data == told.sha256:
             return [ImageIdentity(image.name, image.fingerprint, image.sha256) for image in stored.images]
         problem = f"{cache} has since been made from other images"
     problem = f"{report.path}: its calibration images are no longer known: {problem}"

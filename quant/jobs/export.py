@@ -211,7 +211,7 @@ def _differences(
         batch_size=settings.batch + 2 if settings.dynamic_batch else settings.batch,
         input_name=INPUT,
     )
-    session = OnnxRuntimeSession(model.proto, name=str(settings.out))
+    session = OnnxRuntimeSession(model.light, name=str(settings.out))
     images, difference, largest = 0, 0.0, 0.0
     for batch in stream:
         rows = len(batch.names)

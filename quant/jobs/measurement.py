@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from numpy.typing import NDArray
 
 from datasets import Batch
 from datasets.source import AnySource
-from quant.backend import Build, Runnable
+from quant.backend import Build, Latency, Runnable
 from quant.calibration.run_data import RunData
 from quant.errors import QuantError
 from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
+from quant.evaluation.not_numbers import nan_in_words
+from quant.evaluation.one_by_one import evaluate_one_by_one
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder
 from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.onnx_graph.tracing import outputs_after
+from quant.onnxruntime.resident import fit_together
 from quant.progress import Console
 from quant.report.result import Measurement
 from quant.settings.run_settings import RunSettings
@@ -52,11 +55,20 @@ def measured(
         recorder: What scores the builds, with no scores yet; None without one.
         usable: Asked after the evaluation: do the scores of the recorder tell anything?
     """
-    evaluations, quarantined = evaluated(
-        builds, baseline, data, settings, console, reader, recorder.observe if recorder else None
-    )
     timed = {name: build.deployed or build.runnable for name, build in builds.items()}
-    latencies = measure_latency(timed, first_batch(data, settings).inputs)
+    inputs = first_batch(data, settings).inputs
+    latencies: dict[str, Latency] = {}
+
+    def time_one(name: str) -> None:
+        latencies.update(measure_latency({name: timed[name]}, inputs))
+
+    together = fit_together(builds.values())  # else, timed in turn, each would be opened for each run
+    observe = recorder.observe if recorder else None
+    evaluations, quarantined = evaluated(
+        builds, baseline, data, settings, console, reader, observe, after=None if together else time_one
+    )
+    if together:
+        latencies = measure_latency(timed, inputs)
     metric = None
     if recorder is not None and (usable is None or usable()):
         metric = recorder.section(baseline, seed=settings.seed, max_drop=settings.max_drop)
@@ -71,19 +83,47 @@ def evaluated(
     console: Console,
     reader: OutputReader,
     observe: Observe | None = None,
+    *,
+    after: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
-    """Evaluations by build, and the unreadable images with the reasons; each image is read once."""
+    """Evaluations by build, and the unreadable images with the reasons.
+
+    Each image is read once; once for each build where their sessions do not fit into memory together. `after` is called
+    with the name of each of those builds, while its sessions are open.
+    """
     stream = data.evaluation_stream(settings)
     runnables = {name: build.runnable for name, build in builds.items()}
     deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}
-    with console.task("Evaluating", stream.images) as advance:
-        evaluations = evaluate(runnables, baseline, stream, advance, observe, reader=reader, deployed=deployed)
+    if fit_together(builds.values()):
+        with console.task("Evaluating", stream.images) as advance:
+            evaluations = evaluate(runnables, baseline, stream, advance, observe, reader=reader, deployed=deployed)
+    else:
+        streams = chain([stream], (data.evaluation_stream(settings) for _ in repeat(None)))
+        with console.task("Evaluating", stream.images * len(builds)) as advance:
+            evaluations = evaluate_one_by_one(
+                runnables,
+                baseline,
+                streams.__next__,
+                advance,
+                observe,
+                reader=reader,
+                deployed=deployed,
+                after=after,
+            )
+    problem = nan_in_words(evaluations[baseline].not_numbers)
+    if problem:
+        console.warn(problem)
     return evaluations, {item.file: item.reason for item in stream.quarantined}
 
 
 def first_batch(data: RunData, settings: RunSettings) -> Batch:
     """The first batch of the evaluation."""
     return next(iter(islice(data.evaluation_stream(settings), 1)))
+
+
+def first_batches(data: RunData, settings: RunSettings, images: int) -> list[Batch]:
+    """The first batches of the evaluation that together have so many images, or all there are."""
+    return list(islice(data.evaluation_stream(settings), -(-images // settings.batch_size)))
 
 
 def output_reader(
@@ -111,7 +151,7 @@ def output_reader(
         QuantError: Labels that were asked for fit no output.
     """
     source = data.eval_source
-    sigmoid = outputs_after(model.proto, "Sigmoid") if isinstance(model, OnnxModel) else frozenset()
+    sigmoid = outputs_after(model.graph, "Sigmoid") if isinstance(model, OnnxModel) else frozenset()
     names = source.class_names
     classes = None if names is None else len(names)
     reader = reader_from_batch(model.outputs, baseline, batch, classes=classes, after_sigmoid=sigmoid)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from calib.files import Transaction
 from datasets.source import AnySource
 from quant.backend import Build
+from quant.onnx_graph.made_model import MadeModel
+from quant.onnx_graph.model_file import stage_model
 from quant.report.contents.document import Document
 from quant.report.views.markdown import markdown_from_document
 from quant.report.views.render import flipped_files, html_from_document, json_from_document
@@ -36,6 +38,9 @@ def stage_texts(files: Transaction, texts: Mapping[str, str]) -> None:
 
 def stage_build(files: Transaction, name: str, build: Build) -> None:
     """Write a built file and what belongs beside it."""
-    files.stage(name).write_bytes(build.payload or b"")
+    if isinstance(build.payload, MadeModel):
+        stage_model(files, name, build.payload.model())
+    else:
+        files.stage(name).write_bytes(build.payload or b"")
     for end, contents in build.files.items():
         files.stage(name + end).write_bytes(contents)

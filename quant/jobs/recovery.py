@@ -30,9 +30,11 @@ from quant.evaluation.latency import measure_latency
 from quant.evaluation.metric import MetricRecorder, recorder_from_settings, section_from_scores
 from quant.evaluation.outputs import OutputReader
 from quant.jobs.measurement import evaluated, first_batch
+from quant.onnx_graph.light_model import light_model
 from quant.onnx_graph.model import OnnxModel
+from quant.onnx_graph.model_file import has_data_file
 from quant.onnxruntime.session import OnnxRuntimeSession
-from quant.progress import Console
+from quant.progress import Console, RecordingConsole
 from quant.recovery.judging import Judge
 from quant.recovery.ladder import Candidate, Ladder, Outlook, Recovery
 from quant.recovery.success import outlook_of_drop, outlook_of_metric, outlook_of_noise
@@ -92,6 +94,12 @@ class RecoveryJob:
         begin = self._outlook(found.evaluations, found.metric)
         steps = self._settings.recovery_steps
         if begin.within or not steps:
+            return None
+        if has_data_file(self._model.light):
+            self._console.warn(
+                f"INT8 loses too much ({begin.text}) and is not recovered: that takes several copies of a model in "
+                "memory, and this one has 1 GiB of weights or more"
+            )
             return None
         self._console.note(f"INT8 loses too much ({begin.text}): recovering")
         try:
@@ -164,14 +172,14 @@ class RecoveryJob:
         if proto is self._model.proto:
             return self._model
         digest = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
-        return OnnxModel(Path(self._settings.out) / RECOVERED_MODEL, proto, digest)
+        return OnnxModel(Path(self._settings.out) / RECOVERED_MODEL, light_model(proto), digest)
 
     def _look(self, candidate: Candidate) -> Outlook:
         """Build a candidate and evaluate it."""
         cache = cache_from_amax(candidate.amax, algorithm_from_name(candidate.algo))
         build = self._backend.build(self._model_of(candidate.proto), "int8", cache, candidate.float_nodes)
         baseline = self._backend.build(self._model, "fp32")
-        recorder = recorder_from_settings(self._settings, self._model)
+        recorder = recorder_from_settings(self._settings, self._model, RecordingConsole())  # the run has named the file
         evaluations, _ = evaluated(
             {"fp32": baseline, "int8": build},
             "fp32",

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from calib.caches.plausibility import implausible_scales
-from calib.caches.provenance import write_calibration
+from calib.caches.plausibility import ENOUGH_IMAGES, plausibility
+from calib.caches.provenance import stage_calibration
 from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
+from calib.regular_files import resolved
 from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
@@ -25,7 +26,7 @@ from quant.evaluation.outputs import OutputReader
 from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.measurement import first_batch, measured
+from quant.jobs.measurement import first_batch, first_batches, measured
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.jobs.recovery import RecoveryJob
 from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
@@ -83,13 +84,13 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
     folders = [settings.out]
     if settings.precision == "int8" and not settings.trust_cache:
         folders.append(settings.cache_path.parent)
-    return [folder for _, folder in sorted({folder.resolve(): folder for folder in folders}.items())]
+    return [folder for _, folder in sorted({resolved(folder): folder for folder in folders}.items())]
 
 
 def _result(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
 ) -> RunResult:
-    metric = recorder_from_settings(settings, model)
+    metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings)
     builds = {_BASELINE: backend.build(model, _BASELINE)}
     batch = first_batch(data, settings)
@@ -194,7 +195,7 @@ def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
 
 def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
     """Say which products stay float, and that a model is in training mode."""
-    nodes = nodes_within(model.proto.graph)
+    nodes = nodes_within(model.graph.graph)
     training = sum(node.op_type == "BatchNormalization" and is_in_training(node) for node in nodes)
     if training:
         listener.warn(
@@ -202,7 +203,7 @@ def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
             "batch, not with those it learned; export it after model.eval()"
         )
     with contextlib.suppress(BuildError):  # the build says what is wrong
-        left = products_left_float(prepared_for_quantization(model.proto))
+        left = products_left_float(prepared_for_quantization(model.light))
         if left:
             listener.warn(f"{left.text}; INT8 buys nothing there")
 
@@ -261,17 +262,14 @@ def _warn_of_implausible_scales(
     collector: Collector,
     listener: RecordingConsole,
 ) -> None:
-    """Check a trusted cache, which says nothing about its data, with a batch that shows if its scales can be right."""
+    """Check a trusted cache, which says nothing about its data, with a few images: can its scales be right?"""
     if calibration is None or calibration.how != "trusted":
         return
-    few = MinMaxCalibrator([first_batch(data, settings)])
+    few = MinMaxCalibrator(first_batches(data, settings, ENOUGH_IMAGES))
     collector.collect(model, few)
-    odd = implausible_scales(calibration.cache, few.statistics)
-    if odd:
-        listener.warn(
-            f"{calibration.path}: {len(odd)} of {len(calibration.cache.scales)} scales do not suit the images: "
-            f"{odd[0]}; recalibrate without --trust-cache"
-        )
+    found = plausibility(calibration.cache, few.statistics)
+    if found.text:
+        listener.warn(f"{calibration.path}: {found.text}; recalibrate without --trust-cache")
 
 
 def _shows_something(found: Measurement, settings: RunSettings) -> bool:
@@ -280,9 +278,10 @@ def _shows_something(found: Measurement, settings: RunSettings) -> bool:
 
 
 def _warn_near_chance(found: Measurement, listener: RecordingConsole) -> None:
+    baseline = found.evaluations[_BASELINE]
     detection = found.metric if found.metric is not None and "detection" in found.metric else None
-    problem = nothing_shown(found.evaluations[_BASELINE], detection)
-    if problem:
+    problem = nothing_shown(baseline, detection)
+    if problem and not baseline.not_numbers:  # these were told where they were found
         listener.warn(problem)
 
 
@@ -324,8 +323,6 @@ def _better_algorithm(
 def _write(result: RunResult, document: Document) -> None:
     texts = report_texts(document, result.data.eval_source)
     recovered = result.recovered
-    if recovered is not None and recovered.calibration is not None:
-        write_calibration(recovered.calibration, result.settings.out / RECOVERED_CACHE)
     with Transaction(result.settings.out) as files:
         for name in result.outdated:
             files.discard(name)
@@ -333,4 +330,6 @@ def _write(result: RunResult, document: Document) -> None:
             stage_build(files, name, result.builds[precision])
         if recovered is not None and recovered.model is not None:
             files.stage(RECOVERED_MODEL).write_bytes(recovered.model.proto.SerializeToString())
+        if recovered is not None and recovered.calibration is not None:
+            stage_calibration(files, recovered.calibration, RECOVERED_CACHE)
         stage_texts(files, texts)

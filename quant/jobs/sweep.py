@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import calib
 from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, amax_from_statistics
 from calib.caches.cache import CalibrationCache, cache_from_amax
-from calib.caches.provenance import read_calibration, write_calibration
+from calib.caches.provenance import read_calibration, stage_calibration
 from calib.errors import CalibrationError
 from calib.files import Transaction, exclusive
 from calib.histograms.statistics import Statistics
@@ -72,7 +72,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     refuse_quantized(model)
     settings = _of_all_algorithms(settings, listener)
     data = open_data(settings, model, listener)
-    metric = recorder_from_settings(settings, model)
+    metric = recorder_from_settings(settings, model, listener)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
         if calibration.statistics is None:
@@ -156,7 +156,7 @@ def _choice(
     images = data.selection[:: -(-len(data.selection) // most)]
     is_trial = np.arange(len(images)) % 4 == 0
     trial, confirming = (_inputs(settings, data, part) for part in (images[is_trial], images[~is_trial]))
-    with console.task("Choosing by tensor", len(quantizable_tensors(model.proto))) as advance:
+    with console.task("Choosing by tensor", len(quantizable_tensors(model.light))) as advance:
         return choose_by_tensor(model, amax, start, trial, confirming, advance, float_nodes)
 
 
@@ -268,8 +268,8 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
         parameters=asdict(algorithm) if algorithm else parameters,
         versions={**stored.versions, "calib": calib.__version__},
     )
-    write_calibration(kept, path)
     texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:
+        stage_calibration(files, kept, path.name)
         stage_build(files, result.kept, build)
         stage_texts(files, texts)

@@ -74,7 +74,7 @@ def _values(
     nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], proto: onnx.ModelProto
 ) -> dict[str, Array]:
     """Results of nodes whose inputs are all constants; of those that give no tensor, or fail, none."""
-    plain = {node.output[0]: value for node in nodes if (value := _value_of_constant(node)) is not None}
+    plain = {node.output[0]: value for node in nodes if (value := _plain_value(node, constants)) is not None}
     others = [node for node in nodes if node.output[0] not in plain and node.op_type != "Constant"]
     if not others:
         return plain
@@ -86,6 +86,17 @@ def _values(
     for node in others:
         plain |= _values([node], constants, proto)
     return plain
+
+
+def _plain_value(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Array | None:
+    """The value of a node that computes nothing: a Constant, or a view of another constant; None for other nodes."""
+    given = constants.get(node.input[0]) if len(node.input) == 1 else None
+    if given is not None and node.op_type == "Identity":
+        return given
+    if given is not None and node.op_type == "Transpose":
+        order = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(given.ndim))[::-1])
+        return given.transpose(order) if sorted(order) == list(range(given.ndim)) else None
+    return _value_of_constant(node)
 
 
 def _value_of_constant(node: onnx.NodeProto) -> Array | None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import fold
+from quant.onnx_graph.light_model import AnyModel, LightModel, constant_from_array, light_model, whole_model
 from quant.onnx_graph.tensor_types import inferred_shapes
 from quant.onnx_graph.tracing import names_read, names_within
 
@@ -21,18 +21,17 @@ class GraphEditor:
     """An editable copy of a model, with the look-ups that rewrites need.
 
     Attributes:
-        proto: The copy.
-        nodes: Its nodes, in order; `model` puts them back.
-        constants: Values of initializers and Constant nodes, by name.
+        proto: The copy; its large constants have no values there.
+        nodes: Its nodes, in order; `light` and `model` put them back.
+        constants: Values of initializers and Constant nodes, by name; never written to, because they are the model's.
     """
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
+    def __init__(self, model: AnyModel) -> None:
+        light = light_model(model)
         self.proto = onnx.ModelProto()
-        self.proto.CopyFrom(proto)
+        self.proto.CopyFrom(light.proto)
         self.nodes: list[onnx.NodeProto] = list(self.proto.graph.node)
-        self.constants: dict[str, NDArray[Any]] = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in self.proto.graph.initializer
-        }
+        self.constants: dict[str, NDArray[Any]] = light.constants()
         self.outputs = {value.name for value in self.proto.graph.output}
         self._taken = {*self.constants, *(value.name for value in self.proto.graph.input)}
         self._taken.update(names_within(self.proto.graph))
@@ -84,17 +83,20 @@ class GraphEditor:
         return name
 
     def model(self) -> onnx.ModelProto:
+        """The edited model as one message, with a copy of its weights."""
+        return whole_model(self.light())
+
+    def light(self) -> LightModel:
         """The edited model; constants that nothing reads are dropped."""
         graph = self.proto.graph
         used = set(self.consumers())
         inputs = {value.name for value in graph.input}
+        weights: dict[str, NDArray[Any]] = {}
         del graph.node[:]
         graph.node.extend(self.nodes)
         del graph.initializer[:]
         graph.initializer.extend(
-            numpy_helper.from_array(np.ascontiguousarray(value) if value.ndim else value, name)
-            for name, value in self.constants.items()
-            if name in used
+            constant_from_array(name, value, weights) for name, value in self.constants.items() if name in used
         )
         unused = [value for value in graph.input if value.name in self.constants and value.name in inputs]
         for value in unused:
@@ -106,7 +108,7 @@ class GraphEditor:
         # Initializers that are no inputs came with IR 4; an opset needs the IR that knows it.
         least = onnx.helper.find_min_ir_version_for(list(self.proto.opset_import), ignore_unknown=True)
         self.proto.ir_version = max(self.proto.ir_version, 4, least)
-        return self.proto
+        return LightModel(self.proto, weights)
 
 
 def sorted_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:

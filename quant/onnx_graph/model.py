@@ -15,8 +15,21 @@ from onnx import numpy_helper
 from calib.files import sha256_of_files
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import dense_array
+from quant.onnx_graph.door import check_interface, check_model_file, check_texts
+from quant.onnx_graph.external_data import take_external_data
+from quant.onnx_graph.light_model import (
+    AnyModel,
+    LightModel,
+    constant_from_array,
+    inference_session,
+    is_large_constant,
+    light_model,
+    whole_model,
+    with_initializers,
+    with_weights_as_inputs,
+)
+from quant.onnx_graph.model_file import bytes_of_model
 from quant.onnx_graph.tracing import nodes_within
-from quant.onnx_graph.weights_aside import LARGEST_MESSAGE, bytes_of_constants
 
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
@@ -53,38 +66,58 @@ class ModelInterface(Protocol):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model that has been parsed and checked; `proto` is never edited in place.
+    """A model that has been parsed and checked; it is never edited in place.
 
     Attributes:
         path: Where it was read from.
-        proto: The model, external data included.
+        light: The model, its weights beside the graph. May be given as a message.
         sha256: Hash of the file and of its external data.
+        file_bytes: Size of these; None where there is no file.
     """
 
     path: Path
-    proto: onnx.ModelProto
+    light: LightModel
     sha256: str
+    file_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "light", light_model(self.light))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files, or of those that the model would have."""
+        return bytes_of_model(self.light, self.path.name) if self.file_bytes is None else self.file_bytes
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The model as one message, external data included: a copy of all weights. `graph` costs nothing."""
+        return whole_model(self.light)
+
+    @property
+    def graph(self) -> onnx.ModelProto:
+        """The model without the values of its large weights."""
+        return self.light.proto
 
     @cached_property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """Graph inputs that are not initializers, in order."""
-        initializers = {tensor.name for tensor in self.proto.graph.initializer}
-        return tuple(_tensor_info(value) for value in self.proto.graph.input if value.name not in initializers)
+        initializers = {tensor.name for tensor in self.graph.graph.initializer}
+        return tuple(_tensor_info(value) for value in self.graph.graph.input if value.name not in initializers)
 
     @cached_property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """Graph outputs, in order."""
-        return tuple(_tensor_info(value) for value in self.proto.graph.output)
+        return tuple(_tensor_info(value) for value in self.graph.graph.output)
 
     @cached_property
     def opset(self) -> int:
         """Version of the standard operator set."""
-        return opset_of(self.proto)
+        return opset_of(self.graph)
 
     @property
     def fixed_batch(self) -> int | None:
         """The batch size that the model requires; None if any will do."""
-        return fixed_batch(self.proto)
+        return fixed_batch(self.graph)
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
@@ -112,9 +145,7 @@ def load_model(path: str | Path) -> OnnxModel:
         ModelError: No such file, not ONNX, truncated, external data missing, or an opset newer than the onnx package.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise ModelError(f"{path}: expected an ONNX model, found {found}; give the file with --model")
+    check_model_file(path)
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
     except OSError as error:
@@ -125,6 +156,7 @@ def load_model(path: str | Path) -> OnnxModel:
         ) from error
     if not proto.graph.node or not proto.ir_version:
         raise ModelError(f"{path}: expected an ONNX model, found a file without a graph; export it again")
+    check_texts(proto, path)
     newest = onnx.defs.onnx_opset_version()
     if opset_of(proto) > newest:
         raise ModelError(
@@ -132,14 +164,16 @@ def load_model(path: str | Path) -> OnnxModel:
             "export with an older opset, 17 for instance, or upgrade onnx and onnxruntime"
         )
     _refuse_layout_optimized(proto, path)
-    external = _load_external_data(proto, path)
+    check_interface(proto, path)
+    mapped, external = take_external_data(proto, path)
     with ThreadPoolExecutor(1) as pool:  # a large model takes as long to hash as to check
         sha256 = pool.submit(sha256_of_files, path, *external)
-        _check(path, proto, from_file=not external and _is_utf8(path))
-        model = OnnxModel(path, _plain(proto), sha256.result())
-    if not model.inputs:
-        raise ModelError(f"{path}: expected a model with an input, found none")
-    return model
+        light = light_model(proto)
+        del proto  # which holds the weights of a model in one file
+        light = LightModel(light.proto, {**mapped, **light.weights})
+        _check(path, light)
+        size = sum(file.stat().st_size for file in (path, *external))
+        return OnnxModel(path, _plain(light), sha256.result(), size)
 
 
 def refuse_quantized(model: OnnxModel) -> None:
@@ -148,7 +182,7 @@ def refuse_quantized(model: OnnxModel) -> None:
     Raises:
         ModelError: It is.
     """
-    if is_quantized(model.proto):
+    if is_quantized(model.graph):
         raise ModelError(
             f"{model.path}: expected an FP32 model, found one that is already quantized; give the FP32 model, or "
             "compare it with calib compare"
@@ -160,68 +194,55 @@ def is_quantized(proto: onnx.ModelProto) -> bool:
     return any(node.op_type in _QUANTIZED for node in nodes_within(proto.graph))
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
-    """Load tensors from files beside the model; returns those files."""
-    files = set()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            entries = {entry.key: entry.value for entry in tensor.external_data}
-            file = path.parent / entries.get("location", "")
-            if not file.is_file():
-                raise ModelError(
-                    f"{path}: expected the external data of '{tensor.name}' in '{entries.get('location')}' beside the "
-                    "model, found no such file; copy it there"
-                )
-            files.add(file)
+def _check(path: Path, model: LightModel) -> None:
+    """Check a model; its weights need no check but that of their size, which was made when they were read."""
     try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except Exception as error:  # onnx raises several kinds, depending on what is wrong with the file
-        raise ModelError(
-            f"{path}: external data cannot be read: {_first_line(error)}; export the model again"
-        ) from error
-    return sorted(files)
-
-
-def _check(path: Path, proto: onnx.ModelProto, *, from_file: bool) -> None:
-    """Check a model; the checker is quicker with a file than with a model, which it has to serialise first."""
-    try:
-        if from_file:
-            onnx.checker.check_model(str(path))
-        elif bytes_of_constants(proto) < LARGEST_MESSAGE:  # the checker writes it; ONNX Runtime checks it again anyway
-            onnx.checker.check_model(proto)
+        onnx.checker.check_model(with_weights_as_inputs(model.proto))
     except onnx.checker.ValidationError as error:
-        if not _runs(proto):  # a formality, such as a shape or an IR version, is no reason to refuse what runs
+        if not _runs(model):  # a formality, such as a shape or an IR version, is no reason to refuse what runs
             raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
 
 
-def _runs(proto: onnx.ModelProto) -> bool:
+def _runs(model: LightModel) -> bool:
     """Does ONNX Runtime load it?"""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        onnxruntime.InferenceSession(_plain(proto).SerializeToString(), options, providers=["CPUExecutionProvider"])
+        inference_session(_plain(model), options)
     except Exception:  # noqa: BLE001 - onnxruntime raises a class of its own for each status code
         return False
     return True
 
 
-def _plain(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model without what only few tools read: local functions, sparse constants, an IR older than its form."""
+def _plain(model: LightModel) -> LightModel:
+    """The same model without what only few tools read: local functions, sparse constants, an IR older than its form.
+
+    Large constants of nodes become initializers, whose values need not stand in the graph.
+    """
+    proto, weights = model.proto, dict(model.weights)
     if proto.functions:
         from onnx.inliner import inline_local_functions
 
         proto = inline_local_functions(proto)
     graph = proto.graph
-    if graph.sparse_initializer:
-        graph.initializer.extend(
-            numpy_helper.from_array(dense_array(sparse), sparse.values.name) for sparse in graph.sparse_initializer
+    graph.initializer.extend(
+        constant_from_array(sparse.values.name, dense_array(sparse), weights) for sparse in graph.sparse_initializer
+    )
+    del graph.sparse_initializer[:]
+    given = {value.name for value in graph.output}
+    lifted = [node for node in graph.node if is_large_constant(node) and node.output[0] not in given]
+    for node in lifted:
+        graph.initializer.append(
+            constant_from_array(node.output[0], numpy_helper.to_array(node.attribute[0].t), weights)
         )
-        del graph.sparse_initializer[:]
+        graph.node.remove(node)
+    if lifted:
+        proto = with_initializers(proto, list(proto.graph.initializer))  # a message keeps what was removed from it
     if proto.ir_version < 4 and {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}:
         proto.ir_version = 4
-    return proto
+    return LightModel(proto, weights)
 
 
 def _refuse_layout_optimized(proto: onnx.ModelProto, path: Path) -> None:
@@ -232,31 +253,23 @@ def _refuse_layout_optimized(proto: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _is_utf8(path: Path) -> bool:
-    """Whether the checker can be given a path: it takes only UTF-8, but file names may have other encodings."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def with_free_batch(proto: onnx.ModelProto) -> onnx.ModelProto:
+def with_free_batch(model: AnyModel) -> LightModel:
     """The model with the first axis of its inputs free; shapes that may depend on it are removed."""
+    light = light_model(model)
     result = onnx.ModelProto()
-    result.CopyFrom(proto)
-    initializers = {tensor.name for tensor in proto.graph.initializer}
+    result.CopyFrom(light.proto)
+    initializers = {tensor.name for tensor in result.graph.initializer}
     for value in result.graph.input:
         if value.name not in initializers and value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del result.graph.value_info[:]
     for value in result.graph.output:
         value.type.tensor_type.ClearField("shape")
-    return result
+    return LightModel(result, light.weights)
 
 
 def fixed_batch(proto: onnx.ModelProto) -> int | None:

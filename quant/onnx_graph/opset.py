@@ -12,22 +12,25 @@ import onnx
 from onnx import numpy_helper
 
 from quant.errors import BuildError
+from quant.onnx_graph.light_model import AnyModel, LightModel, light_model
 from quant.onnx_graph.model import opset_of
 from quant.onnx_graph.tracing import constant_tensors, inner_graphs
 
 _ASYMMETRIC_UNTIL = 10  # Resize and Upsample knew no other coordinates
 
 
-def converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def converted(model: AnyModel, opset: int) -> LightModel:
     """The model in a later opset.
 
     Args:
-        proto: The model; not edited.
+        model: The model; not edited.
         opset: The version wanted.
 
     Raises:
         BuildError: ONNX cannot convert it.
     """
+    light = light_model(model)
+    proto = light.proto
     before = opset_of(proto)
     try:
         result = onnx.version_converter.convert_version(proto, opset)
@@ -40,7 +43,7 @@ def converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if before <= _ASYMMETRIC_UNTIL:
         _make_asymmetric(result.graph, {})
     _restore_names(proto, result)
-    return result
+    return LightModel(result, light.weights)
 
 
 def _make_asymmetric(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from quant.onnx_graph.light_model import with_weights_as_inputs
 from quant.onnx_graph.model import FLOAT_TYPES
-from quant.onnx_graph.weights_aside import without_weights
 
 
 def activation_names(proto: onnx.ModelProto) -> list[str]:
@@ -43,13 +43,7 @@ def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.
         of_values: Follow the values of shape tensors too. The shapes that the model declares for its outputs are then
             ignored: they may be for another batch size.
     """
-    result, weights = without_weights(proto)
-    declared = {value.name for value in proto.graph.input}
-    result.graph.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in weights
-        if tensor.name not in declared
-    )
+    result = with_weights_as_inputs(proto)
     for value in result.graph.output if of_values else ():
         value.type.tensor_type.ClearField("shape")
     return onnx.shape_inference.infer_shapes(result, data_prop=of_values)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-import onnx
 
 from calib.caches.cache import CalibrationCache
 from calib.calibrator import Calibrator
-from quant.backend import Build
+from quant.backend import Build, Runnable
 from quant.errors import BuildError
-from quant.onnx_graph.half_precision import half_model
+from quant.onnx_graph.half_precision import light_half_model
+from quant.onnx_graph.light_model import LightModel, release_pages
+from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model import OnnxModel
-from quant.onnx_graph.weights_aside import file_size, serialized
+from quant.onnxruntime.resident import Resident, bytes_of_session
 from quant.qdq.placement import Placement
-from quant.qdq.writer import qdq_model_from_amax
-from quant.settings.output_names import MODEL_SUFFIX
+from quant.qdq.writer import light_qdq_model
+from quant.settings.output_names import MODEL_SUFFIX, build_name
 
 
 class OnnxRuntimeBackend:
@@ -52,9 +54,15 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: The model cannot be rewritten, or ONNX Runtime cannot load the result.
         """
-        proto = _rewritten(model.proto, precision, cache, float_nodes)
         name = f"{model.path} ({precision})"
-        return _opened(precision, proto, name, None if precision == "fp32" else serialized(proto, name))
+        if precision == "fp32":
+            return _opened(precision, lambda: model.light, name, bytes_of_session(model.light.values), size=model.bytes)
+        made = MadeModel(
+            partial(_rewritten, model.light, precision, cache, float_nodes), build_name(precision, MODEL_SUFFIX)
+        )
+        build = _opened(precision, made.model, name, bytes_of_session(made.values), size=made.bytes)
+        made.forget()  # now that its sessions are open
+        return replace(build, payload=made, graph=made.graph)
 
     def load(self, model: OnnxModel, precision: str) -> Build:
         """Run a model as it is.
@@ -62,34 +70,41 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        payload = serialized(model.proto, str(model.path)) if precision == "int8" else None
-        return _opened(precision, model.proto, str(model.path), payload)
+        build = _opened(
+            precision, lambda: model.light, str(model.path), bytes_of_session(model.light.values), size=model.bytes
+        )
+        return replace(build, graph=model.graph if precision == "int8" else None)
 
     def close(self) -> None:
         """Do nothing: sessions are freed when nothing refers to them."""
 
 
-def _opened(precision: str, proto: onnx.ModelProto, name: str, payload: bytes | None) -> Build:
+def _opened(precision: str, model: Callable[[], LightModel], name: str, needed: int, *, size: int) -> Build:
     """INT8 is opened twice: as it is written, for accuracy, and as a user would deploy it, for speed."""
     from quant.onnxruntime.session import OnnxRuntimeSession
     from quant.onnxruntime.session_in_parts import SessionInParts
 
-    size = len(payload) if payload is not None else file_size(proto)
+    def deployed() -> Runnable:
+        return OnnxRuntimeSession(model(), name=name)
+
     if precision != "int8":
-        return Build(precision, OnnxRuntimeSession(proto, name=name), payload, MODEL_SUFFIX, size)
-    exact = SessionInParts(proto, name=name)
-    deployed = OnnxRuntimeSession(proto, name=name)
-    return Build(precision, exact, payload, MODEL_SUFFIX, size, deployed=deployed)
+        return Build(precision, Resident(deployed, needed), None, MODEL_SUFFIX, size, session_bytes=needed)
+    exact = Resident(lambda: SessionInParts(model(), name=name), needed)
+    other = Resident(deployed, needed, beside=[exact])
+    return Build(precision, exact, None, MODEL_SUFFIX, size, deployed=other, session_bytes=needed)
 
 
 def _rewritten(
-    proto: onnx.ModelProto, precision: str, cache: CalibrationCache | None, float_nodes: frozenset[str]
-) -> onnx.ModelProto:
-    if precision == "int8":
-        if cache is None:
-            raise BuildError("int8: expected scales, found none; calibrate first")
-        return qdq_model_from_amax(proto, cache.amax, Placement(float_nodes=float_nodes))
-    return half_model(proto) if precision == "fp16" else proto
+    model: LightModel, precision: str, cache: CalibrationCache | None, float_nodes: frozenset[str]
+) -> LightModel:
+    if precision == "fp16":
+        made = light_half_model(model)
+    elif cache is None:
+        raise BuildError("int8: expected scales, found none; calibrate first")
+    else:
+        made = light_qdq_model(model, cache.amax, Placement(float_nodes=float_nodes))
+    release_pages(model)
+    return made
 
 
 def processor_name() -> str:

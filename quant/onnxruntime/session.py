@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from quant.errors import BuildError, ModelError
+from quant.onnx_graph.light_model import AnyModel, inference_session, light_model
 from quant.onnx_graph.model import fixed_batch
-from quant.onnx_graph.weights_aside import with_weights_aside
 
 Array = NDArray[Any]
 
@@ -29,7 +28,7 @@ class OnnxRuntimeSession:
 
     def __init__(
         self,
-        proto: onnx.ModelProto,
+        model: AnyModel,
         *,
         name: str = "model",
         threads: int | None = None,
@@ -42,7 +41,7 @@ class OnnxRuntimeSession:
         """Load a model.
 
         Args:
-            proto: The model.
+            model: The model.
             name: What to call it in messages.
             threads: Threads for one run; None leaves it to ONNX Runtime.
             spin: Let idle threads wait in a loop during a run: quicker, unless other threads of this process want the
@@ -70,24 +69,18 @@ class OnnxRuntimeSession:
             options.add_session_config_entry("session.x64quantprecision", "1")  # of integer operators in the model
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        light, self._weights = with_weights_aside(proto)  # kept, because the session reads the arrays in place
-        existing = {value.name for value in light.graph.output}
-        light.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in also if tensor not in existing)
+        light = light_model(model)
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
         try:
-            if self._weights:
-                values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
-                options.add_external_initializers(list(self._weights), values)
-            self._session = onnxruntime.InferenceSession(
-                light.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session, self._arrays = inference_session(light, options, also)
         except Exception as error:  # onnxruntime raises its own class for each status code
             raise BuildError(f"{name}: ONNX Runtime cannot load it: {_reason(error)}") from error
         self._name = name
+        self._model = light  # a made model stays while a session of it is open
         self.outputs = [output.name for output in self._session.get_outputs()]
         self.types = {output.name: output.type for output in self._session.get_outputs()}
-        self.fixed_batch = fixed_batch(proto)
+        self.fixed_batch = fixed_batch(light.proto)
         self._bindings: dict[int, tuple[dict[str, Array], dict[str, Array], Any]] = {}
         self.fixed_shapes = True  # until an output's shape is seen to depend on more than the batch size
 

@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from calib.processors import usable_processors
-from quant.onnx_graph.weights_aside import bytes_of_constants
+from quant.onnx_graph.light_model import AnyModel, bytes_of_constants, light_model
 from quant.onnxruntime.session import OnnxRuntimeSession
 
 Array = NDArray[Any]
@@ -29,15 +28,15 @@ _LARGEST_WEIGHTS = 2**28  # bytes; each part reads all weights
 class SessionInParts:
     """A model as it is written, run in parts where they give the very same outputs as larger ones."""
 
-    def __init__(self, proto: onnx.ModelProto, *, name: str) -> None:
+    def __init__(self, model: AnyModel, *, name: str) -> None:
         """Load a model; see `OnnxRuntimeSession`.
 
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        self._proto, self._name = proto, name
+        self._model, self._name = light_model(model), name
         self._processors = usable_processors()
-        small = bytes_of_constants(proto) <= _LARGEST_WEIGHTS
+        small = bytes_of_constants(self._model.proto) <= _LARGEST_WEIGHTS
         self._session = self._opened(threads=1 if small else None)
         self._parts = small and self._session.fixed_batch is None
         if small and not self._parts:
@@ -46,7 +45,7 @@ class SessionInParts:
         self._axes: list[int] = []  # of the images, by output
 
     def _opened(self, threads: int | None) -> OnnxRuntimeSession:
-        return OnnxRuntimeSession(self._proto, name=self._name, exact=True, threads=threads)
+        return OnnxRuntimeSession(self._model, name=self._name, exact=True, threads=threads)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Outputs for a batch, see `OnnxRuntimeSession.run`."""

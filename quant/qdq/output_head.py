@@ -12,6 +12,7 @@ import onnx
 
 from quant.errors import BuildError
 from quant.onnx_graph.editor import GraphEditor
+from quant.onnx_graph.light_model import AnyModel
 from quant.qdq.placement import is_product, node_key
 from quant.qdq.preparation import prepared_for_quantization
 
@@ -19,14 +20,14 @@ from quant.qdq.preparation import prepared_for_quantization
 _SHAPES = {"Shape", "Size", "ConstantOfShape", "NonZero"}
 
 
-def head_nodes(proto: onnx.ModelProto, *, in_int8: bool = False) -> frozenset[str]:
+def head_nodes(model: AnyModel, *, in_int8: bool = False) -> frozenset[str]:
     """The products of a model's head that stay float, by `quant.qdq.placement.node_key` of the prepared graph.
 
     From each output the graph is walked backwards up to the first product that learned something. Products that only
     recompute, such as DFL's, belong to the head as well, and the walk goes on behind them.
 
     Args:
-        proto: The FP32 model.
+        model: The FP32 model.
         in_int8: Is the head to be quantized? Then only products stay float that read what it wrote, but for a DFL's:
             boxes in pixels and scores may share a tensor there, and one scale would serve neither.
 
@@ -34,7 +35,7 @@ def head_nodes(proto: onnx.ModelProto, *, in_int8: bool = False) -> frozenset[st
         The products; none where the model cannot be prepared, or has no others.
     """
     try:
-        editor = prepared_for_quantization(proto)
+        editor = prepared_for_quantization(model)
     except BuildError:
         return frozenset()  # the build says what is wrong
     learned, recomputing = _last_products(editor)

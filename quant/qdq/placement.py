@@ -93,14 +93,13 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
 
     def origin(tensor: str) -> str:
         """The tensor that the data was moved from, if that is quantized as well; else the tensor itself."""
-        name = tensor
+        name = found = tensor
         while (node := producers.get(name)) is not None and (
             _only_moves(node, editor) or (placement.results and node.op_type == "Split")
         ):
             name = node.input[0]
-            if name in quantized:
-                return origin(name)
-        return tensor
+            found = name if name in quantized else found
+        return found
 
     edges = [replace(edge, scale=origin(edge.tensor)) for edge in edges]
     taken = {(edge.node, edge.position) for edge in edges}

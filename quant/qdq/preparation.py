@@ -11,6 +11,7 @@ from onnx import helper
 from quant.errors import BuildError
 from quant.onnx_graph.batch_norm import fold_batch_norm
 from quant.onnx_graph.editor import GraphEditor
+from quant.onnx_graph.light_model import AnyModel, LightModel, light_model
 from quant.onnx_graph.model import is_quantized, opset_of
 from quant.onnx_graph.opset import converted
 from quant.qdq.placement import is_product
@@ -25,40 +26,42 @@ def _is_half(proto: onnx.ModelProto) -> bool:
     return onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds
 
 
-def prepared_for_quantization(proto: onnx.ModelProto) -> GraphEditor:
+def prepared_for_quantization(model: AnyModel) -> GraphEditor:
     """The graph that quantization works on: constants and BatchNormalization folded, Gemm with constants rewritten.
 
     Raises:
         BuildError: The model is already quantized, or cannot be converted to opset 13.
     """
-    if is_quantized(proto):
+    light = light_model(model)
+    if is_quantized(light.proto):
         raise BuildError("the model is already quantized; give the FP32 model")
-    if _is_half(proto):
+    if _is_half(light.proto):
         raise BuildError("the model's weights are float16, expected float32; give the FP32 model")
-    editor = GraphEditor(_in_opset(proto))
+    editor = GraphEditor(_in_opset(light))
     for _, step in _STEPS:
         step(editor)
     return editor
 
 
-def _in_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
-    return proto if opset_of(proto) >= MIN_OPSET else converted(proto, MIN_OPSET)
+def _in_opset(model: LightModel) -> LightModel:
+    return model if opset_of(model.proto) >= MIN_OPSET else converted(model, MIN_OPSET)
 
 
-def stages(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
+def stages(model: LightModel) -> Iterator[tuple[str, LightModel]]:
     """The model after each step of its preparation, with what the step is: to find the one that changes it."""
-    yield f"the conversion from opset {opset_of(proto)} to {MIN_OPSET}", _in_opset(proto)
-    editor = GraphEditor(_in_opset(proto))
-    yield "the folding of constants", _copied(editor.model())
+    light = _in_opset(model)
+    yield f"the conversion from opset {opset_of(model.proto)} to {MIN_OPSET}", light
+    editor = GraphEditor(light)
+    yield "the folding of constants", _copied(editor.light())
     for name, step in _STEPS:
         step(editor)
-        yield name, _copied(editor.model())
+        yield name, _copied(editor.light())
 
 
-def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _copied(model: LightModel) -> LightModel:
     result = onnx.ModelProto()
-    result.CopyFrom(proto)
-    return result
+    result.CopyFrom(model.proto)
+    return LightModel(result, model.weights)
 
 
 def _rewrite_gemm(editor: GraphEditor) -> None:
@@ -73,7 +76,8 @@ def _rewrite_gemm(editor: GraphEditor) -> None:
             continue
         weight = weight.T if attributes.get("transB", 0) else weight
         weight_name = editor.fresh_name(f"{node.input[1]}_matmul")
-        editor.constants[weight_name] = (weight * attributes.get("alpha", 1.0)).astype(weight.dtype)
+        alpha = attributes.get("alpha", 1.0)  # where it is 1, as nearly always, no copy is needed
+        editor.constants[weight_name] = weight if alpha == 1 else (weight * alpha).astype(weight.dtype)
         product = editor.fresh_name(f"{node.output[0]}_matmul") if bias else node.output[0]
         name = node.name or node.output[0]
         nodes.append(helper.make_node("MatMul", [node.input[0], weight_name], [product], name=f"{name}_matmul"))

@@ -20,6 +20,7 @@ from calib.caches.cache import CalibrationCache, header_from_algorithm, scale_fr
 from calib.caches.conversion import cache_from_json, json_from_cache
 from calib.errors import CacheError
 from quant.onnx_graph.editor import GraphEditor
+from quant.onnx_graph.light_model import AnyModel, LightModel, light_model
 
 METADATA_KEY = "calib.cache"  # the whole cache, with its header, its order, and tensors that need no pair
 PAIRS_KEY = "calib.pairs"  # the pairs that use the scale of a tensor other than the one that they quantize
@@ -45,44 +46,46 @@ class _Pair:
     symmetric: bool
 
 
-def cache_from_qdq_model(proto: onnx.ModelProto, source: str) -> ReadScales:
+def cache_from_qdq_model(model: AnyModel, source: str) -> ReadScales:
     """The scales of a Q/DQ model's activations.
 
     The first line of the cache comes from our own models, which hold it; other tools' models do not, so it is then that
     of TensorRT's Entropy2.
 
     Args:
-        proto: The model.
+        model: The model.
         source: Its name for messages.
 
     Raises:
         CacheError: The model has no QuantizeLinear of an activation with one scale, or a scale is not usable.
     """
-    scales, notes = _scales_of_pairs(proto, source)
-    held = _held_cache(proto, source)
+    light = light_model(model)
+    scales, notes = _scales_of_pairs(light, source)
+    held = _held_cache(light.proto, source)
     if held is None:
         return ReadScales(CalibrationCache(header_from_algorithm(Entropy()), scales), notes)
-    written = {**held.scales, **_held_pairs(proto, source)}
+    written = {**held.scales, **_held_pairs(light.proto, source)}
     edited = {tensor: scale for tensor, scale in scales.items() if scale != written.get(tensor)}
     return ReadScales(CalibrationCache(held.header, {**held.scales, **edited}), notes)
 
 
-def hold_cache(proto: onnx.ModelProto, cache: CalibrationCache) -> None:
+def hold_cache(model: AnyModel, cache: CalibrationCache) -> None:
     """Store the whole cache in a Q/DQ model that was made from it, so that `cache_from_qdq_model` returns it.
 
     A pair on moved data has the scale of the tensor that the data comes from. Which pairs these are is stored too, so
     that later edits of the graph can be told from what was written.
     """
-    scales, _ = _scales_of_pairs(proto, "the INT8 model")
+    proto = model.proto if isinstance(model, LightModel) else model
+    scales, _ = _scales_of_pairs(model, "the INT8 model")
     others = {tensor: scale for tensor, scale in scales.items() if scale != cache.scales.get(tensor)}
     kept = {entry.key: entry.value for entry in proto.metadata_props}
     held = {METADATA_KEY: json_from_cache(cache), PAIRS_KEY: json.dumps(others)}
     onnx.helper.set_model_props(proto, kept | held)
 
 
-def _scales_of_pairs(proto: onnx.ModelProto, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
+def _scales_of_pairs(model: AnyModel, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
     """Scale of each quantized activation, and what a user should know about them."""
-    editor = GraphEditor(proto)
+    editor = GraphEditor(model)
     pairs, channelwise = [], []
     for node in _quantizers(editor):
         pair = _pair_from_node(node, editor, source)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quant.onnx_graph.light_model import blocks, cut_axis
 
 LIMIT = 127  # the grid is -127..127: it is symmetric, so -128 is not used
 
@@ -37,8 +40,7 @@ def quantize_weights(
         axis: Output axis; None for one scale.
         floors: The smallest scale of each channel.
     """
-    others = tuple(i for i in range(weights.ndim) if i != axis)
-    largest = np.abs(weights.astype(np.float32)).max(axis=others)
+    largest = _largest(weights, axis)
     scales = np.where(largest > 0, largest / np.float32(LIMIT), np.float32(1)).astype(np.float32)
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
     if floors is not None and floors.shape == scales.shape:
@@ -46,5 +48,17 @@ def quantize_weights(
     shape = [1] * weights.ndim
     if axis is not None:
         shape[axis] = -1
-    values = np.clip(np.rint(weights / scales.reshape(shape)), -LIMIT, LIMIT).astype(np.int8)
+    along = np.broadcast_to(scales.reshape(shape), weights.shape)
+    values = np.empty(weights.shape, np.int8)
+    for part, scale, target in blocks(weights, along, values):
+        target[...] = np.clip(np.rint(part / scale), -LIMIT, LIMIT)
     return QuantizedWeights(values, scales, axis)
+
+
+def _largest(weights: NDArray[np.floating], axis: int | None) -> NDArray[np.float32]:
+    """The largest magnitude of each channel; of all values where there is no axis."""
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    parts = [np.abs(part.astype(np.float32, copy=False)).max(axis=others) for (part,) in blocks(weights)]
+    if axis is not None and axis == cut_axis(weights):
+        return np.concatenate(parts)
+    return np.asarray(functools.reduce(np.maximum, parts))

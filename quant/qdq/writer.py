@@ -24,6 +24,7 @@ from onnx import helper
 from calib.caches.cache import scale_from_amax
 from quant.errors import BuildError
 from quant.onnx_graph.editor import GraphEditor
+from quant.onnx_graph.light_model import AnyModel, LightModel, whole_model
 from quant.qdq.float_products import products_left_float
 from quant.qdq.placement import (
     DEFAULT_PLACEMENT,
@@ -37,29 +38,34 @@ from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.weights import quantize_weights
 
 
-def quantizable_tensors(proto: onnx.ModelProto, placement: Placement = DEFAULT_PLACEMENT) -> list[str]:
+def quantizable_tensors(model: AnyModel, placement: Placement = DEFAULT_PLACEMENT) -> list[str]:
     """Activations that an INT8 model needs scales for, each once, in the order of the graph.
 
     Raises:
         BuildError: See `prepared_for_quantization`.
     """
-    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(proto), placement)))
+    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(model), placement)))
 
 
 def qdq_model_from_amax(
     proto: onnx.ModelProto, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT
 ) -> onnx.ModelProto:
+    """As `light_qdq_model`, as one message."""
+    return whole_model(light_qdq_model(proto, amax, placement))
+
+
+def light_qdq_model(model: AnyModel, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT) -> LightModel:
     """The INT8 model: symmetric, zero point 0, activations per tensor, weights per output channel, float biases.
 
     Args:
-        proto: FP32 model; not edited.
+        model: FP32 model; not edited.
         amax: Largest magnitude kept for each activation, in activation units.
         placement: Where pairs go.
 
     Raises:
         BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
     """
-    editor = prepared_for_quantization(proto)
+    editor = prepared_for_quantization(model)
     edges = quantizable_inputs(editor, placement)
     if not any(is_quantized_kernel(node, editor, placement) for node in editor.nodes):
         left = products_left_float(editor)
@@ -80,7 +86,7 @@ def qdq_model_from_amax(
         if is_quantized_kernel(node, editor, placement):
             _quantize_constant_inputs(node, editor, writer)
     editor.nodes = writer.placed(editor.nodes)
-    return editor.model()
+    return editor.light()
 
 
 def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer: _PairWriter) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from calib.algorithms import algorithm_from_name, amax_from_statistics
 from calib.histograms.statistics import Statistics
@@ -68,12 +69,12 @@ def better_algorithm(
     """
     try:
         simulated = SimulatedModel(model, float_nodes)
-        found = {now: _floor(simulated, amax, batch, reader)}
+        expected = simulated.reference(batch.inputs)
+        found = {now: _floor(simulated, expected, amax, batch, reader)}
         for name in ALGORITHMS:
             if name != now:
-                found[name] = _floor(
-                    simulated, amax_from_statistics(statistics, algorithm_from_name(name)), batch, reader
-                )
+                other = amax_from_statistics(statistics, algorithm_from_name(name))
+                found[name] = _floor(simulated, expected, other, batch, reader)
     except (BuildError, ModelError):
         return None  # the model has no INT8 form that runs, which is said elsewhere
     best = max(found, key=lambda name: found[name])
@@ -82,9 +83,15 @@ def better_algorithm(
     return BetterAlgorithm(best, found[best], now, found[now], len(batch.names))
 
 
-def _floor(simulated: SimulatedModel, amax: Mapping[str, float], batch: EvaluationBatch, reader: OutputReader) -> float:
-    """SQNR of the worst part of the worst output, dB."""
-    expected, outputs = simulated.reference(batch.inputs), simulated.outputs(batch.inputs, amax)
+def _floor(
+    simulated: SimulatedModel,
+    expected: Sequence[Any],
+    amax: Mapping[str, float],
+    batch: EvaluationBatch,
+    reader: OutputReader,
+) -> float:
+    """SQNR of the worst part of the worst output, dB; `expected` are FP32's outputs."""
+    outputs = simulated.outputs(batch.inputs, amax)
     fidelities: list[OutputFidelity] = []
     for place in reader.compared:
         layout = reader.layouts[place]

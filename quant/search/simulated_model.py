@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from calib.caches.cache import scale_from_amax
 from quant.evaluation.accuracy import rows_of_outputs
+from quant.onnx_graph.light_model import LightModel, with_initializers
 from quant.onnx_graph.model import OnnxModel
+from quant.onnxruntime.resident import Resident, bytes_of_session
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq.placement import Placement, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
-from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
+from quant.qdq.writer import light_qdq_model, quantizable_tensors
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -25,10 +27,15 @@ class SimulatedModel:
 
     def __init__(self, model: OnnxModel, float_nodes: frozenset[str] = frozenset()) -> None:
         placement = Placement(float_nodes=float_nodes)
-        self.tensors = quantizable_tensors(model.proto, placement)
-        proto, self._scales = _with_scales_as_inputs(model.proto, placement)
-        self._session = OnnxRuntimeSession(proto, name=f"{model.path} (int8)", exact=True)
-        self._reference = OnnxRuntimeSession(model.proto, name=str(model.path))
+        self.tensors = quantizable_tensors(model.light, placement)
+        simulated, self._scales = _with_scales_as_inputs(model.light, placement)
+        self._session = Resident(
+            lambda: OnnxRuntimeSession(simulated, name=f"{model.path} (int8)", exact=True),
+            bytes_of_session(simulated.values),
+        )
+        self._reference = Resident(
+            lambda: OnnxRuntimeSession(model.light, name=str(model.path)), bytes_of_session(model.light.values)
+        )
 
     def expected(self, batch: Inputs) -> NDArray[np.float64]:
         """FP32's outputs, one row per image."""
@@ -74,21 +81,20 @@ def _size(batch: Inputs) -> int:
     return len(next(iter(batch.values())))
 
 
-def _with_scales_as_inputs(proto: onnx.ModelProto, placement: Placement) -> tuple[onnx.ModelProto, dict[str, str]]:
+def _with_scales_as_inputs(model: LightModel, placement: Placement) -> tuple[LightModel, dict[str, str]]:
     """The INT8 model with a scalar input for each scale, and the tensors whose scales these inputs take, by input name.
 
     A pair on data that was only moved has its own input, which takes the scale of the tensor that the data came from.
     """
-    edges = quantizable_inputs(prepared_for_quantization(proto), placement)
+    edges = quantizable_inputs(prepared_for_quantization(model), placement)
     scale_of = {edge.tensor: edge.scale for edge in edges}
-    simulated = qdq_model_from_amax(proto, dict.fromkeys(scale_of.values(), 1.0), placement)
+    made = light_qdq_model(model, dict.fromkeys(scale_of.values(), 1.0), placement)
     names = {
         node.input[1]: scale_of[node.input[0]]
-        for node in simulated.graph.node
+        for node in made.proto.graph.node
         if node.op_type == "QuantizeLinear" and node.input[0] in scale_of
     }
-    kept = [tensor for tensor in simulated.graph.initializer if tensor.name not in names]
-    del simulated.graph.initializer[:]
-    simulated.graph.initializer.extend(kept)
+    kept = [tensor for tensor in made.proto.graph.initializer if tensor.name not in names]
+    simulated = with_initializers(made.proto, kept)
     simulated.graph.input.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, []) for name in names)
-    return simulated, names
+    return LightModel(simulated, made.weights), names

@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calib.regular_files import bytes_of_file, resolved
 from quant.errors import SettingsError
 from quant.settings.run_settings import RunSettings
+from quant.settings.values import KINDS, checked_value, short
 
 CONFIG_NAME = "calib.toml"
+_MOST_BYTES = 1 << 20
 
 
-def settings_from_options(options: Mapping[str, Any], folder: Path | None = None) -> RunSettings:
+def settings_from_options(
+    options: Mapping[str, Any], folder: Path | None = None, *, allow_code: bool = False
+) -> RunSettings:
     """Settings from the `calib.toml` in a folder, if there is one, and from options, which override it.
+
+    A folder may come from someone else. What its `calib.toml` says must not run code or write outside of the folder
+    unless the user asks for it.
 
     Args:
         options: Field values; None stands for "not given".
         folder: Where to look for `calib.toml` and the model; the working folder by default.
+        allow_code: Whether the file's `metric`, which is executed, is taken, and results may be written outside.
 
     Raises:
-        SettingsError: Unknown keys, wrong types, no data, or no single model.
+        SettingsError: Unknown keys, wrong types, no data, no single model, or something that was not asked for.
     """
     folder = folder if folder is not None else Path()
     config = folder / CONFIG_NAME
-    values = _values_from_toml(config) if config.is_file() else {}
-    values.update({key: value for key, value in options.items() if value is not None})
-    settings = RunSettings(**values)
+    values = _values_from_toml(config) if config.exists() else {}
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = RunSettings(**(values | given))
+    if not allow_code and values:
+        _refuse_unasked(config, values, settings, given)
     if settings.data is None:
         raise SettingsError(
             f"data: expected a folder of images or an HDF5 pack, found nothing; give --data or put it in {CONFIG_NAME}"
         )
     return settings if settings.model is not None else replace(settings, model=_only_model(folder))
+
+
+def _refuse_unasked(config: Path, values: Mapping[str, Any], settings: RunSettings, given: Collection[str]) -> None:
+    """Refuse what only the folder asks for: code to execute, files to write outside of it."""
+    if settings.metric is not None and "metric" not in given:
+        raise SettingsError(
+            f"{config}: metric: would execute {settings.metric.rpartition(':')[0]} with your rights; "
+            f"if you trust it, say --allow-code, or --metric {shlex.quote(settings.metric)}"
+        )
+    inside = resolved(config.parent)
+    written = {}
+    if "out" in values or inside == resolved(Path.cwd()):  # by default it is in the working folder, and may be a link
+        written["out"] = settings.out
+    if "cache" in values and settings.precision == "int8" and not settings.trust_cache:
+        written["cache"] = values["cache"]
+    for name in sorted(written.keys() - set(given)):
+        target = resolved(written[name])
+        if inside not in (target, *target.parents):
+            raise SettingsError(
+                f"{config}: {name}: would write to {target}, outside of {inside}; "
+                f"if you want that, say --allow-code, or --{name} {shlex.quote(str(written[name]))}"
+            )
 
 
 def _only_model(folder: Path) -> Path:
@@ -50,38 +84,25 @@ def _values_from_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(bytes_of_file(path, _MOST_BYTES).decode())
+    except RecursionError as error:
+        raise SettingsError(f"{path}: not valid TOML: nested too deeply") from error
+    except ValueError as error:  # what the parser raises, invalid UTF-8, numbers of thousands of digits
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    kinds = {field.name: str(field.type) for field in fields(RunSettings)}
     values = {}
     for key, value in document.items():
         name = key.replace("-", "_")
-        if name not in kinds:
-            raise SettingsError(f"{path}: unknown key '{key}'; known are {', '.join(kinds)}")
-        values[name] = _typed(path, key, kinds[name], value)
+        if name not in KINDS:
+            raise SettingsError(f"{path}: unknown key {short(key)}; known are {', '.join(KINDS)}")
+        try:
+            checked = checked_value(name, value)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from error
+        values[name] = path.parent / checked if KINDS[name].startswith("Path") else checked
     if "preprocess" in values and values["preprocess"].endswith(".toml"):
         values["preprocess"] = str(path.parent / values["preprocess"])
     if "metric" in values:
         values["metric"] = str(path.parent / values["metric"])
     return values
-
-
-def _typed(path: Path, key: str, kind: str, value: Any) -> Any:  # noqa: ANN401 - TOML holds several types
-    if kind.startswith("Path"):
-        expected, fits = "a path in quotes", isinstance(value, str)
-        value = path.parent / value if fits else value
-    elif kind == "bool":
-        expected, fits = "true or false", isinstance(value, bool)
-    elif kind.startswith("int"):
-        expected, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
-    elif kind == "float":
-        expected, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if fits else value
-    else:
-        expected, fits = "a text in quotes", isinstance(value, str)
-    if not fits:
-        raise SettingsError(f"{path}: {key}: expected {expected}, found {value!r}")
-    return value

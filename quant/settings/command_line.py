@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.settings.run_settings import RunSettings
+from quant.settings.values import KINDS, checked_value
 
 _COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
@@ -68,17 +69,15 @@ def settings_from_values(values: Mapping[str, Any], folder: Path) -> RunSettings
         folder: The working folder of that run, which its relative paths refer to.
 
     Raises:
-        SettingsError: A value is out of range.
-        TypeError: A value is of another type.
+        SettingsError: A value is out of range, or of another type.
     """
-    kinds = {field.name: str(field.type) for field in fields(RunSettings)}
-    return RunSettings(
-        **{name: _value(name, kinds[name], value, folder) for name, value in values.items() if name in kinds}
-    )
+    return RunSettings(**{name: _value(name, value, folder) for name, value in values.items() if name in KINDS})
 
 
-def _value(name: str, kind: str, value: Any, folder: Path) -> Any:  # noqa: ANN401 - settings hold several types
+def _value(name: str, value: Any, folder: Path) -> Any:  # noqa: ANN401 - settings hold several types
+    value = checked_value(name, value)
+    is_path = KINDS[name].startswith("Path")
     is_file = name == "metric" or (name == "preprocess" and str(value).endswith(".toml"))
-    if value is None or not (is_file or kind.startswith("Path")):
+    if value is None or not (is_file or is_path):
         return value
-    return folder / value if kind.startswith("Path") else str(folder / value)
+    return folder / value if is_path else str(folder / value)

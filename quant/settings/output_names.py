@@ -9,6 +9,7 @@ TIMING_CACHE = "timing.cache"
 RECOVERED_MODEL, RECOVERED_CACHE = "recovered.onnx", "recovered.cache"  # the latter with provenance and statistics
 RECOVERED = (RECOVERED_MODEL, RECOVERED_CACHE, "recovered.json", "recovered.h5")
 MODEL_SUFFIX, ENGINE_SUFFIX = ".onnx", ".engine"
+DATA_SUFFIX = ".data"  # of the file that holds a large model's weights, behind the name of the model's
 
 
 def build_name(precision: str, suffix: str) -> str:
@@ -21,10 +22,16 @@ def description_name(engine: str) -> str:
     return f"{engine}.json"
 
 
+def data_name(model: str) -> str:
+    """File name of the weights beside a large model."""
+    return f"{model}{DATA_SUFFIX}"
+
+
 def names_of_builds(precision: str) -> tuple[str, ...]:
     """All file names that runs give to builds of a precision; FP32 on ONNX Runtime is the user's own model."""
     engine = build_name(precision, ENGINE_SUFFIX)
-    models = () if precision == "fp32" else (build_name(precision, MODEL_SUFFIX),)
+    model = build_name(precision, MODEL_SUFFIX)
+    models = () if precision == "fp32" else (model, data_name(model))
     return (*models, engine, description_name(engine))
 
 

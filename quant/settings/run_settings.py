@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from calib.regular_files import resolved
 from quant.errors import SettingsError
 from quant.settings.batch_range import batch_range_from_text
 from quant.settings.choices import CHOICES, RECOVERY_STEPS
 from quant.settings.output_names import CACHE, WRITTEN
+
+_LARGEST_DROP = 1000  # percentage points; top-1 drops by 100 at most, a metric's score by more if it may be negative
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RunSettings:
         out: Folder for everything that is written.
         max_drop: Largest accepted drop: points of top-1 or of mAP 50-95, or per cent of FP32's score of `metric`.
         max_bad: Largest accepted share of unreadable images, 0..1.
-        memory_limit: MB of activations that calibration holds at a time.
+        memory_limit: MB of activations and of their counts that calibration holds at a time.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
         explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always on for 11.
         dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` only.
@@ -92,6 +94,7 @@ class RunSettings:
     recover: str = "auto"
 
     def __post_init__(self) -> None:
+        self._check_sizes()
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{name}: expected one of {', '.join(choices)}, found '{getattr(self, name)}'")
@@ -106,8 +109,10 @@ class RunSettings:
             raise SettingsError(
                 f"match_tensorrt: expected algo entropy with it, found {self.algo}; leave one of them out"
             )
-        if not math.isfinite(self.max_drop):
-            raise SettingsError(f"max_drop: expected a number of percentage points, found {self.max_drop}")
+        if not abs(self.max_drop) <= _LARGEST_DROP:
+            raise SettingsError(
+                f"max_drop: expected percentage points from -{_LARGEST_DROP} to {_LARGEST_DROP}, found {self.max_drop}"
+            )
         if self.cache_only and self.precision != "int8":
             raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
@@ -117,6 +122,15 @@ class RunSettings:
             )
         self._check_tensorrt()
         self._check_paths()
+
+    def _check_sizes(self) -> None:
+        """Check that numbers fit into 63 bits, and that a file can have the names."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and abs(value) >= 1 << 63:
+                raise SettingsError(f"{field.name}: expected a whole number of up to 63 bits, found a larger one")
+            if isinstance(value, str | Path) and "\0" in str(value):
+                raise SettingsError(f"{field.name}: expected a name, found one with a zero character in it")
 
     def _check_tensorrt(self) -> None:
         """Check the settings that only TensorRT builds have."""
@@ -142,8 +156,8 @@ class RunSettings:
 
     def _check_paths(self) -> None:
         """Check that no file of a run overwrites another one, least of all the user's model."""
-        written = {(self.out / name).resolve() for name in WRITTEN}
-        if self.model is not None and self.model.resolve() in written:
+        written = {resolved(self.out / name) for name in WRITTEN}
+        if self.model is not None and resolved(self.model) in written:
             raise SettingsError(f"{self.model}: would be overwritten by this run; rename it, or choose another --out")
         cache = self.cache_path
         if cache.suffix in (".json", ".h5") or cache.is_dir():
@@ -151,7 +165,7 @@ class RunSettings:
                 "a folder" if cache.is_dir() else f"'{cache.suffix}', the ending of a file that is written beside it"
             )
             raise SettingsError(f"{cache}: expected the path of a cache, found {found}; name a file ending in .cache")
-        if not written.isdisjoint(cache.with_suffix(suffix).resolve() for suffix in (cache.suffix, ".json", ".h5")):
+        if not written.isdisjoint(resolved(cache.with_suffix(suffix)) for suffix in (cache.suffix, ".json", ".h5")):
             raise SettingsError(f"{cache}: the cache would overwrite a report or model; give it another name")
 
     def with_algorithm(self, *, detects: bool) -> RunSettings:

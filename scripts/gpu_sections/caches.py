@@ -99,7 +99,8 @@ def reuse(bench: Bench) -> None:
             build = backend.build(model, "int8", read_cache(cache_path))
             seconds = round(time.perf_counter() - start, 2)
         if key == "built":
-            engine.write_bytes(build.payload or b"")
+            assert isinstance(build.payload, bytes)
+            engine.write_bytes(build.payload)
             sidecar_path(engine).write_bytes(build.files[".json"])
         row = {"step": title, "images read": images, "seconds": seconds, "engine used again": build.reused}
         bench.results.add("reuse", key, row)

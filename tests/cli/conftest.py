@@ -1,10 +1,10 @@
-import contextlib
 import errno
 import itertools
 import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,20 @@ PATIENCE = 300  # seconds until a process that does not get anywhere fails its t
 
 
 @pytest.fixture
-def start_calib():
-    """Starts a command line in its own process; a process that still runs at the end of the test is killed."""
+def start_calib(start_script):
+    """Starts a command line in its own process."""
+    # As from a terminal: the tests may run in a background job, whose children inherit an ignored Ctrl-C.
+    terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return partial(start_script, f"{terminal}\n{GATE}\nfrom calib.cli import main; main()")
+
+
+@pytest.fixture
+def start_script():
+    """Starts a Python script in its own process; a process that still runs at the end of the test is killed."""
     started = []
 
-    def start(*arguments, cwd, prefix=(), **options):
-        # As from a terminal: the tests may run in a background job, whose children inherit an ignored Ctrl-C.
-        terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        python = [sys.executable, "-c", f"{terminal}; from calib.cli import main; main()"]
+    def start(script, *arguments, cwd, prefix=(), **options):
+        python = [sys.executable, "-c", script]
         path = os.pathsep.join([*map(str, prefix), str(ROOT)])
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
@@ -54,22 +60,41 @@ def finish():
     return wait
 
 
-@pytest.fixture
-def slow_image(tmp_path):
-    """Replaces an image by a file that gives its bytes only when the test provides them.
+# Before the process opens an image that the test names, it waits until the test lets it.
+GATE = """
+import os, sys
+image, gate = os.environ.get("TEST_SLOW_IMAGE"), os.environ.get("TEST_GATE")
+def wait_before_opening(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and os.path.abspath(arguments[0]) == image:
+        if os.path.exists(gate):
+            with open(gate, "rb") as pipe:
+                pipe.read()
+if image:
+    sys.addaudithook(wait_before_opening)
+"""
 
-    Returns a function that waits until a process opens the image and returns another one, which lets it continue. Every
-    opening gets a new pipe, so that two readings cannot be taken for one; after the last, it is a plain file.
+
+@pytest.fixture
+def slow_image(tmp_path, monkeypatch):
+    """Replaces an image by a file that processes can open only when the test lets them.
+
+    Returns a function that waits until a process is about to open the image and returns another one, which lets it
+    continue. Every opening gets a new pipe, so that two openings cannot be taken for one; after the last, none waits.
     """
     numbers = itertools.count()
+    gate = tmp_path / "gate"
 
     def place(image, contents):
+        image.write_bytes(contents)
+        monkeypatch.setenv("TEST_SLOW_IMAGE", str(image.resolve()))
+        monkeypatch.setenv("TEST_GATE", str(gate))
+
         def next_pipe():
             number = next(numbers)
             pipe, link = tmp_path / f"pipe{number}", tmp_path / f"link{number}"
             os.mkfifo(pipe)
             link.symlink_to(pipe)
-            link.replace(image)
+            link.replace(gate)
             return pipe
 
         waiting = [next_pipe()]
@@ -81,7 +106,7 @@ def slow_image(tmp_path):
                     descriptor = os.open(waiting[-1], os.O_WRONLY | os.O_NONBLOCK)
                     break
                 except OSError as error:
-                    assert error.errno == errno.ENXIO, error  # nobody is reading yet
+                    assert error.errno == errno.ENXIO, error  # nobody waits yet
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < end
                 time.sleep(0.005)
@@ -89,11 +114,7 @@ def slow_image(tmp_path):
 
             def release(*, last=False):
                 if last:
-                    plain = tmp_path / f"plain{next(numbers)}"
-                    plain.write_bytes(contents)
-                    plain.replace(image)
-                with contextlib.suppress(BrokenPipeError):  # the process was killed
-                    os.write(descriptor, contents)
+                    gate.unlink()
                 os.close(descriptor)
 
             return release

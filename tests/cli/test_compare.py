@@ -257,3 +257,55 @@ def test_it_fails_with_one_line_and_writes_no_report(calib, finished, arguments,
     assert result.code == 1
     assert part in result.error
     assert not (finished / "calib-compare" / "report.json").exists()
+
+
+def test_a_model_that_is_not_the_one_of_its_report_is_refused(calib, finished):
+    """As a kill between the model and its report could leave it, or an edit."""
+    model = finished / INT8
+    model.write_bytes((finished / "model.onnx").read_bytes())
+    error = calib("compare", "model.onnx", "calib-out", "--data", "imgs", cwd=finished).error
+    assert "model.int8.onnx: is not the file that calib-out/report.json describes (SHA-256 " in error
+    assert calib("compare", "model.onnx", INT8, "--data", "imgs", "--quiet", cwd=finished).code == 0
+
+
+def test_a_report_of_an_earlier_version_is_taken_with_a_warning(calib, finished):
+    path = finished / "calib-out" / "report.json"
+    document = json.loads(path.read_text())
+    for row in document["builds"]:
+        assert len(row.pop("sha256") or 64 * "0") == 64
+    path.write_text(json.dumps(document))
+    result = calib("compare", "model.onnx", "calib-out", "--data", "imgs", cwd=finished)
+    assert result.code == 0, result.err
+    assert any("is of an earlier version and does not say which file it describes" in line for line in result.warnings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(builds=5),
+        lambda d: d.update(chosen=[]),
+        lambda d: d.update(settings={"seed": "x"}),
+        lambda d: d.update(settings={"data": "a\0b"}),
+        lambda d: d.update(working_folder=5),
+        lambda d: d.update(working_folder="a\0b"),
+        lambda d: d["builds"][-1].update(file="a\0b"),
+        lambda d: d["builds"][-1].update(file="\ud800"),
+        lambda d: d["data"].update(evaluation={"images": "many"}),
+        lambda d: d.update(calibration={"cache": 5}),
+        lambda d: d.update(model=None),
+    ],
+)
+def test_a_report_with_other_values_is_refused_in_one_line(calib, finished, change):
+    path = finished / "calib-out" / "report.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    error = calib("compare", "model.onnx", "calib-out", cwd=finished).error
+    assert "calib-out/report.json: expected the report.json of a run, found " in error
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "", "5", "null", "\x00"])
+def test_a_report_that_is_none_is_refused_in_one_line(calib, finished, text):
+    (finished / "calib-out" / "report.json").write_text(text)
+    error = calib("compare", "model.onnx", "calib-out", cwd=finished).error
+    assert "calib-out/report.json: expected the report.json of a run, found something else" in error

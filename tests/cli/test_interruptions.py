@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 
 import pytest
@@ -74,6 +75,10 @@ def test_ctrl_c_while_evaluating_ends_with_130_and_leaves_a_whole_cache(
     result = finish(process)
     assert result.code == 130
     assert "Traceback" not in result.err
+    kept = ", ".join(f"calib-out/calibration.{end}" for end in ("cache", "h5", "json"))
+    assert result.err.splitlines()[-1] == (
+        f"calib: interrupted; {kept} complete and kept, all other older files are untouched"
+    )
     newer = snapshot(finished / "calib-out")
     assert {path: state for path, state in newer.items() if path.name in reports} == {
         path: state for path, state in older.items() if path.name in reports
@@ -100,9 +105,9 @@ def test_a_kill_while_calibrating_leaves_the_older_files_and_the_next_run_works(
 
 
 def test_what_a_killed_run_was_writing_is_cleared_away(calib, finished, snapshot):
-    left = finished / "calib-out" / ".calib-killed"
+    left = finished / "calib-out" / ".calib-scratch-k1lled00"
     left.mkdir()
-    (left / ".owner").touch()  # what a writer locks as long as it lives
+    (left / ".calib-owner").touch()  # what a writer locks as long as it lives
     (left / "calibration.h5").write_bytes(b"half a fi")
     assert calib("run", cwd=finished).code == 0
     assert snapshot(finished / "calib-out")  # finds scratch files, if there are any
@@ -138,3 +143,94 @@ def test_two_runs_with_one_cache_and_two_folders_do_not_meet_either(calib, colou
     assert "shared: another calib run is writing here" in second.err
     release(last=True)
     assert finish(first).code == 0
+
+
+PRESSED = """
+import os, signal, sys, weakref
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from calib.cli import main
+import quant.report.views.svg as svg
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Thing:
+    pass
+
+def in_a_callback(drawing=svg.svg_from_drawing):
+    def draw(*arguments, **options):
+        thing = Thing()
+        reference = weakref.ref(thing, lambda gone: press())
+        del thing  # Python can only print what a callback raises
+        return drawing(*arguments, **options)
+    return draw
+
+def as_another_error(drawing=svg.svg_from_drawing):
+    def draw(*arguments, **options):
+        try:
+            press()
+        except KeyboardInterrupt:
+            raise ValueError("Invalid affine transformation matrix")
+    return draw
+
+def plainly(drawing=svg.svg_from_drawing):
+    def draw(*arguments, **options):
+        press()
+    return draw
+
+import quant.report.views.charts as charts
+charts.svg_from_drawing = globals()[sys.argv.pop(1)]()
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["plainly", "in_a_callback", "as_another_error"])
+def test_ctrl_c_while_the_report_is_drawn_is_never_lost(finished, snapshot, finish, start_script, how):
+    older = snapshot(finished / "calib-out")
+    result = finish(start_script(PRESSED, how, "run", "--batch-size", 7, cwd=finished))
+    assert result.code == 130, result.err
+    assert result.err.splitlines()[-1] == "calib: interrupted; older files are untouched"
+    assert "Traceback" not in result.err
+    assert "ignored" not in result.err
+    assert snapshot(finished / "calib-out") == older
+
+
+def test_an_output_folder_that_vanishes_is_an_error(colours, calibrating_anew, finish):
+    process, release = calibrating_anew
+    shutil.rmtree(colours / "calib-out")
+    release(last=True)
+    result = finish(process)
+    assert result.code == 1, result.err
+    assert "calib-out: was removed or replaced while this run was writing to it" in result.err
+    assert not (colours / "calib-out").exists()
+
+
+@pytest.fixture
+def calibrating_anew(colours, waiting):
+    """A first run, stopped in the middle of calibrating."""
+    return waiting(colours, "imgs/red/05.png", *OPTIONS, reading=2)
+
+
+def test_a_first_run_killed_between_its_files_can_be_run_again(calib, colours, finish, start_script):
+    """With --cache, half a calibration used to be taken for someone else's files, and refused for ever."""
+    killed = """
+import os, signal, sys
+from pathlib import Path
+from calib.cli import main
+replace, left = Path.replace, [1]
+def counted(self, target):
+    if Path(target).parent.name == "mine":
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = counted
+main()
+"""
+    options = ("run", "--cache", "mine/my.cache")
+    assert finish(start_script(killed, *options, cwd=colours)).code == -signal.SIGKILL
+    assert 1 <= len(list((colours / "mine").glob("my.*"))) < 3
+    again = calib(*options, cwd=colours)
+    assert again.code == 0, again.err
+    assert "fits and is used again" in again.err
+    assert sorted(path.name for path in (colours / "mine").iterdir()) == [".lock", "my.cache", "my.h5", "my.json"]

@@ -87,3 +87,48 @@ def test_a_bad_metric_fails_with_one_line(calib, project, spec, part):
     assert result.code == 1
     assert part in result.error
     assert not (project / "calib-out" / "report.json").exists()
+
+
+MARK = """
+from pathlib import Path
+Path("executed").touch()
+def score(outputs, labels):
+    return [1.0] * len(next(iter(outputs.values())))
+"""
+
+
+@pytest.fixture
+def downloaded(finished):
+    """A folder as it may come from someone else: its calib.toml names code."""
+    (finished / "theirs.py").write_text(MARK)
+    config = finished / "calib.toml"
+    config.write_text(config.read_text() + '\nmetric = "theirs.py:score"\n')
+    return finished
+
+
+@pytest.mark.parametrize(
+    "command", [("run",), ("sweep",), ("compare", "model.onnx", "calib-out"), ("run", "--precision", "fp32")]
+)
+def test_code_that_only_the_folder_names_is_not_executed(calib, downloaded, snapshot, command):
+    older = snapshot(downloaded)
+    error = calib(*command, cwd=downloaded).error
+    assert "calib.toml: metric: would execute theirs.py with your rights" in error
+    assert "--allow-code, or --metric theirs.py:score" in error
+    assert snapshot(downloaded) == older
+
+
+@pytest.mark.parametrize("asked", [("--allow-code",), ("--metric", "theirs.py:score")])
+def test_code_that_the_user_asks_for_is_executed_and_named(calib, downloaded, asked):
+    result = calib("run", "--precision", "fp32", *asked, cwd=downloaded)
+    assert result.code == 0, result.err
+    assert f"metric: executes {downloaded / 'theirs.py'}\n" in result.err
+    assert (downloaded / "executed").exists()
+
+
+def test_a_report_does_not_make_compare_execute_code(calib, downloaded):
+    calib("run", "--allow-code", "--quiet", cwd=downloaded)
+    (downloaded / "executed").unlink()
+    config = downloaded / "calib.toml"
+    config.write_text(config.read_text().replace("metric", "# metric"))
+    assert calib("compare", "model.onnx", "calib-out", cwd=downloaded).code == 0
+    assert not (downloaded / "executed").exists()

@@ -45,7 +45,7 @@ def test_wrong_usage_exits_with_2(calib, colours, arguments, part):
     ("options", "part"),
     [
         (("--num-images", 0), "num_images: expected at least 1, found 0"),
-        (("--max-drop", "inf"), "max_drop: expected a number of percentage points, found inf"),
+        (("--max-drop", "inf"), "max_drop: expected percentage points from -1000 to 1000, found inf"),
         (("--seed", -1), "seed: expected 0 or more, found -1"),
         (("--preprocess", "imagenette"), "no preset 'imagenette'; expected one of imagenet, imagenet-tf"),
         (("--preprocess", "none.toml"), "none.toml: no such file"),
@@ -150,7 +150,16 @@ def test_a_failure_that_no_package_foresaw_is_still_one_line(calib, colours, mon
     assert result.error == "calib: error: /somewhere/file: No space left on device"
 
 
-def test_a_batch_beyond_all_memory_is_told(calib, colours):
-    result = calib("run", "--quiet", "--batch-size", 1 << 44, cwd=colours)
+def test_a_batch_larger_than_all_images_holds_all_of_them(calib, colours, report):
+    assert calib("run", "--quiet", "--batch-size", 1 << 44, cwd=colours).code == 0
+    assert report(colours)["data"]["evaluation"]["images"] == 12
+
+
+def test_no_more_memory_is_told(calib, colours, monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("quant.jobs.run.open_data", exhausted)
+    result = calib("run", "--quiet", cwd=colours)
     assert result.code == 1
-    assert "out of memory; use a smaller --batch-size" in result.error
+    assert result.error == "calib: error: out of memory; use a smaller --batch-size"

@@ -1,5 +1,6 @@
 """What whole runs conclude of models that give other things than logits."""
 
+import h5py
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -335,3 +336,27 @@ def test_confidence_in_the_report_is_the_softmax_s_own(concluded, project):
     _, found = concluded(project(*NEAR["softmax"]))
     # Mean colours of 0.8 against 0.1: a softmax of 10 times that is above 0.98; applied twice, it would be 0.57.
     assert found["reliability"][0]["ece"] < 3
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_nan_in_an_evaluated_image_is_named_and_the_verdict_is_no_pass(calib, finished, report, command):
+    rows = np.zeros((30, 3, 8, 8), np.float32)
+    for i in range(30):
+        rows[i, i % 3] = 0.1 + 0.8 * (i + 1) / 30
+    order = np.array([2, 1, 0])[np.arange(30) % 3]
+    for name, bad in (("sound.h5", None), ("bad.h5", 7)):
+        spoiled = rows.copy()
+        if bad is not None:
+            spoiled[bad, 0, 0, 0] = np.nan
+        with h5py.File(finished / name, "w") as file:
+            file["input"], file["labels"], file["names"] = spoiled, order, [f"row{i}" for i in range(30)]
+    options = ["--data", "sound.h5", "--eval", "bad.h5"]
+    if command == "compare":
+        options = ["model.onnx", "calib-out/model.int8.onnx", "--eval", "bad.h5", "--out", "calib-out"]
+    result = calib(command, "--quiet", *options, cwd=finished)
+    assert result.code == 4, result.err
+    told = "image 'row7' holds NaN, or FP32 answers with NaN: nothing is shown with them"
+    assert any(line.startswith(told) for line in result.warnings)
+    assert sum(told in line for line in result.warnings) == 1
+    assert report(finished)["verdict"] == "invalid"
+    assert told in report(finished)["reason"]

@@ -203,7 +203,10 @@ def giant_png(width, height):
 def test_decompression_bomb_is_found_from_the_header_without_a_warning(side):
     # 9500 x 9500 is above Pillow's limit for a warning, 60000 x 60000 above its limit for an error.
     reason = reason_of(giant_png(side, side), "PNG")
-    assert reason == f"decompression bomb: {side} x {side} pixels, at most {Image.MAX_IMAGE_PIXELS} are decoded"
+    assert reason == (
+        f"decompression bomb: {side} x {side} pixels, at most {Image.MAX_IMAGE_PIXELS} are decoded; if it is a real "
+        "image, set CALIB_MAX_IMAGE_PIXELS to a larger number"
+    )
 
 
 def test_largest_allowed_picture_is_not_called_a_bomb(monkeypatch):

@@ -33,7 +33,7 @@ def other_head_build(
         return None
     if getattr(builds["int8"], "reused", False):  # an engine of an earlier run, which measured both
         return None
-    nodes = head_nodes(model.proto, in_int8=settings.head != "int8")
+    nodes = head_nodes(model.light, in_int8=settings.head != "int8")
     if nodes == task.float_nodes:
         return None
     try:

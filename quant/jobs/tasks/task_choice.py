@@ -82,7 +82,7 @@ def chosen_task(
             "detectors usually take --preprocess yolo"
         )
     recorder = metric if metric is not None else _recorder(head, model, batch, data, settings)
-    nodes = head_nodes(model.proto, in_int8=settings.head == "int8") if isinstance(model, OnnxModel) else frozenset()
+    nodes = head_nodes(model.light, in_int8=settings.head == "int8") if isinstance(model, OnnxModel) else frozenset()
     return ChosenTask("detect", OutputReader(reader.layouts), recorder, head, nodes)
 
 

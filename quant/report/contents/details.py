@@ -48,7 +48,7 @@ def details_from_run(result: RunResult) -> dict[str, Any]:
         document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model, result.float_nodes))
     if examined is not None:
         build = result.builds[examined]
-        document["layers"] = layers_from_build(build.precision, build.details, build.payload, build.suffix)
+        document["layers"] = layers_from_build(build.precision, build.details, build.graph)
     return document
 
 
@@ -83,6 +83,6 @@ def details_from_evaluations(
 
 def _quantized(model: OnnxModel, float_nodes: frozenset[str]) -> set[str] | None:
     try:
-        return set(quantizable_tensors(model.proto, Placement(float_nodes=float_nodes)))
+        return set(quantizable_tensors(model.light, Placement(float_nodes=float_nodes)))
     except BuildError:
         return None

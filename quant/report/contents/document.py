@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
 import resource
 import sys
@@ -14,6 +15,8 @@ import calib
 from quant.calibration.obtain import CalibrationResult
 from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.sample_size import images_needed, tells
+from quant.onnx_graph.made_model import MadeModel
+from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
 from quant.report.contents.detection import detection_from_run, figures_of_build, is_detection
 from quant.report.contents.figures import rounded
@@ -121,6 +124,7 @@ def _build(result: RunResult, name: str) -> Document:
     row: Document = {
         "precision": build.precision,
         "file": result.files.get(name, str(result.model.path) if name == result.baseline else None),
+        "sha256": _sha256(result, name),
         "top1": rounded(evaluation.top1, 4),
         "top5": rounded(evaluation.top5, 4),
         "latency_ms": rounded(latency.milliseconds, 4),
@@ -134,6 +138,18 @@ def _build(result: RunResult, name: str) -> Document:
     if build.details:
         row[result.backend.name] = dict(build.details)
     return row if name == result.baseline else row | _beside_baseline(result, name)
+
+
+def _sha256(result: RunResult, name: str) -> str | None:
+    """Hash of the file that a build's row names, and of the weights beside it; null if it has none."""
+    if name in result.compared:
+        return result.compared[name].sha256
+    payload = result.builds[name].payload
+    if payload is not None and name in result.files:
+        if isinstance(payload, MadeModel):
+            return sha256_of_model(payload.model(), result.files[name])
+        return hashlib.sha256(payload).hexdigest()
+    return result.model.sha256 if name == result.baseline else None
 
 
 def _beside_baseline(result: RunResult, name: str) -> Document:

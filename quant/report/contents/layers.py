@@ -8,28 +8,25 @@ from typing import Any
 
 import onnx
 
-from quant.settings.output_names import MODEL_SUFFIX
-
 _PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def layers_from_build(
-    precision: str, details: Mapping[str, Any], payload: bytes | None, suffix: str
+    precision: str, details: Mapping[str, Any], model: onnx.ModelProto | None
 ) -> dict[str, Any] | None:
     """Layers of a build with the precision of each; None if it cannot be known.
 
     Args:
         precision: Precision of the build.
         details: The back end's details of it; on TensorRT, `graph` holds the engine inspector's layers.
-        payload: The built file; an ONNX model on ONNX Runtime.
-        suffix: Ending of the built file's name.
+        model: The graph that was built; on ONNX Runtime.
     """
     graph = details.get("graph")
     if graph is not None:
         layers, source = [dict(layer) for layer in graph["layers"]], "engine inspector"
         counts = dict(graph["precisions"])
-    elif payload is not None and suffix == MODEL_SUFFIX:
-        layers, source = layers_from_qdq(onnx.load_model_from_string(payload), precision), "Q/DQ nodes"
+    elif model is not None:
+        layers, source = layers_from_qdq(model, precision), "Q/DQ nodes"
         counts = dict(Counter(layer["precision"] for layer in layers).most_common())
     else:
         return None

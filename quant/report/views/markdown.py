@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from calib.texts import plain_lines, plain_text
 from quant.report.views.headline import advice, headline, reason_says_more
 from quant.report.views.parts import Section
 from quant.report.views.provenance_facts import Fact
@@ -55,10 +56,27 @@ def _fenced(cell: Cell) -> list[str]:
     """A code block that the text cannot end."""
     longest = max((len(run) for run in re.findall("`+", cell.text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return [fence, *cell.text.splitlines(), fence]
+    return [fence, *plain_lines(cell.text).split("\n"), fence]
+
+
+# GitHub and others turn these into links, mentions or pictures, even behind a backslash.
+_LIVE = re.compile(r":(?=//)|(?i:\bwww)(?=\.)|[@#](?=\w)|(?i:\bgh-)(?=\d)|:(?=[a-z+-][\w+-]*:)")
+_NOTHING = "<!-- -->"
+_LIST = re.compile(r"[-+](?=\s|$)|[-=]+$|(\d+)[.)](?=\s|$)")  # begins a list, or is a line, where it comes first
 
 
 def escaped(text: str) -> str:
-    """Markdown that shows a text as it is, on one line."""
-    marked = "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in " ".join(text.split()))
+    """Markdown that shows a text as it is, on one line, and makes no link of it."""
+    line, shown, start = plain_text(re.sub(r"[ \t\r\n]+", " ", text).strip()), "", 0
+    for live in _LIVE.finditer(line):
+        shown += _marked(line[start : live.end()]) + _NOTHING
+        start = live.end()
+    shown += _marked(line[start:])
+    first = _LIST.match(shown)
+    place = len(first[1] or "") if first else 0
+    return f"{shown[:place]}\\{shown[place:]}" if first else shown
+
+
+def _marked(text: str) -> str:
+    marked = "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in text)
     return marked.replace("&", "&amp;")

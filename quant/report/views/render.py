@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from calib.texts import plain_lines, whole_characters
 from quant.report.views import tables
 from quant.report.views.charts import charts_from_document
 from quant.report.views.headline import advice, headline, reason_says_more
@@ -21,7 +22,7 @@ _COLUMNS = tuple(
 
 def json_from_document(document: Document) -> str:
     """The contents of report.json."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    return json.dumps(whole_characters(document), indent=1, allow_nan=False) + "\n"
 
 
 def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
@@ -64,7 +65,7 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
     template = resources.files("quant.report.views").joinpath("report.html.j2").read_text(encoding="utf-8")
     style = resources.files("quant.report.views").joinpath("report.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain
     )
     charts = charts_from_document(document)
     return environment.from_string(template).render(
@@ -79,6 +80,13 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
         },
         thumbnails=thumbnails or {},
     )
+
+
+def _plain(value: object) -> object:
+    """What the page shows: texts without commands; our own markup as it is."""
+    import markupsafe
+
+    return plain_lines(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
 def flipped_files(document: Document) -> list[str]:

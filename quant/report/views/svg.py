@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from calib.texts import plain_text
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -105,4 +107,6 @@ def _for_page(svg: str, name: str, label: str) -> str:
     head, rest = svg.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
     assert view is not None
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{escape(label)}">{rest}'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{escape(plain_text(label))}">{rest}'
+    )

@@ -8,10 +8,10 @@ from typing import Any
 
 import onnx
 
+from calib.interrupts import heed_interrupt
 from quant.cuda.batch_feed import CalibrationFeed, FeedInput
 from quant.cuda.device import OutOfDeviceMemoryError, use_device
 from quant.errors import BuildError
-from quant.interrupts import heed_interrupt
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.building.calibrator import (

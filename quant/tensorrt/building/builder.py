@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import onnx
 
 from calib.caches.cache import CalibrationCache, cache_from_amax
+from calib.interrupts import interrupts_deferred
 from quant.errors import BuildError
-from quant.interrupts import interrupts_deferred
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.building.build_job import BuildJob, Note

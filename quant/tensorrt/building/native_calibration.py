@@ -14,9 +14,9 @@ from calib.caches.cache import (
 )
 from calib.calibrator import Calibrator
 from calib.errors import CacheError, CalibrationError
+from calib.interrupts import interrupts_deferred
 from quant.cuda.batch_feed import CalibrationFeed, FeedFigures
 from quant.errors import BuildError
-from quant.interrupts import interrupts_deferred
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.building.build_job import BuildJob, Note

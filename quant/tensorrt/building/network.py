@@ -8,6 +8,7 @@ import onnx
 
 from quant.errors import BuildError
 from quant.onnx_graph.model import opset_of
+from quant.onnx_graph.model_file import serialized
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.log import LogSection, logger
@@ -84,7 +85,7 @@ def network_from_proto(
     opset = opset_of(proto)
     network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
     parser = trt.OnnxParser(network, logger())
-    if not parser.parse(proto.SerializeToString()):
+    if not parser.parse(serialized(proto, "TensorRT's parser")):
         hint = ""
         if newest is not None and opset > newest:
             hint = (

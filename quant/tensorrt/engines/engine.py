@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.interrupts import interrupts_deferred
 from quant.backend import Latency
 from quant.cuda.device import DeviceBuffer, Event, OutOfDeviceMemoryError, PinnedBuffer, Stream, use_device
 from quant.errors import BuildError, ModelError
-from quant.interrupts import interrupts_deferred
 from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.log import log_section, logger
 

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calib.documents import DocumentError, document_from_json
+from calib.regular_files import bytes_of_file
+from calib.texts import whole_characters
 from quant.errors import BuildError
 from quant.settings.output_names import description_name
 
@@ -92,7 +95,7 @@ def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, An
         "identity": asdict(identity),
         "details": dict(details),
     }
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(whole_characters(document), indent=1) + "\n"
 
 
 def read_description(path: Path, sha256: str) -> tuple[EngineIdentity, Mapping[str, Any]] | None:
@@ -117,19 +120,29 @@ def _check_digest(path: Path, found: str, described: str) -> None:
         raise StaleEngineError(f"{path}: is not the engine that {sidecar_path(path).name} describes")
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What is read of a description."""
+
+    schema: int
+    engine: str
+    identity: EngineIdentity
+    details: dict[str, Any]
+
+
 def _parsed(sidecar: Path) -> tuple[EngineIdentity, str, Mapping[str, Any]]:
     """Identity, SHA-256 of the engine, details."""
     try:
-        document = json.loads(sidecar.read_text(encoding="utf-8"))
-        schema, digest = document["schema"], str(document["engine"])
-        identity, details = EngineIdentity(**document["identity"]), dict(document["details"])
+        document = document_from_json(_Description, bytes_of_file(sidecar))
     except OSError as error:
-        raise StaleEngineError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StaleEngineError(f"{sidecar}: expected an engine's description, found something else") from error
-    if schema != SCHEMA:
-        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {schema}")
-    return identity, digest, details
+        raise StaleEngineError(f"{sidecar}: cannot be read: {error.strerror}") from error
+    except DocumentError as error:
+        raise StaleEngineError(
+            f"{sidecar}: expected an engine's description, found something else ({error})"
+        ) from error
+    if document.schema != SCHEMA:
+        raise StaleEngineError(f"{sidecar}: expected schema {SCHEMA}, found {document.schema}")
+    return document.identity, document.engine, document.details
 
 
 def read_engine(path: Path, wanted: EngineIdentity) -> bytes:

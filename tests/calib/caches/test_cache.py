@@ -1,4 +1,6 @@
 import math
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -114,6 +116,27 @@ def test_an_unknown_calibrator_is_refused():
         cache_from_text("TRT-8600-MaxCalibration\ninput: 3f800000\n", "x.cache")
 
 
+@pytest.mark.parametrize("version", ["9" * 5000, "1" * 10, "\u0663", "-1"])
+def test_a_version_that_is_none_is_no_first_line(version):
+    with pytest.raises(CacheError, match=r"x\.cache:1: expected 'TRT-<version>-<calibrator>'"):
+        cache_from_text(f"TRT-{version}-EntropyCalibration2\ninput: 3f800000\n", "x.cache")
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "quantile"),
+    [(1.0, math.nan), (1.0, math.inf), (1.0, -0.5), (1.0, 0.0), (1.0, 1.01), (math.nan, 0.9), (-1.0, 0.9), (2.0, 0.9)],
+)
+def test_a_percentile_that_is_none_is_refused(cutoff, quantile):
+    header = f"0 {struct.pack('>d', cutoff).hex()} {struct.pack('>d', quantile).hex()}"
+    with pytest.raises(CacheError, match=r"x\.cache:1: expected a cutoff from 0 to 1 and a quantile above 0"):
+        cache_from_text(f"{header}\ninput: 3f800000\n", "x.cache")
+
+
+def test_a_name_that_is_no_unicode_is_not_written():
+    with pytest.raises(CacheError, match="expected a name in Unicode"):
+        text_from_cache(CalibrationCache("TRT-8600-MinMaxCalibration", {"\ud800": 1.0}))
+
+
 @pytest.mark.parametrize("text", ["TRT-8600-MinMaxCalibration", "TRT-8600-MinMaxCalibration\n\n  \n"])
 def test_a_header_alone_is_refused(text):
     with pytest.raises(CacheError, match=r"x\.cache: expected scales after the header, found none"):
@@ -130,11 +153,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "binary.cache").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     (tmp_path / "empty.cache").write_bytes(b"")
     (tmp_path / "folder.cache").mkdir()
+    os.mkfifo(tmp_path / "pipe.cache")
+    (tmp_path / "endless.cache").symlink_to("/dev/zero")
     with pytest.raises(CacheError, match=r"binary\.cache: expected text, found binary data"):
         read_cache(tmp_path / "binary.cache")
     with pytest.raises(CacheError, match=r"empty\.cache:1: expected"):
         read_cache(tmp_path / "empty.cache")
-    for name in ("folder.cache", "nothing.cache"):
+    for name in ("folder.cache", "nothing.cache", "pipe.cache", "endless.cache"):
         with pytest.raises(CacheError, match=f"{name}: cannot be read"):
             read_cache(tmp_path / name)
 

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from calib.caches.provenance import (
 )
 from calib.errors import CacheError
 from calib.histograms.statistics import Statistics
+from tests.kills import run_script
 
 IMAGES = tuple(ImageRecord(f"imgs/{c}.png", f"stat-{c}", c * 64) for c in "abc")
 SOURCE = Source(
@@ -179,7 +181,10 @@ def test_missing_files_are_noticed(written):
         read_calibration(written)
 
 
-@pytest.mark.parametrize("contents", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'{"schema": 1}'])
+@pytest.mark.parametrize(
+    "contents",
+    [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'{"schema": 1}', b'{"a":' + b"[" * 200_000, b"9" * 5000],
+)
 def test_a_sidecar_that_is_no_provenance_is_refused(written, contents):
     written.with_suffix(".json").write_bytes(contents)
     with pytest.raises(CacheError, match=r"calibration\.json: malformed provenance .*delete it to recalibrate"):
@@ -197,6 +202,18 @@ def test_a_sidecar_that_is_no_provenance_is_refused(written, contents):
         (("source", "preprocessing"), None),
         (("source", "quarantined"), [[]]),
         (("parameters",), None),
+        (("parameters",), {"percentile": []}),
+        (("algorithm",), 5),
+        (("versions",), {"calib": 1}),
+        (("schema",), "1"),
+        (("source", "model"), 5),
+        (("source", "model"), None),
+        (("source", "data"), ["x"]),
+        (("source", "paths"), {"data": 5}),
+        (("source", "images"), [[["a"], "b", "c"]]),
+        (("source", "images"), [["a", 5, "c"]]),
+        (("source", "images"), [["a", "\ud800", "c"]]),
+        (("files",), {"calibration.cache": 5}),
     ],
 )
 def test_a_sidecar_with_a_part_of_another_type_is_refused(written, keys, value):
@@ -209,6 +226,107 @@ def test_a_sidecar_with_a_part_of_another_type_is_refused(written, keys, value):
     sidecar.write_text(json.dumps(document))
     with pytest.raises(CacheError, match=r"calibration\.json: malformed provenance"):
         read_calibration(written)
+
+
+def every_value(document):
+    """The places of all values of a document, as the keys that lead there."""
+    inner = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in list(inner):
+        yield (key,)
+        if isinstance(value, dict | list):
+            yield from ((key, *rest) for rest in every_value(value))
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1.5, 10**400, "x", "\ud800", [], [[]], {}, {"a": [1]}])
+def test_any_value_in_place_of_any_other_is_read_or_refused(written, value):
+    sidecar = written.with_suffix(".json")
+    whole = sidecar.read_text()
+    for *keys, last in every_value(json.loads(whole)):
+        document = json.loads(whole)
+        inner = document
+        for key in keys:
+            inner = inner[key]
+        inner[last] = value
+        sidecar.write_text(json.dumps(document))
+        try:
+            found = read_calibration(written)
+        except CacheError as error:
+            assert "\n" not in str(error)
+        else:
+            assert differences(found.source, SOURCE) is not None
+            assert found.matches(Percentile(99.9)) is not None
+
+
+def test_names_that_are_no_unicode_do_not_make_the_sidecar_unreadable(calibration, tmp_path):
+    image = ImageRecord(os.fsdecode(b"imgs/\xff.png"), "stat", "a" * 64)
+    odd = replace(calibration, source=replace(SOURCE, images=(image,)))
+    write_calibration(odd, tmp_path / "calibration.cache")
+    assert read_calibration(tmp_path / "calibration.cache").source.images[0].sha256 == "a" * 64
+
+
+@pytest.mark.parametrize("suffix", [".json", ".h5", ".cache"])
+def test_a_file_that_is_no_regular_one_is_refused_at_once(written, suffix):
+    written.with_suffix(suffix).unlink()
+    os.mkfifo(written.with_suffix(suffix))
+    with pytest.raises(CacheError):
+        read_calibration(written)
+
+
+KILLS = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from calib.algorithms import MinMax
+from calib.caches.cache import cache_from_amax
+from calib.caches.provenance import Calibration, Source, foreign_file, read_calibration, write_calibration
+from calib.errors import CacheError
+from calib.histograms.statistics import Statistics
+from tests.kills import killed_at_each_step
+
+cache, first = Path(sys.argv[1]) / "my.cache", sys.argv[2] == "first"
+
+def calibration(seed):
+    statistics = Statistics(images=seed)
+    statistics.add("a", np.arange(seed * 10, dtype=np.float32))
+    scales = cache_from_amax({"a": float(seed)}, MinMax())
+    return Calibration(scales, "minmax", {}, Source(str(seed), "", {}, ()), statistics, {})
+
+def set_up():
+    for path in cache.parent.iterdir():
+        path.unlink()
+    if not first:
+        write_calibration(calibration(1), cache)
+
+seen = []
+def look(step):
+    try:
+        found = read_calibration(cache)
+        seen.append(found.source.model)
+        assert found.statistics.images == int(found.source.model), step
+        assert round(found.cache.amax["a"]) == int(found.source.model), step
+    except CacheError as error:
+        assert first and not list(cache.parent.glob("my.*")), (step, error)
+        seen.append("none")
+    assert foreign_file(cache) is None, step  # the next run may write here
+    write_calibration(calibration(3), cache)
+    assert read_calibration(cache).source.model == "3", step
+    assert sorted(path.name for path in cache.parent.iterdir()) == ["my.cache", "my.h5", "my.json"], step
+    set_up()
+
+set_up()
+kills = killed_at_each_step(lambda: write_calibration(calibration(2), cache), look)
+print(json.dumps([kills, seen]))
+"""
+
+
+@pytest.mark.parametrize(("before", "older"), [("first", "none"), ("again", "1")])
+def test_a_kill_at_any_step_leaves_the_older_calibration_or_the_new_one(tmp_path, before, older):
+    kills, seen = run_script(KILLS, tmp_path, before)
+    assert kills > 20
+    turn = seen.index("2")
+    assert set(seen[:turn]) == {older}
+    assert set(seen[turn:]) == {"2"}
 
 
 def test_a_sidecar_of_a_later_schema_is_refused(written):

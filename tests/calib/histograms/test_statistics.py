@@ -1,9 +1,12 @@
+import os
+
 import h5py
 import numpy as np
 import pytest
 
 from calib.errors import CalibrationError, NonFiniteError
-from calib.histograms.statistics import Statistics, read_statistics, write_statistics
+from calib.histograms.sealed_hdf5 import sealed
+from calib.histograms.statistics import FORMAT, Statistics, read_statistics, write_statistics
 
 
 @pytest.fixture
@@ -63,25 +66,151 @@ def test_garbage_a_folder_and_nothing_are_refused_by_name(tmp_path):
 def test_another_hdf5_file_is_refused(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["images"] = np.zeros(3)
-    with pytest.raises(CalibrationError, match=r"other\.h5: expected 'calib-statistics-2', found 'None'"):
+    with pytest.raises(CalibrationError, match=r"other\.h5: cannot be read as statistics \(expected 'calib-stati"):
         read_statistics(tmp_path / "other.h5")
 
 
-@pytest.mark.parametrize("lost", ["tensor", "product", "width", "zeros", "min", "max", "signed_counts"])
-def test_a_file_that_lacks_a_part_is_refused(tmp_path, statistics, lost):
+@pytest.fixture
+def forged(tmp_path, statistics):
+    """Writes statistics and changes them with HDF5, so that they look as if they had been written so."""
+
+    def forge(change, *, seal=True):
+        path = tmp_path / "s.h5"
+        write_statistics(statistics, path)
+        with h5py.File(path, "r+") as file:
+            change(file)
+        if seal:
+            path.write_bytes(sealed(path.read_bytes(), FORMAT))
+        return path
+
+    return forge
+
+
+def without(name):
+    def change(file):
+        del file[name]
+
+    return change
+
+
+def replaced(name, change=None, **options):
+    def replace(file):
+        older = file[name][()]
+        del file[name]
+        if change is not None:
+            options["data"] = change(older)
+        file.create_dataset(name, **options)
+
+    return replace
+
+
+def set_at(name, value):
+    def change(file):
+        file[name][0] = value
+
+    return change
+
+
+def linked(link):
+    def change(file):
+        del file["min"]
+        file["min"] = link
+
+    return change
+
+
+def a_group(file):
+    del file["min"]
+    file.create_group("min")
+
+
+def virtual(file):
+    del file["min"]
+    layout = h5py.VirtualLayout((5,), np.float64)
+    layout[:] = h5py.VirtualSource(".", "max", (5,))
+    file.create_virtual_dataset("min", layout)
+
+
+def attribute(name, value=None):
+    def change(file):
+        del file.attrs[name]
+        if value is not None:
+            file.attrs[name] = value
+
+    return change
+
+
+PARTS = ("tensor", "product", "width", "zeros", "min", "max", "signed_counts")
+NAMES = (b"a", b"b", b"c", b"d")
+FORGED = {
+    **{f"without {name}": without(name) for name in PARTS},
+    "contradiction": set_at("max", 1e9),
+    "nan": set_at("min", np.nan),
+    "fewer zeros than none": set_at("zeros", -1),
+    "a width that is no power of two": set_at("width", (0.3, 0.3)),
+    "counts near 2^63": set_at("signed_counts", 1 << 62),
+    "counts whose sum wraps": set_at("signed_counts", 1 << 50),
+    "a group": a_group,
+    "texts": replaced("min", data=[b"a"] * 5),
+    "variable texts": replaced("tensor", data=["a", "b", "c", "d", "e"], dtype=h5py.string_dtype()),
+    "names that are no UTF-8": replaced("tensor", data=np.array([b"\xff", *NAMES])),
+    "a name twice": replaced("tensor", data=np.array([b"a", *NAMES])),
+    "a scalar": replaced("zeros", data=5),
+    "nothing": replaced("zeros", data=h5py.Empty("i8")),
+    "another shape": replaced("width", np.transpose),
+    "another type": replaced("signed_counts", lambda older: older.astype(np.float64)),
+    "fewer rows": replaced("signed_counts", lambda older: older[:2]),
+    "an external link": linked(h5py.ExternalLink("/etc/passwd", "/min")),
+    "a link in a circle": linked(h5py.SoftLink("/min")),
+    "a soft link": linked(h5py.SoftLink("/max")),
+    "a raw file": replaced("min", shape=(5,), dtype=np.float64, external=[("/etc/passwd", 0, 40)]),
+    "virtual data": virtual,
+    "data that was never written": replaced("signed_counts", shape=(5, 2, 8192), dtype=np.int64, chunks=(1, 2, 8192)),
+    "a million tensors": replaced("tensor", data=np.arange(1 << 20).astype("S8"), compression="gzip"),
+    "images that are a text": attribute("images", "many"),
+    "images that are an array": attribute("images", np.arange(3)),
+    "negative images": attribute("images", -1),
+    "no images": attribute("images"),
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED.keys())
+def test_made_up_statistics_are_refused_in_one_line(forged, change):
+    with pytest.raises(CalibrationError, match=r"s\.h5: cannot be read as statistics .*; recalibrate") as caught:
+        read_statistics(forged(change))
+    assert "\n" not in str(caught.value)
+
+
+def test_edited_statistics_are_refused_before_hdf5_looks_at_them(forged):
+    with pytest.raises(CalibrationError, match="its contents are not those that were written"):
+        read_statistics(forged(set_at("max", 5.0), seal=False))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_damage_is_noticed(tmp_path, statistics, seed):
     write_statistics(statistics, tmp_path / "s.h5")
-    with h5py.File(tmp_path / "s.h5", "r+") as file:
-        del file[lost]
-    with pytest.raises(CalibrationError, match=r"s\.h5"):
+    contents = np.frombuffer((tmp_path / "s.h5").read_bytes(), np.uint8).copy()
+    random = np.random.default_rng(seed)
+    start, length = random.integers(len(contents)), random.choice([1, 16, 4096])
+    contents[start : start + length] ^= random.integers(1, 256, dtype=np.uint8)
+    (tmp_path / "s.h5").write_bytes(contents.tobytes())
+    with pytest.raises(CalibrationError, match=r"s\.h5: cannot be read as statistics"):
         read_statistics(tmp_path / "s.h5")
 
 
-def test_a_file_whose_parts_contradict_each_other_is_refused(tmp_path, statistics):
-    write_statistics(statistics, tmp_path / "s.h5")
-    with h5py.File(tmp_path / "s.h5", "r+") as file:
-        file["max"][0] = 1e9
-    with pytest.raises(CalibrationError, match=r"s\.h5"):
-        read_statistics(tmp_path / "s.h5")
+def test_statistics_that_are_no_regular_file_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.h5")
+    (tmp_path / "zero.h5").symlink_to("/dev/zero")
+    for name in ("pipe.h5", "zero.h5"):
+        with pytest.raises(CalibrationError, match=f"{name}: cannot be read as statistics .not a regular file"):
+            read_statistics(tmp_path / name)
+
+
+def test_more_values_than_can_be_counted_are_refused(histogram_of):
+    full = histogram_of([1.0])
+    full.signed_counts[1] *= 1 << 53
+    with pytest.raises(CalibrationError, match="expected up to"):
+        full.merged(full)
 
 
 def test_merged_statistics_are_those_of_one_pass(assert_same_histogram):

@@ -1,10 +1,14 @@
+import weakref
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from calib import Histogram, MinMaxCalibrator, NonFiniteError
 from quant import collect_statistics
+from quant.collectors.part_runner import PartRunner
 from quant.errors import BuildError, ModelError
+from quant.onnxruntime import resident
 from quant.onnxruntime.session import OnnxRuntimeSession
 
 
@@ -65,6 +69,30 @@ def test_running_a_batch_in_parts_and_groups_gives_the_same(saved, elementwise, 
     assert len(advanced) > 1
     assert sum(advanced) == statistics.images == 11
     assert_counted(statistics, elementwise_values(x))
+
+
+def test_groups_of_a_large_model_are_open_one_at_a_time(
+    saved, elementwise, statistics_of, batch_of, random, monkeypatch
+):
+    monkeypatch.setattr(resident, "ROOM", -1)  # nothing fits together
+    opened, alive = [], weakref.WeakSet()
+    original = PartRunner._session
+
+    def noted(self, tensors, **options):
+        session = original(self, tensors, **options)
+        opened.append((tuple(tensors), sum(group.session is not None for group in self.groups)))
+        alive.add(session)
+        return session
+
+    monkeypatch.setattr(PartRunner, "_session", noted)
+    x = random(8, 2, 3)
+    statistics, _ = statistics_of(saved(elementwise()), batch_of(x=x[:4]), batch_of(x=x[4:], first=4), memory_limit=1)
+    assert_counted(statistics, elementwise_values(x))
+    groups = {tensors for tensors, _ in opened}
+    assert len(groups) > 1
+    assert {others for _, others in opened} == {0}
+    assert len(opened) == 1 + 2 * (len(groups) - 1)  # all at once for the sizes, then each group for each batch
+    assert not alive
 
 
 @pytest.mark.parametrize("sizes", [[4, 4], [4, 2], [3], [10], [1, 1, 1]])

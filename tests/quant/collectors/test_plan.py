@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from calib.algorithms import Entropy, MinMax
+from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED
 from quant.collectors.plan import Division, collection_plan, division, images_in_part
 
 MB = 1 << 20
@@ -136,3 +137,32 @@ def test_the_statistics_of_a_pass_are_those_of_all_tensors(model):
         "flat": (1, 10, 0, 4),
         "y": (0, 0, 8, 8),
     }
+
+
+def test_counts_take_at_most_half_of_a_limit_and_leave_the_rest_to_activations(model):
+    plan = collection_plan(model, MinMax(), unasked)
+    counted = len({*plan.inputs, *plan.fetched})
+    enough = 2 * counted * BYTES_OF_COUNTER
+    assert not plan.counts()._pack
+    assert not plan.counts(enough)._pack
+    assert plan.counts(enough - 2)._pack
+    assert plan.left_for_activations(enough) == enough // 2
+    assert plan.left_for_activations(enough - 2) == enough - 2 - counted * BYTES_OF_PACKED
+    assert plan.left_for_activations(400) == 100
+
+
+def test_a_pass_with_packed_counts_gives_the_same_statistics(model):
+    plan = collection_plan(model, MinMax(), unasked)
+    chance = np.random.default_rng(2)
+    batches = [
+        {name: chance.normal(size=(2, 3)).astype(np.float32) * scale for name in ("x", *plan.fetched)}
+        for scale in (1.0, 50.0, 0.1)
+    ]
+    found = []
+    for limit in (None, 1):
+        counts = plan.counts(limit)
+        with ThreadPoolExecutor(1) as helpers:
+            for batch in batches:
+                counts.count(batch, ["0.png", "1.png"], helpers, 2)
+        found.append({name: h.digest() for name, h in plan.statistics(counts, 6, 2).histograms.items()})
+    assert found[0] == found[1]

@@ -8,9 +8,9 @@ import pytest
 
 from calib.calibrator import EntropyCalibrator
 from calib.errors import CalibrationError, NonFiniteError
+from calib.interrupts import interrupts_deferred
 from quant.cuda import device
 from quant.cuda.batch_feed import CalibrationFeed, FeedInput
-from quant.interrupts import interrupts_deferred
 from tests.host_cuda import HostCuda
 
 X = (FeedInput("x", (4, 2), "float32"),)

@@ -95,7 +95,7 @@ def reader_of(settings):
 def test_builds_are_held_against_their_baseline_on_the_same_images(builds, images, settings, reader_of):
     model, built = builds
     data = evaluation_data(open_source(images), settings, model)
-    recorder = recorder_from_settings(settings, model)
+    recorder = recorder_from_settings(settings, model, RecordingConsole())
     reader, _ = reader_of(model, data)
     found = measured(built, "fp32", data, settings, RecordingConsole(), reader, recorder)
     assert {name: evaluation.top1 for name, evaluation in found.evaluations.items()} == {

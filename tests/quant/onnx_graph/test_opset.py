@@ -204,7 +204,7 @@ def test_the_given_model_is_not_edited(between):
     nodes, constants = resizing(9, "linear", [1.0, 1.0, 2.0, 2.0])
     proto = between(nodes, constants, opset=9)
     before = proto.SerializeToString()
-    result = converted(proto, 13)
+    result = converted(proto, 13).proto
     assert proto.SerializeToString() == before
     x = np.ones((1, 3, 8, 8), np.float32)
     np.testing.assert_allclose(run_exactly(result, {"x": x})["y"], run_exactly(proto, {"x": x})["y"], rtol=1e-5)

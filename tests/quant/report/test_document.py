@@ -1,5 +1,6 @@
 import json
 import re
+import unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from quant import run
 from quant.report.views.headline import headline
-from quant.report.views.markdown import markdown_from_document
+from quant.report.views.markdown import escaped, markdown_from_document
 from quant.report.views.render import html_from_document, json_from_document, summary_from_document
 from quant.settings.calib_toml import settings_from_options
 from tests.outcome import quick_enough
@@ -157,6 +158,54 @@ def test_markdown_shows_hostile_texts_as_they_are(hostile, document):
     assert not {"script", "b", "a", "em", "html"} & set(page.elements)
     assert page.elements.count("table") == plain.elements.count("table") + 1  # images left out
     assert "\nsecond line" not in source  # one line stays one line
+
+
+COMMANDS = "\x1b]0;owned\x07\x9b31m\u202egnp.exe\u2066\u2028\x00\x7f\udcff"
+SHOWN = r"\x1b]0;owned\x07\x9b31m\u202egnp.exe\u2066\u2028\x00\x7f\udcff"
+LIVE = (
+    "http://evil.example/x",
+    "https://a.b",
+    "www.evil.example",
+    "@torvalds",
+    "a/b#12",
+    "GH-5",
+    "me@host.tld",
+    ":+1:",
+)
+
+
+@pytest.fixture
+def live(changed, document):
+    """A report whose texts from outside hold commands for terminals, and what becomes a link or a mention."""
+    texts = [COMMANDS, *LIVE, "- a list", "1. another", "---"]
+    return changed(
+        warnings=texts, command="calib run " + COMMANDS, quarantined=[{"file": t, "reason": t} for t in texts]
+    )
+
+
+def test_commands_for_terminals_are_shown_as_text_everywhere(live):
+    page = Page(html_from_document(live | NO_CHARTS))
+    markdown = markdown_from_document(live)
+    for text in (html_from_document(live | NO_CHARTS), markdown, json_from_document(live)):
+        assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c != "\n"]
+        text.encode()
+    assert SHOWN in page.text
+    assert SHOWN.replace("\\", "\\\\").replace("]", "\\]") in markdown
+    assert json.loads(json_from_document(live))["warnings"][0] == COMMANDS.replace("\udcff", r"\udcff")
+
+
+def test_markdown_makes_no_links_mentions_or_lists_of_names(live):
+    markdown_it = pytest.importorskip("markdown_it", reason="a Markdown reader is the oracle here")
+    source = markdown_from_document(live)
+    for mark in ("http://", "https://", "www.", "@torvalds", "@host", "#12", "GH-5", ":+1:"):
+        assert mark not in source
+    page = Page(markdown_it.MarkdownIt("commonmark").enable("table").render(source))
+    for text in LIVE:
+        assert text in page.text  # comments are not shown
+    assert "ol" not in page.elements
+    for text in ("- a list", "1. another", "---"):
+        assert text in page.text
+    assert escaped("98.85 and 12:30:45") == "98.85 and 12:30:45"
 
 
 def test_reports_show_the_same_figures(document, html):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_paths_in_the_file_are_relative_to_it_and_absolute_ones_stay(project, tm
     folder = project(
         f'data = "../imgs"\nout = "{tmp_path}/elsewhere"\npreprocess = "my/prep.toml"\nmetric = "my m.py:f"\n'
     )
-    settings = settings_from_options({}, folder)
+    settings = settings_from_options({}, folder, allow_code=True)
     assert settings.data == folder / ".." / "imgs"
     assert settings.out == tmp_path / "elsewhere"
     assert settings.preprocess == str(folder / "my" / "prep.toml")
@@ -116,12 +117,83 @@ def test_paths_of_options_stay_as_they_are(project):
         ("algo = 4", "algo: expected a text in quotes, found 4"),
         ("preprocess = 4", "preprocess: expected a text in quotes, found 4"),
         ("data = ", "not valid TOML"),
+        ("data = " + "[" * 100_000, "not valid TOML: nested too deeply"),
+        ("seed = " + "9" * 5000, "not valid TOML"),
+        ("max_drop = " + "9" * 400, "max_drop: expected a number, found a whole number of 1329 bits"),
+        ('data = "' + "x" * 5000, "not valid TOML"),
+        ("algo = [" + "1, " * 5000 + "]", "algo: expected a text in quotes, found [1, 1, 1, 1"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(project, text, message):
     with pytest.raises(QuantError) as caught:
         settings_from_options({}, project(text))
     assert f"calib.toml: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 9223372036854775808", "seed: expected a whole number of up to 63 bits"),
+        ("max_drop = 1e308", "max_drop: expected percentage points from -1000 to 1000, found 1e"),
+        ("max_drop = nan", "max_drop: expected percentage points"),
+        ("percentile = nan", "percentile: expected a number above 0 and up to 100, found nan"),
+        ("max_bad = nan", "max_bad: expected a share from 0 to 1, found nan"),
+        ('labels = "a\\u0000b"', "labels: expected a name, found one with a zero character"),
+    ],
+)
+def test_absurd_values_are_refused_in_a_short_line(project, text, message):
+    with pytest.raises(QuantError) as caught:
+        settings_from_options({}, project(f'data = "imgs"\n{text}'))
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_configuration_that_is_no_regular_file_is_refused_at_once(project):
+    folder = project()
+    (folder / "calib.toml").symlink_to("/dev/zero")
+    with pytest.raises(QuantError, match=r"calib\.toml: cannot be read: not a regular file"):
+        settings_from_options({}, folder)
+    (folder / "calib.toml").unlink()
+    os.mkfifo(folder / "calib.toml")
+    with pytest.raises(QuantError, match=r"calib\.toml: cannot be read: not a regular file"):
+        settings_from_options({}, folder)
+
+
+def test_code_named_by_the_file_alone_is_not_taken(project):
+    folder = project('data = "imgs"\nmetric = "m.py:f"\n')
+    with pytest.raises(QuantError, match=r"metric: would execute .*m\.py .*--allow-code, or --metric .*m\.py:f"):
+        settings_from_options({}, folder)
+    assert settings_from_options({}, folder, allow_code=True).metric == f"{folder / 'm.py'}:f"
+    assert settings_from_options({"metric": "mine.py:g"}, folder).metric == "mine.py:g"
+
+
+@pytest.mark.parametrize("value", ["../elsewhere", "/elsewhere", "link/inside"])
+@pytest.mark.parametrize("name", ["out", "cache"])
+def test_a_place_outside_named_by_the_file_alone_is_not_written_to(project, tmp_path, name, value):
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    folder = project(f'data = "imgs"\n{name} = "{value}"\n')
+    with pytest.raises(QuantError, match=rf"{name}: would write to .*, outside of .*--allow-code, or --{name} "):
+        settings_from_options({}, folder)
+    assert getattr(settings_from_options({}, folder, allow_code=True), name) == folder / value
+    assert getattr(settings_from_options({name: Path("mine")}, folder), name) == Path("mine")
+    if name == "cache":  # one that is only read
+        assert settings_from_options({"trust_cache": True}, folder).cache == folder / value
+
+
+def test_a_link_in_a_circle_is_no_crash(project):
+    folder = project('data = "imgs"\n')
+    (folder / "loop").symlink_to(folder / "loop")
+    assert settings_from_options({"out": folder / "loop"}, folder).out == folder / "loop"
+    assert settings_from_options({"cache": folder / "loop"}, folder).cache_path == folder / "loop"
+
+
+def test_the_usual_folder_may_not_be_a_link_that_came_with_the_others(project, tmp_path, monkeypatch):
+    folder = project('data = "imgs"\n')
+    monkeypatch.chdir(folder)
+    (folder / "calib-out").symlink_to(tmp_path.parent)
+    with pytest.raises(QuantError, match="out: would write to"):
+        settings_from_options({})
+    assert settings_from_options({"out": Path("calib-out")}).out == Path("calib-out")
 
 
 def test_a_file_that_is_no_text_is_refused(project):

@@ -2,6 +2,9 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
+
+from quant.errors import SettingsError
 from quant.settings.calib_toml import settings_from_options
 from quant.settings.command_line import (
     command_from_settings,
@@ -22,9 +25,26 @@ def test_the_command_repeats_the_run():
     words = shlex.split(command_from_settings(settings))
     assert words[:2] == ["calib", "run"]
     given = command.make_context("run", words[2:]).params
-    options = {key: value for key, value in given.items() if key not in ("as_json", "quiet", "no_labels")}
+    unsettled = ("as_json", "quiet", "no_labels", "allow_code")
+    options = {key: value for key, value in given.items() if key not in unsettled}
     repeated = settings_from_options(options, Path("/nowhere"))
     assert repeated == RunSettings(**{**settings.__dict__, "data": Path("./-imgs")})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"num_images": "x"}, "num_images: expected a whole number, found 'x'"),
+        ({"seed": [1]}, r"seed: expected a whole number, found \[1\]"),
+        ({"data": 5}, "data: expected a path in quotes, found 5"),
+        ({"out": None}, "out: expected a path in quotes, found None"),
+        ({"metric": {}}, "metric: expected a text in quotes"),
+        ({"data": "a\0b"}, "data: expected a name, found one with a zero character"),
+    ],
+)
+def test_settings_of_another_type_are_refused(value, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_from_values(value, Path("/w"))
 
 
 def test_a_parameter_that_is_not_used_is_left_out():

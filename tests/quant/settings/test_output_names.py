@@ -17,7 +17,8 @@ def test_the_description_of_an_engine_lies_beside_it():
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_a_reduced_precision_may_lie_there_as_a_model_or_as_an_engine(precision):
-    names = {f"model.{precision}.onnx", f"model.{precision}.engine", f"model.{precision}.engine.json"}
+    models = {f"model.{precision}.onnx", f"model.{precision}.onnx.data"}
+    names = models | {f"model.{precision}.engine", f"model.{precision}.engine.json"}
     assert set(names_of_builds(precision)) == names
 
 
@@ -30,5 +31,7 @@ def test_fp32_is_never_written_as_a_model():
 def test_all_that_a_run_writes_beside_its_cache_is_listed_once():
     reports = {"report.json", "report.md", "report.html", "timing.cache"}
     engines = {f"model.{name}.engine{end}" for name in ("fp32", "fp16", "int8") for end in ("", ".json")}
+    models = {f"model.{name}.onnx{end}" for name in ("fp16", "int8") for end in ("", ".data")}
     assert len(set(WRITTEN)) == len(WRITTEN)
-    assert set(WRITTEN) == reports | engines | {"model.fp16.onnx", "model.int8.onnx"}
+    recovered = {"recovered.onnx", "recovered.cache", "recovered.json", "recovered.h5"}
+    assert set(WRITTEN) == reports | engines | models | recovered

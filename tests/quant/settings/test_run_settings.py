@@ -21,8 +21,8 @@ from quant.settings.run_settings import RunSettings
         ({"percentile": math.nan}, "percentile: expected a number above 0 and up to 100"),
         ({"max_bad": 1.1}, "max_bad: expected a share from 0 to 1"),
         ({"max_bad": math.nan}, "max_bad: expected a share from 0 to 1"),
-        ({"max_drop": math.nan}, "max_drop: expected a number of percentage points"),
-        ({"max_drop": math.inf}, "max_drop: expected a number of percentage points"),
+        ({"max_drop": math.nan}, "max_drop: expected percentage points from -1000 to 1000"),
+        ({"max_drop": math.inf}, "max_drop: expected percentage points from -1000 to 1000"),
         ({"cache_only": True, "precision": "fp16"}, "cache_only: only INT8 uses a cache"),
     ],
 )

@@ -8,14 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant.errors import BuildError
-from quant.onnx_graph.half_precision import half_model
-from quant.onnx_graph.weights_aside import (
-    bytes_of_constants,
-    file_size,
-    serialized,
-    with_weights_aside,
-    without_weights,
-)
+from quant.onnx_graph.light_model import bytes_of_constants, light_model, whole_model, with_weights_as_inputs
 from quant.onnxruntime.session import OnnxRuntimeSession
 
 LARGE, SMALL = (40, 40), (4, 40)  # 1,600 values are taken out, 160 are not
@@ -41,13 +34,17 @@ def two_products(graph_of, random):
 def test_large_constants_are_taken_out_and_nothing_else(two_products):
     proto = two_products()
     before = proto.SerializeToString()
-    light, weights = without_weights(proto)
-    assert [tensor.name for tensor in weights] == ["large"]
-    assert [tensor.name for tensor in light.graph.initializer] == ["narrowing"]
-    assert list(light.graph.node) == list(proto.graph.node)
-    assert list(light.opset_import) == list(proto.opset_import)
-    assert bytes_of_constants(proto) == 4 * (1600 + 160)
-    assert proto.SerializeToString() == before
+    light = light_model(proto)
+    assert light.weights.keys() == {"large"}
+    assert [len(tensor.raw_data) for tensor in light.proto.graph.initializer] == [0, 640]
+    assert light.proto.ByteSize() < 2000
+    assert bytes_of_constants(proto) == bytes_of_constants(light.proto) == 4 * (1600 + 160)
+    assert proto.SerializeToString() == before == whole_model(light).SerializeToString()
+    assert light_model(light) is light
+    as_inputs = with_weights_as_inputs(proto).graph
+    assert [tensor.name for tensor in as_inputs.initializer] == ["narrowing"]
+    assert [value.name for value in as_inputs.input] == ["x", "large"]
+    assert list(as_inputs.node) == list(proto.graph.node)
 
 
 def test_weights_in_constant_nodes_count_too(two_products):
@@ -71,11 +68,11 @@ def test_a_session_gives_what_one_of_the_whole_model_gives(two_products, run_onn
         np.testing.assert_array_equal(session.run({"x": x})[0], expected)
 
 
-def test_weights_that_do_not_lie_as_raw_bytes_stay_in_the_model(two_products, run_onnx, random):
+def test_weights_that_do_not_lie_as_raw_bytes_are_taken_out_too(two_products, run_onnx, random):
     proto = two_products()
     values = numpy_helper.to_array(proto.graph.initializer[0])
     proto.graph.initializer[0].CopyFrom(helper.make_tensor("large", TensorProto.FLOAT, LARGE, values.ravel().tolist()))
-    assert not with_weights_aside(proto)[1]
+    np.testing.assert_array_equal(light_model(proto).weights["large"], values)
     x = random(3, 40)
     np.testing.assert_allclose(OnnxRuntimeSession(proto).run({"x": x})[0], run_onnx(proto, x=x)[0], rtol=1e-4)
 
@@ -112,7 +109,7 @@ def test_weights_that_a_branch_reads_are_found(graph_of, run_onnx, random):
     ]
     weights = {"then": random(*LARGE, seed=1), "else": random(*LARGE, seed=2), "zero": np.float32(0)}
     proto = graph_of(nodes, {"x": ["N", 40]}, {"y": ["N", 40]}, weights)
-    assert with_weights_aside(proto)[1].keys() == {"then", "else"}
+    assert light_model(proto).weights.keys() == {"then", "else"}
     for x in (np.ones((3, 40), np.float32), -np.ones((3, 40), np.float32)):
         np.testing.assert_allclose(OnnxRuntimeSession(proto).run({"x": x})[0], run_onnx(proto, x=x)[0], rtol=1e-4)
 
@@ -130,15 +127,3 @@ def test_weights_of_a_wrong_size_are_one_line(two_products):
     with pytest.raises(BuildError, match="it: ONNX Runtime cannot load it: ") as caught:
         OnnxRuntimeSession(proto, name="it")
     assert "\n" not in str(caught.value)
-
-
-def test_a_model_that_one_file_cannot_hold_is_told_by_its_constants(graph_of):
-    """Protobuf raises an error of its own from two gigabytes on; the values of these are not even there."""
-    proto = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1]}, {"y": [1]})
-    assert file_size(proto) == proto.ByteSize() == len(serialized(proto, "small.onnx"))
-    proto.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[2**20, 2**10])
-    assert file_size(proto) == 2**32
-    with pytest.raises(BuildError, match=r"^large\.onnx: expected a model below 2 GiB, .* found 4\.0 GiB; "):
-        serialized(proto, "large.onnx")
-    with pytest.raises(BuildError, match=r"^FP16: expected a model below 2 GiB, .* found 4\.0 GiB"):
-        half_model(proto)

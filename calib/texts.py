@@ -1,0 +1,49 @@
+"""Names from outside (of tensors, images, classes, files) as text that does nothing where it is shown.
+
+A name may hold escape sequences that set a terminal's title, marks that turn the direction of writing, line breaks that
+forge a second line, or half of a character, which no file can hold.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+_JOINERS = "\u200c\u200d"  # invisible too, but scripts and emoji need them
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats such as those of direction, halves of characters, breaks
+
+
+def plain_text(text: str, keep: str = "") -> str:
+    r"""The text with every character that is a command or cannot be seen as its escape: `\x1b`, `\u202e`.
+
+    Args:
+        text: From outside.
+        keep: Characters that stay, such as a line break that is meant.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or c in _JOINERS or not _is_unseen(c) else _escape(c) for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """The same for a text of several lines, whose line breaks and tabs are meant."""
+    return plain_text(text, keep="\n\t")
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in _UNSEEN
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def whole_characters(value: Any) -> Any:  # noqa: ANN401 - JSON holds several types
+    """A JSON value whose texts hold no halves of characters: bytes of a file's name that are not UTF-8 are escaped."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole_characters(item) for item in value]
+    return value

@@ -1,0 +1,122 @@
+"""A trial reading of an HDF5 file in a process of its own.
+
+HDF5 follows what a file says, and damage can lead it in a circle: it then neither ends nor reacts to a signal, and
+takes the whole process with it. So a child process with a limit does first what opening a pack does. What the child
+has read to the end, this process can read too. It takes as long as starting Python and h5py, a fifth of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from datasets.errors import DatasetError
+
+_CPU_SECONDS = 2  # and one more for each _BYTES_A_SECOND of the file: where samples are takes space in it
+_BYTES_A_SECOND = 20 * 2**20
+_MOST_CPU_SECONDS = 60
+_SECONDS = 180  # of a slow disk or a busy machine
+_BYTES = 3 * 2**29
+_MOST_OBJECTS = 10_000
+_CHILD = """
+import json, sys
+path, seconds, sys.path[:] = json.loads(sys.stdin.read())
+from datasets.packs.trial import read_all
+try:
+    read_all(path, seconds)
+except MemoryError:
+    sys.exit(3)
+except Exception as error:  # raised again where the pack is opened, but for what HDF5 could not allocate
+    sys.exit(3 if "alloc" in str(error) else 1)
+"""
+_NO_MEMORY = 3
+
+
+def check_that_reading_ends(path: Path) -> None:
+    """Let a child process read what a pack's opening reads; once for each state of the file.
+
+    Raises:
+        DatasetError: The child did not come to an end, or HDF5 ended it.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return  # opening it says so
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    seconds = min(_CPU_SECONDS + status.st_size // _BYTES_A_SECOND, _MOST_CPU_SECONDS)
+    problem = _problem_of(str(path.resolve()), state, seconds)
+    if problem:
+        raise DatasetError(f"{path}: damaged HDF5 file: {problem}; write the pack again")
+
+
+@lru_cache(maxsize=64)
+def _problem_of(path: str, state: tuple[int, ...], seconds: int) -> str:
+    if not sys.executable or getattr(sys, "frozen", False):
+        return ""  # no Python of its own to start
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-S", "-E", "-c", _CHILD],
+            input=json.dumps([path, seconds, [os.fspath(entry) for entry in sys.path]]),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=_SECONDS,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it takes over {_SECONDS} s"
+    if done.returncode < 0:
+        return f"reading it does not end within {seconds} s, or ends the process (signal {-done.returncode})"
+    if done.returncode == _NO_MEMORY:
+        return f"reading it takes more than {_BYTES / 2**30:g} GiB of memory"
+    return ""  # an error is raised again where the pack is opened
+
+
+def read_all(path: str, seconds: int) -> None:
+    """Read, in the child, everything that says where the samples of a file are, and what is read beside them.
+
+    Args:
+        path: The file.
+        seconds: Of the processor; the process is ended after them.
+    """
+    import h5py
+
+    from datasets.packs.structure import open_hdf5, texts_at
+
+    _limit(seconds)
+    with open_hdf5(Path(path)) as file:
+        seen: set[object] = set()
+        waiting: list[h5py.Group] = [file]
+        while waiting and len(seen) < _MOST_OBJECTS:
+            group = waiting.pop()
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    continue
+                item = group[name]
+                place = h5py.h5o.get_info(item.id).addr
+                if place in seen:
+                    continue
+                seen.add(place)
+                if isinstance(item, h5py.Group):
+                    waiting.append(item)
+                elif isinstance(item, h5py.Dataset) and item.chunks is not None:
+                    item.id.get_num_chunks()
+        for name in ("names", "class_names"):
+            texts_at(file, name, Path(path))
+
+
+def _limit(seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,110 @@
+"""What a model must be before anything is done with it."""
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quant.errors import ModelError
+from quant.onnx_graph.model import load_model
+
+
+def model_of(*, shape=("N", 3, 8, 8), name="input", kind=TensorProto.FLOAT):
+    nodes = [
+        helper.make_node("Conv", [name, "weight"], ["conv"]),
+        helper.make_node("Relu", ["conv"], ["output"]),
+    ]
+    inputs = [helper.make_tensor_value_info(name, kind, shape)]
+    outputs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, [shape[0], 2, *shape[2:]])]
+    weight = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "weight")
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """Loads a model, or the bytes of one, and returns why it is refused."""
+
+    def load(model):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+        with pytest.raises(ModelError) as caught:
+            load_model(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("text", "spoiled"),
+    [(b"weight", b"weig\xff\xfe"), (b"Relu", b"\xc3lu\xff"), (b"graph", b"gr\x80ph"), (b"output", b"out\xffut")],
+)
+def test_a_name_that_is_no_text_is_told(refusal, text, spoiled):
+    data = model_of().SerializeToString().replace(text, spoiled)
+    assert "model.onnx: expected names and texts in UTF-8, found b'" in refusal(data)
+
+
+def test_a_name_deep_inside_is_read_too(refusal):
+    model = model_of()
+    inner = helper.make_graph([helper.make_node("Relu", ["conv"], ["innermost"])], "then", [], [])
+    model.graph.node.append(helper.make_node("If", ["conv"], ["x"], then_branch=inner, else_branch=inner))
+    data = model.SerializeToString()
+    assert "found b'inner\\xffost'" in refusal(data.replace(b"innermost", b"inner\xffost"))
+
+
+def test_a_model_without_an_output_or_an_input_is_told(refusal):
+    model = model_of()
+    del model.graph.output[:]
+    assert "expected a model with an output, found none" in refusal(model)
+    model = model_of()
+    del model.graph.input[:]
+    assert "expected a model with an input, found none" in refusal(model)
+
+
+@pytest.mark.parametrize("where", ["input", "output"])
+def test_a_type_that_nobody_knows_is_told(refusal, where):
+    model = model_of()
+    getattr(model.graph, where)[0].type.tensor_type.elem_type = 1000
+    assert f"expected an {where} '{where}' of a type that onnx" in refusal(model)
+    assert "found number 1000" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (("N", 3, 10**6, 10**6), "of at most 268,435,456 values for an image, found 3,000,000,000,000 (3 x 1000000 x"),
+        (("N", 3, 2**62, 8), "of at most 268,435,456 values for an image"),
+        ((2**20, 3, 8, 8), "expected a batch of at most 4,096, found one fixed at 1,048,576 (input 'input')"),
+        ((4096, 3, 512, 512), "expected a batch of at most 682, found one fixed at 4,096"),
+    ],
+)
+def test_sizes_that_nobody_can_run_are_told(refusal, shape, message):
+    assert message in refusal(model_of(shape=shape))
+
+
+def test_large_batches_and_images_that_are_meant_stay_possible(tmp_path):
+    for shape in ((4096, 3, 32, 32), ("N", 3, 8192, 8192), (1, 3, 4096, 4096)):
+        onnx.save(model_of(shape=shape), tmp_path / "model.onnx")
+        assert load_model(tmp_path / "model.onnx").inputs[0].shape[1:] == shape[1:]
+
+
+@pytest.mark.parametrize("place", ["pipe", "device"])
+def test_what_is_no_file_is_told_without_opening_it(tmp_path, place):
+    path = tmp_path / "model.onnx"
+    if place == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ModelError, match=f"expected an ONNX model, found a {place}; give the file with --model"):
+        load_model(path)
+
+
+def test_a_file_that_protobuf_cannot_hold_is_not_read(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(ModelError, match=r"below 2 GiB, found a file of 1024\.0 GiB; export it with its weights in a"):
+        load_model(path)
