@@ -6,6 +6,7 @@ Source: T.-Y. Lin et al., 2014, "Microsoft COCO: Common Objects in Context"; the
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ import numpy as np
 
 from datasets.boxes.box_labels import NO_BOXES, BoxLabels, StoredBoxes
 from datasets.errors import DatasetError
+from datasets.field_checks import shown
 from datasets.text_file import text_from_file
 
 
@@ -46,7 +48,9 @@ def labels_from_coco(path: Path, folder: Path, names: Sequence[str]) -> BoxLabel
         )
     annotations: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
-        annotations[annotation.get("image_id")].append(annotation)
+        number = annotation.get("image_id")
+        if isinstance(number, int | float | str):
+            annotations[number].append(annotation)
     stored = [_stored(path, annotations[number], index_of) for number in images.values()]
     count = sum(len(each.classes) for each in stored)
     left = len(names) - len(images)
@@ -60,7 +64,7 @@ def _document(path: Path) -> dict[str, list[Any]]:
     text = text_from_file(path, "COCO JSON file of labels")
     try:
         document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits
         raise DatasetError(f"{path}: expected COCO JSON, found text that is no JSON ({error})") from None
     parts = ("images", "annotations", "categories")
     found = document if isinstance(document, dict) else {}
@@ -75,7 +79,7 @@ def _document(path: Path) -> dict[str, list[Any]]:
 
 def _number(path: Path, where: str, value: Any) -> int:  # noqa: ANN401 - JSON
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DatasetError(f"{path}: {where}: expected a whole number, found {value!r}")
+        raise DatasetError(f"{path}: {where}: expected a whole number, found {shown(value)}")
     return value
 
 
@@ -88,31 +92,32 @@ def _images(path: Path, listed: Sequence[Mapping[str, Any]], names: Sequence[str
     for i, image in enumerate(listed):
         file = image.get("file_name")
         if not isinstance(file, str):
-            raise DatasetError(f"{path}: images[{i}].file_name: expected text, found {file!r}")
+            raise DatasetError(f"{path}: images[{i}].file_name: expected text, found {shown(file)}")
         file = file.replace("\\", "/").removeprefix("./")
         same = by_last[PurePosixPath(file).name]
         name = file if file in known else same[0] if len(same) == 1 else ""
         if name:
             if name in found:
                 raise DatasetError(f"{path}: images[{i}]: '{name}' is listed twice")
-            found[name] = image.get("id")
+            if not isinstance(image.get("id"), int | float | str):
+                raise DatasetError(f"{path}: images[{i}].id: expected a number, found {shown(image.get('id'))}")
+            found[name] = image["id"]
     return {name: found[name] for name in names if name in found}
 
 
 def _stored(path: Path, annotations: Sequence[Mapping[str, Any]], index_of: Mapping[int, int]) -> StoredBoxes:
     rows, classes, crowd, areas = [], [], [], []
     for annotation in annotations:
-        where = f"{path}: annotation {annotation.get('id')!r}"
+        where = f"{path}: annotation {shown(annotation.get('id'))}"
         box = annotation.get("bbox")
         if not (isinstance(box, list) and len(box) == 4 and all(_is_finite(value) for value in box)):
-            raise DatasetError(f"{where}: expected a bbox of 4 numbers (x, y, width, height), found {box!r}")
-        if annotation.get("category_id") not in index_of:
-            raise DatasetError(
-                f"{where}: expected a category_id of 'categories', found {annotation.get('category_id')!r}"
-            )
+            raise DatasetError(f"{where}: expected a bbox of 4 numbers (x, y, width, height), found {shown(box)}")
+        category = annotation.get("category_id")
+        if not isinstance(category, int | float) or category not in index_of:
+            raise DatasetError(f"{where}: expected a category_id of 'categories', found {shown(category)}")
         x, y, width, height = map(float, box)
         rows.append([x, y, x + width, y + height])
-        classes.append(index_of[annotation["category_id"]])
+        classes.append(index_of[int(category)])
         crowd.append(bool(annotation.get("iscrowd", 0)))
         area = annotation.get("area")
         areas.append(float(area) if area is not None and _is_finite(area) else np.nan)
@@ -124,4 +129,9 @@ def _stored(path: Path, annotations: Sequence[Mapping[str, Any]], index_of: Mapp
 
 
 def _is_finite(value: Any) -> bool:  # noqa: ANN401 - JSON
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # whole numbers have any size
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def split_from_yaml(path: Path, split: str) -> Split | None:
     entries = entry if isinstance(entry, list) else [entry]
     if not all(isinstance(each, str) for each in entries):
         raise DatasetError(
-            f"{path}: {split}: expected a folder, a list of images in a .txt, or several, found {entry!r}"
+            f"{path}: {split}: expected a folder, a list of images in a .txt, or several, found {_short(entry)}"
         )
     root = _root(path, document)
     places = [_existing(path, split, root, each) for each in entries]
@@ -68,6 +69,8 @@ def _document(path: Path) -> Mapping[str, Any]:
         document = yaml.safe_load(text_from_file(path, "data.yaml"))
     except yaml.YAMLError as error:
         raise DatasetError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:  # dates that are none, numbers of thousands of digits, deep nesting
+        raise DatasetError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(document, dict) or not {"train", "val", "test"} & document.keys():
         raise DatasetError(
             f"{path}: expected the keys 'train' or 'val', and 'names', as Ultralytics' data.yaml has them"
@@ -81,14 +84,14 @@ def _root(path: Path, document: Mapping[str, Any]) -> Path:
     if stated is None or stated == "":
         return path.parent
     if not isinstance(stated, str):
-        raise DatasetError(f"{path}: path: expected a folder, found {stated!r}")
-    found = next((root for root in (path.parent / stated, Path(stated)) if root.is_dir()), None)
+        raise DatasetError(f"{path}: path: expected a folder, found {_short(stated)}")
+    found = next((root for root in (path.parent / stated, Path(stated)) if os.path.isdir(root)), None)  # noqa: PTH112 - any text
     return found if found is not None else path.parent  # a path of the machine where it was written
 
 
 def _existing(path: Path, split: str, root: Path, entry: str) -> Path:
     tried = [root / entry, path.parent / entry, root / entry.removeprefix("../")]
-    found = next((place for place in tried if place.exists()), None)
+    found = next((place for place in tried if os.path.exists(place)), None)  # noqa: PTH110 - any text
     if found is None:
         raise DatasetError(f"{path}: {split}: expected a folder or a .txt of images, found nothing at {tried[0]}")
     return found
@@ -114,5 +117,12 @@ def _class_names(path: Path, document: Mapping[str, Any]) -> tuple[str, ...] | N
     if isinstance(names, dict) and names.keys() == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str | int | float) for name in names):
-        raise DatasetError(f"{path}: names: expected a list of class names, or names by number from 0, found {names!r}")
+        raise DatasetError(
+            f"{path}: names: expected a list of class names, or names by number from 0, found {_short(names)}"
+        )
     return tuple(str(name) for name in names)
+
+
+def _short(value: object) -> str:
+    """A value for an error; aliases make what would be endless as text of a few bytes."""
+    return f"{reprlib.repr(value):.80}"

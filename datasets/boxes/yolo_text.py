@@ -18,6 +18,7 @@ from datasets.errors import DatasetError
 from datasets.text_file import text_from_file
 
 _SLACK = 1e-3  # of annotation tools that round
+_MOST_CLASSES = 1 << 16
 
 
 def label_files(folder: Path, names: Sequence[str], labels: Path | None = None) -> list[Path | None]:
@@ -115,7 +116,8 @@ def _parsed(path: Path, line: int, words: Sequence[str]) -> tuple[int, list[floa
     except ValueError:
         label, values = math.nan, []
     outline = len(values) >= 6 and len(values) % 2 == 0
-    if not label >= 0 or label != int(label) or not (len(values) == 4 or outline) or not np.isfinite(values).all():
+    is_class = 0 <= label < _MOST_CLASSES and label == int(label)
+    if not is_class or not (len(values) == 4 or outline) or not np.isfinite(values).all():
         raise DatasetError(
             f"{path}:{line}: expected 'class x y width height' in fractions of the image, or the points of an outline, "
             f"found {' '.join(words)[:60]!r}"

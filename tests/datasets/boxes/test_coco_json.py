@@ -52,6 +52,15 @@ def test_classes_in_the_models_order(tmp_path, pictures, coco):
             {"annotations": [{"id": 5, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}]},
             "annotation 5: expected a category_id of 'categories', found 1",
         ),
+        (
+            {"annotations": [{"id": 5, "image_id": 7, "category_id": [44], "bbox": [1, 2, 3, 4]}]},
+            "annotation 5: expected a category_id of 'categories'",
+        ),
+        (
+            {"annotations": [{"id": 5, "image_id": 7, "category_id": 44, "bbox": [10**400, 2, 3, 4]}]},
+            "annotation 5: expected a bbox of 4 numbers",
+        ),
+        ({"images": [{"id": [1], "file_name": "a.png"}]}, r"images\[0\].id: expected a number"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, pictures, coco, changes, message):
@@ -60,7 +69,7 @@ def test_what_is_wrong_is_said(tmp_path, pictures, coco, changes, message):
         open_source(pictures(tmp_path / "i"), labels=labels)
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps([1]), json.dumps("images")])
+@pytest.mark.parametrize("text", ["{", "[" * 200_000, "1" * 5000, json.dumps([1]), json.dumps("images")])
 def test_other_json_is_refused(tmp_path, pictures, text):
     (tmp_path / "l.json").write_text(text)
     with pytest.raises(DatasetError, match=r"l\.json: expected COCO JSON"):

@@ -14,6 +14,9 @@ def dataset(tmp_path, pictures, texts):
     return tmp_path / "ds"
 
 
+_ALIASES = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 31))
+
+
 def yaml(dataset, text):
     (dataset / "data.yaml").write_text(text)
     return dataset / "data.yaml"
@@ -58,6 +61,11 @@ def test_a_split_that_is_missing_is_replaced_and_images_without_labels_are_unlab
     ("text", "message"),
     [
         ("a: [", "not valid YAML"),
+        (f"train: {'[' * 20_000}", "cannot be read as YAML"),
+        (f"train: {'1' * 5000}", "cannot be read as YAML"),
+        ("train: 2001-99-99", "cannot be read as YAML"),
+        (f"train: {'a' * 5000}", "train: expected a folder or a .txt of images, found nothing"),
+        (f"{_ALIASES}train: images/train\nnames: *a30", "names: expected a list of class names"),
         ("names: [cat]", "expected the keys 'train' or 'val'"),
         ("train: nowhere\nnames: [cat]", "train: expected a folder or a .txt of images, found nothing at .*nowhere"),
         ("train: 5\nnames: [cat]", "train: expected a folder"),

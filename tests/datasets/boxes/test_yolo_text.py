@@ -68,6 +68,8 @@ def test_an_outline_gives_its_box(tmp_path, pictures, texts):
         ("0 0.5 0.5 0.25", "expected 'class x y width height'"),
         ("0 0.5 0.5 0.25 0.5 0.9", "expected 'class x y width height'"),
         ("cat 0.5 0.5 0.25 0.5", "found 'cat 0.5"),
+        ("inf 0.5 0.5 0.25 0.5", "expected 'class x y width height'"),
+        ("1e300 0.5 0.5 0.25 0.5", "expected 'class x y width height'"),
         ("-1 0.5 0.5 0.25 0.5", "expected 'class x y width height'"),
         ("0.5 0.5 0.5 0.25 0.5", "expected 'class x y width height'"),
         ("0 0.5 nan 0.25 0.5", "expected 'class x y width height'"),
