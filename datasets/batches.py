@@ -50,12 +50,14 @@ class Batch:
         indices: Indices of the samples in their source, int64 [B].
         names: Names of the samples in their source.
         labels: Class indices, int64 [B], or numbers that are no classes, float64 [B]; None if the source is unlabelled.
+        sizes: Height and width of the images as they were before they were resized, int64 [B, 2]; None of tensors.
     """
 
     inputs: dict[str, NDArray[np.generic]]
     indices: NDArray[np.int64]
     names: tuple[str, ...]
     labels: NDArray[Any] | None
+    sizes: NDArray[np.int64] | None = None
 
     @property
     def size(self) -> int:
@@ -70,6 +72,7 @@ class _Chunk:
     inputs: dict[str, NDArray[np.generic] | Sequence[NDArray[np.generic]]]
     indices: list[int]
     bad: list[Quarantined]
+    sizes: list[tuple[int, int]] | None = None
 
 
 class BatchStream:
@@ -233,27 +236,32 @@ class BatchStream:
         images: list[NDArray[np.uint8]] = []
         readable: list[int] = []
         bad: list[Quarantined] = []
+        sizes: list[tuple[int, int]] = []
         for index in indices:
             if stop.is_set():
                 break
             try:
                 with SPACE.turn():  # until the image is resized: what was decoded takes as much space as decoding it
-                    images.append(self._fitted(source, index))
+                    image, size = self._fitted(source, index)
             except UnreadableImageError as error:
                 bad.append(Quarantined(error.file, error.reason))
                 continue
+            images.append(image)
+            sizes.append(size)
             readable.append(index)
         self._tiny = bool(images) and images[0].size <= _TINY_VALUES
         if self.preprocessing is None or not images:
-            return _Chunk({self.input_name: images}, readable, bad)
-        return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad)
+            return _Chunk({self.input_name: images}, readable, bad, sizes)
+        return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad, sizes)
 
-    def _fitted(self, source: ImageSource, index: int) -> NDArray[np.uint8]:
+    def _fitted(self, source: ImageSource, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """An image at the model's size, and the height and width that it had before."""
         image = source.read(index)
+        size = image.shape[0], image.shape[1]
         if self.preprocessing is None:
-            return image
+            return image, size
         try:
-            return self.preprocessing.fitted(image)
+            return self.preprocessing.fitted(image), size
         except DatasetError as error:
             raise DatasetError(f"{source.names[index]}: {error}") from None
 
@@ -271,6 +279,7 @@ class _Assembler:
         self._batch_size = batch_size
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._indices: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
         self._first_name = ""
 
     def full_batches(self, chunk: _Chunk) -> Iterator[Batch]:
@@ -303,16 +312,18 @@ class _Assembler:
                     raise self._size_error(chunk.indices[index], samples[index].shape, target.shape[1:])
                 target[place] = samples[index]
         self._indices.extend(chunk.indices[start:end])
+        self._sizes.extend((chunk.sizes or [])[start:end])
 
     def _batch(self) -> Batch:
         count = len(self._indices)
         indices = np.array(self._indices, np.int64)
         inputs = {name: array[:count] for name, array in self._arrays.items()}
         labels = None if self._source.labels is None else self._source.labels[indices]
-        batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels)
+        sizes = np.array(self._sizes, np.int64) if self._sizes else None
+        batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels, sizes)
         # The next batch gets new arrays, because this one belongs to its receiver. They keep the same shape.
         self._arrays = {name: np.empty_like(array) for name, array in self._arrays.items()}
-        self._indices = []
+        self._indices, self._sizes = [], []
         return batch
 
     def _size_error(self, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> DatasetError:

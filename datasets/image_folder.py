@@ -41,6 +41,8 @@ class ImageFolder:
         *,
         labels: str | Path | None = None,
         classes: str | Path | Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        unlabelled: bool = False,
     ) -> None:
         """List the folder and determine the labels.
 
@@ -49,14 +51,18 @@ class ImageFolder:
             labels: A CSV with the columns `file` (relative to the folder) and `label` (class name, index or number); it
                 replaces labels from sub-folders.
             classes: Class names in the order of the model's outputs, or a file with one name per line.
+            names: The images to take, relative to the folder; None for all.
+            unlabelled: Do sub-folders say nothing about what is in the images?
 
         Raises:
             DatasetError: The folder does not exist or holds no images, or the labels do not fit.
         """
         self.path = Path(path)
-        self.names = _image_names(self.path)
+        self.names = image_names(self.path) if names is None else _known_formats(self.path, names)
         self.class_names = None if classes is None else read_class_names(classes)
-        if labels is None:
+        if unlabelled:
+            found = None
+        elif labels is None:
             found = labels_from_folders(self.path, self.names, self.class_names)
         else:
             found = labels_from_csv(Path(labels), self.path, self.names, self.class_names)
@@ -135,11 +141,24 @@ class ImageFolder:
         return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
 
+def _known_formats(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
+    wrong = [name for name in names if PurePath(name).suffix.lower() not in FORMATS]
+    if wrong or not names:
+        found = f"'{wrong[0]}'" if wrong else "no names"
+        raise DatasetError(f"{folder}: expected names of images ending in {' '.join(FORMATS)}, found {found}")
+    return tuple(names)
+
+
 def _os_reason(error: OSError) -> str:
     return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
-def _image_names(folder: Path) -> tuple[str, ...]:
+def image_names(folder: Path) -> tuple[str, ...]:
+    """The images of a folder and its sub-folders, in name order, as POSIX paths relative to it.
+
+    Raises:
+        DatasetError: It does not exist or holds no images.
+    """
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder; expected a folder of images")
     if not folder.is_dir():

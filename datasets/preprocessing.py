@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import DatasetError
 from datasets.field_checks import check_option, checked_number, checked_per_channel, checked_size, is_int, shown
-from datasets.geometry import letterboxed, scaled_and_cropped, stretched
+from datasets.geometry import Frame, crop_frame, letterbox_frame, letterboxed, scaled_and_cropped, stretched
 from datasets.text_file import table_from_toml
 
 Resize = Literal["crop", "stretch", "letterbox", "none"]
@@ -242,6 +242,21 @@ class Preprocessing:
             f"{height} x {width} pixels (height x width), but resize 'none' takes {size[0]} x {size[1]} only; "
             "set resize to 'crop', 'stretch' or 'letterbox'"
         )
+
+    def frame(self, height: int, width: int) -> Frame:
+        """Where an image of this size lies in the model's input once it is `fitted`."""
+        size = self._bound_size()
+        scaled, (top, left) = (height, width), (0, 0)
+        if (height, width) == size and (self.keep_exact or self.resize != "crop"):
+            pass
+        elif self.resize == "crop":
+            scaled, (top, left) = crop_frame((height, width), size, self.crop_fraction)
+            top, left = -top, -left
+        elif self.resize == "stretch":
+            scaled = size
+        elif self.resize == "letterbox":
+            scaled, (top, left) = letterbox_frame((height, width), size)
+        return Frame((scaled[1] / width, scaled[0] / height), (left, top), (width, height))
 
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
         """Turn fitted images, uint8 [B, h, w, 3] RGB, into one contiguous array [B, *sample_shape]."""

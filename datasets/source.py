@@ -53,6 +53,20 @@ class ImageSource(Source, Protocol):
 
 
 @runtime_checkable
+class BoxSource(ImageSource, Protocol):
+    """A source of images whose labels are the boxes of objects in them.
+
+    Attributes:
+        text: How the labels were read, for people.
+    """
+
+    text: str
+
+    def boxes(self, index: int, height: int, width: int) -> Any:  # noqa: ANN401 - see datasets.boxes.box_labels
+        """The objects in an image of this size, an `ImageBoxes`."""
+
+
+@runtime_checkable
 class TensorSource(Source, Protocol):
     """A source whose samples are ready-made model inputs, one array per input."""
 

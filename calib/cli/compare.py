@@ -12,8 +12,8 @@ from calib.cli.terminal import TerminalConsole, say
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
-    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop",
-    "max_bad", "allow_code", "as_json", "quiet",
+    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "task",
+    "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 
 
@@ -41,10 +41,11 @@ def command(
     the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
     more than --max-drop.
     """
+    from calib.cli.task_option import settled
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document, summary_from_document
 
-    document = compare_files(a, b, options, TerminalConsole(quiet=quiet), allow_code=allow_code)
+    document = compare_files(a, b, settled(options), TerminalConsole(quiet=quiet), allow_code=allow_code)
     say(json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json)
     exit_code: int = document["exit_code"]
     return exit_code

@@ -15,16 +15,34 @@ _FILE = click.Path(path_type=Path)
 
 @click.command("run", epilog="Example: calib run --data imgs/ --algo entropy")
 @click.option("--model", type=_FILE, help="ONNX model; by default the only *.onnx in the working folder.")
-@click.option("--data", type=_FILE, help="Calibration images: a folder (flat or class-per-folder) or an HDF5 pack.")
+@click.option(
+    "--data",
+    type=_FILE,
+    help="Calibration images: a folder (flat or class-per-folder), a data.yaml (train and val), or an HDF5 pack.",
+)
 @click.option("--eval", type=_FILE, help="Evaluation images; default: those of --data not used for calibration.")
-@click.option("--labels", type=_FILE, help="CSV with the columns file,label for the evaluated images.")
+@click.option(
+    "--labels",
+    type=_FILE,
+    help="Labels of the evaluated images: a CSV with the columns file,label, a COCO JSON, or a folder of YOLO's texts.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(CHOICES["task"]),
+    help="What the model is for; default auto: found from labels, outputs and the model's metadata, and said.",
+)
+@click.option("--no-labels", is_flag=True, help="Ignore what the folders' names say; the same as --task none.")
 @click.option("--classes", type=_FILE, help="File with one class name per line, in the model's order.")
 @click.option(
     "--preprocess",
     metavar="PRESET|FILE.toml",
-    help="imagenet (default), imagenet-tf, unit, yolo, cifar10, or a TOML file.",
+    help="imagenet, imagenet-tf, unit, yolo, cifar10, or a TOML file; default auto: yolo for detectors, else imagenet.",
 )
-@click.option("--algo", type=click.Choice(CHOICES["algo"]), help="How amax is computed; default entropy.")
+@click.option(
+    "--algo",
+    type=click.Choice(CHOICES["algo"]),
+    help="How amax is computed; default auto: minmax for detectors, else entropy.",
+)
 @click.option("--percentile", type=float, help="Per cent kept by --algo percentile; default 99.99.")
 @click.option(
     "--match-tensorrt",
@@ -65,7 +83,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--trust-cache", is_flag=True, default=None, help="Use a cache without provenance, after a check.")
 @click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
 @click.option(
-    "--max-drop", type=float, help="Largest accepted drop: points of top-1, or per cent of --metric; default 1.0."
+    "--max-drop",
+    type=float,
+    help="Largest accepted drop: points of top-1 or mAP, or per cent of --metric; default 1.0.",
 )
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
 @click.option("--memory-limit", type=int, help="MB of activations and counts while calibrating; default 1024.")
@@ -82,6 +102,11 @@ _FILE = click.Path(path_type=Path)
     "--metric",
     metavar="FILE.py:CALLABLE",
     help="A metric of your own: callable(outputs, labels) returns one score per image, higher is better.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(CHOICES["head"]),
+    help="Detection: float (default) keeps the last products before the outputs in float; int8 quantizes them too.",
 )
 @click.option(
     "--recover",
@@ -101,11 +126,12 @@ def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> 
 
     Settings also come from calib.toml in the working folder; options override them.
     """
+    from calib.cli.task_option import settled
     from quant.jobs.run import run
     from quant.report.views.render import json_from_document, summary_from_document
     from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(options, allow_code=allow_code)
+    settings = settings_from_options(settled(options), allow_code=allow_code)
     document = run(settings, TerminalConsole(quiet=quiet))
     if as_json:
         say(json_from_document(document), nl=False)

@@ -11,7 +11,8 @@ from calib.cli.terminal import TerminalConsole, say
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
-    "backend", "metric", "out", "max_bad", "memory_limit", "allow_code", "as_json", "quiet",
+    "backend", "metric", "task", "no_labels", "head", "out", "max_bad", "memory_limit", "allow_code", "as_json",
+    "quiet",
 )  # fmt: skip
 
 
@@ -35,12 +36,13 @@ def command(
     model.int8.onnx, sweep.json and sweep.svg are written to --out. ONNX Runtime runs the models; with --backend
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
+    from calib.cli.task_option import settled
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document
     from quant.report.views.sweep import text_from_sweep
     from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(options, allow_code=allow_code)
+    settings = settings_from_options(settled(options), allow_code=allow_code)
     document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
     if as_json:
         say(json_from_document(document), nl=False)

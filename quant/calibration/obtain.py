@@ -88,6 +88,7 @@ def obtain_calibration(
         DatasetError: Too many images cannot be read.
     """
     start = time.perf_counter()
+    settings = settings.with_algorithm(detects=False)  # a run has chosen already, as it knows what the model is for
     algorithm = algorithm_from_name(settings.algo, settings.percentile, match_tensorrt=settings.match_tensorrt)
     path = settings.cache_path
     if settings.trust_cache:

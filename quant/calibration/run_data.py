@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open_source, sample_indices
-from datasets.source import AnySource
+from datasets.boxes.opening import has_split, is_data_yaml
+from datasets.source import AnySource, BoxSource
 from quant.errors import ModelError, SettingsError
-from quant.onnx_graph.model import ModelInterface
+from quant.onnx_graph.metadata import ModelMetadata, metadata_from_model
+from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.progress import Console
 from quant.settings.run_settings import RunSettings
+
+AUTO = "auto"
+_LETTERBOXED = ("detect", "segment", "pose", "obb")  # tasks whose exporters train on letterboxed images
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,12 @@ class RunData:
         )
 
 
+def own_validation(path: str | Path) -> Path | None:
+    """Where data brings images for evaluation of its own: a data.yaml with `val`; None of other data."""
+    place = Path(path)
+    return place if is_data_yaml(place) and place.is_file() and has_split(place, "val") else None
+
+
 def open_data(settings: RunSettings, model: ModelInterface, console: Console) -> RunData:
     """Open the data of a run and fit it to the model.
 
@@ -66,14 +78,22 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
     if settings.data is None:
         raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
     own_labels = settings.labels if settings.eval is None else None
-    source = open_source(settings.data, labels=own_labels, classes=settings.classes, inputs=names)
+    source = open_source(settings.data, labels=own_labels, classes=settings.classes, inputs=names, task=settings.task)
     selection = sample_indices(source, settings.num_images, sampling=settings.sampling, seed=settings.seed)
     if len(source) < settings.num_images:
         console.warn(
             f"{settings.data}: {settings.num_images} calibration images were asked for, only {len(source)} are there"
         )
-    if settings.eval is not None:
-        eval_source = open_source(settings.eval, labels=settings.labels, classes=settings.classes, inputs=names)
+    eval_path = settings.eval if settings.eval is not None else own_validation(settings.data)
+    if eval_path is not None:
+        eval_source = open_source(
+            eval_path,
+            labels=settings.labels,
+            classes=settings.classes,
+            inputs=names,
+            task=settings.task,
+            split="val",
+        )
         eval_selection = np.arange(len(eval_source))
     else:
         eval_source = source
@@ -86,15 +106,20 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
                     "the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
                     "--num-images"
                 )
-    if settings.precision != "int8" and settings.eval is None:
+    if isinstance(eval_source, BoxSource):
+        console.note(eval_source.text)
+    if settings.precision != "int8" and eval_path is None:
         eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated
-    return RunData(
-        source, selection, eval_source, eval_selection, _bound_preprocessing(source, settings, model), names[0]
-    )
+    preprocessing = _bound_preprocessing(source, settings, model, console)
+    return RunData(source, selection, eval_source, eval_selection, preprocessing, names[0])
 
 
 def evaluation_data(
-    source: AnySource, settings: RunSettings, model: ModelInterface, selection: NDArray[np.int64] | None = None
+    source: AnySource,
+    settings: RunSettings,
+    model: ModelInterface,
+    selection: NDArray[np.int64] | None = None,
+    console: Console | None = None,
 ) -> RunData:
     """Data of a comparison without calibration: selected samples of an open source, all by default.
 
@@ -103,11 +128,39 @@ def evaluation_data(
         QuantError: Labels do not fit the model.
     """
     indices = np.arange(len(source)) if selection is None else selection
-    preprocessing = _bound_preprocessing(source, settings, model)
+    preprocessing = _bound_preprocessing(source, settings, model, console)
     return RunData(source, indices[:0], source, indices, preprocessing, model.inputs[0].name)
 
 
-def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelInterface) -> Preprocessing | None:
+def metadata_of(model: ModelInterface) -> ModelMetadata:
+    """What a model's file says about it; nothing where it is an engine."""
+    return metadata_from_model(model.graph) if isinstance(model, OnnxModel) else ModelMetadata()
+
+
+def _described(
+    source: AnySource, settings: RunSettings, model: ModelInterface, console: Console | None
+) -> Preprocessing:
+    """The preprocessing that was asked for, with what the model's file says where nothing was."""
+    metadata, told = metadata_of(model), ""
+    spec = settings.preprocess
+    if spec == AUTO:
+        detects = metadata.task in _LETTERBOXED and bool(metadata.told)
+        spec = "yolo" if detects or isinstance(source, BoxSource) or settings.task == "detect" else "imagenet"
+        told = f"the model's metadata ({', '.join(metadata.told)})" if detects else "the labels or the task"
+    described, shape = Preprocessing.from_spec(spec), model.inputs[0].shape
+    is_open = len(shape) == 4 and sum(isinstance(side, int) for side in shape[1:]) < 3
+    if described.size is None and is_open and metadata.size is not None:
+        described = replace(described, size=metadata.size)
+        told = told or f"the model's metadata ({', '.join(metadata.told)})"
+    if console is not None and (spec == "yolo" or described.size is not None) and told:
+        size = f", {described.size[0]}x{described.size[1]}" if described.size is not None else ""
+        console.note(f"preprocessing: {spec}{size}, from {told}; --preprocess overrides it")
+    return described
+
+
+def _bound_preprocessing(
+    source: AnySource, settings: RunSettings, model: ModelInterface, console: Console | None
+) -> Preprocessing | None:
     if not isinstance(source, ImageSource):
         return None
     if len(model.inputs) > 1:
@@ -116,10 +169,9 @@ def _bound_preprocessing(source: AnySource, settings: RunSettings, model: ModelI
             "images provide only one; pack the data as HDF5 with one data set per input, named after the input, and "
             "give it with --data"
         )
-    info, preprocessing = model.inputs[0], Preprocessing.from_spec(settings.preprocess)
+    info, preprocessing = model.inputs[0], _described(source, settings, model, console)
+    shown = preprocessing.name if settings.preprocess == AUTO else settings.preprocess
     try:
         return preprocessing.bound_to(info.shape or (None,) * 4, info.dtype)
     except DatasetError as error:
-        raise ModelError(
-            f"{model.path}: input '{info.name}' and --preprocess {settings.preprocess} do not fit: {error}"
-        ) from error
+        raise ModelError(f"{model.path}: input '{info.name}' and --preprocess {shown} do not fit: {error}") from error

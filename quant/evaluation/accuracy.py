@@ -21,7 +21,7 @@ from quant.onnx_graph.model import TensorInfo
 
 
 class EvaluationBatch(Protocol):
-    """A batch of images, with labels where they are known."""
+    """A batch of images, with labels where they are known; `sizes` are those of the images before they were resized."""
 
     @property
     def inputs(self) -> Mapping[str, Array]: ...  # noqa: D102 - see the class
@@ -29,6 +29,10 @@ class EvaluationBatch(Protocol):
     def names(self) -> Sequence[str]: ...  # noqa: D102 - see the class
     @property
     def labels(self) -> NDArray[np.int64] | None: ...  # noqa: D102 - see the class
+    @property
+    def indices(self) -> NDArray[np.int64]: ...  # noqa: D102 - see the class
+    @property
+    def sizes(self) -> NDArray[np.int64] | None: ...  # noqa: D102 - see the class
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ averaged; a build's drop is FP32's average minus its own, on the same images, wi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,24 @@ class MetricRecorder:
         if len(wrong):
             raise QuantError(f"{where}: expected finite scores, found {given[wrong[0]]} for '{batch.names[wrong[0]]}'")
         self._scores.setdefault(build, []).append(given)
+
+    @property
+    def builds(self) -> Collection[str]:
+        """The builds that have scores."""
+        return self._scores.keys()
+
+    def score(self, build: str) -> float:
+        """A build's average over all images."""
+        return float(np.concatenate(self._scores[build]).mean())
+
+    def drop(self, baseline: str, build: str, *, seed: int) -> MetricDrop:
+        """What a build loses against the baseline."""
+        scores = self.scores()
+        return metric_drop(scores[baseline], scores[build], seed=seed)
+
+    def section(self, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:
+        """See `section_from_scores`."""
+        return section_from_scores(self, baseline, seed=seed, max_drop=max_drop)
 
     def scores(self) -> dict[str, Scores]:
         """Scores of all images by build, float64 [N]."""

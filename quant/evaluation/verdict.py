@@ -18,6 +18,8 @@ from quant.settings.run_settings import RunSettings
 
 EXIT_DONE, EXIT_DROP, EXIT_INVALID = 0, 3, 4
 FLOOR_DB = 10.0  # an output with a tenth of noise in it: below that, a build is unfit unless labels show otherwise
+FLOOR_AGREEMENT = 80.0  # mAP 50 against FP32's detections: below that, more than a fifth is lost or elsewhere
+LEAST_MAP50 = 1.0  # a detector that reaches less of it does not detect what the labels are of
 _AS_FAST = 1.02  # latencies that differ by less than this are the same
 _AS_FAST_ON_CPU = 1.1  # other programs share a CPU
 
@@ -65,6 +67,19 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Agreement(Loss):
+    """How far a build's detections agree with FP32's, where no labels tell what they are worth."""
+
+    def complaint(self, build: str) -> str:
+        """Say that they agree too little."""
+        return f"{build} is unfit: its detections agree with FP32's to {self.text}, below the floor of {self.allowed}"
+
+    def praise(self, build: str) -> str:
+        """Say how far they agree."""
+        return f"{build}'s detections agree with FP32's to {self.text}; without labels its accuracy drop is not known"
+
+
+@dataclass(frozen=True)
 class Findings:
     """What was measured of a run's builds, by precision.
 
@@ -88,7 +103,9 @@ class Findings:
     @property
     def known(self) -> bool:
         """Could a drop be measured at all?"""
-        return self.metric is not None or self.evaluations["fp32"].correct is not None
+        if self.metric is not None:
+            return self.metric.get("against") != "fp32"
+        return self.evaluations["fp32"].correct is not None
 
 
 def losses_from_figures(
@@ -97,19 +114,34 @@ def losses_from_figures(
     """What each build loses: in the user's metric if there is one, else in top-1.
 
     Args:
-        max_drop: Percentage points of top-1, or per cent of FP32's score of the metric.
+        max_drop: Percentage points of top-1 or mAP, or per cent of FP32's score of the metric.
         drops: Drops of top-1, by build.
-        metric: As `quant.evaluation.metric.section_from_scores` gives it.
+        metric: As `quant.evaluation.recorder.Recorder.section` gives it.
     """
     if metric is None:
         return {
             name: Loss(drop.points > max_drop, f"{drop.points:.2f} points of top-1", f"{max_drop}")
             for name, drop in drops.items()
         }
+    rows = {row["precision"]: row for row in metric["builds"][1:]}
+    if metric.get("against") == "fp32":
+        return {
+            name: Agreement(
+                row["map50"] < FLOOR_AGREEMENT,
+                f"an mAP 50 of {row['map50']:.1f} (mAP 50-95 of {row['score']:.1f})",
+                f"{FLOOR_AGREEMENT:g}",
+            )
+            for name, row in rows.items()
+        }
+    if metric.get("unit") == "points":
+        return {
+            name: Loss(row["drop"] > max_drop, f"{row['drop']:.2f} points of {metric['name']}", f"{max_drop:g}")
+            for name, row in rows.items()
+        }
     allowed = f"{metric['allowed_drop']:.4g} ({max_drop:g} % of FP32's {metric['builds'][0]['score']:.4g})"
     return {
-        row["precision"]: Loss(row["drop"] > metric["allowed_drop"], f"{row['drop']:.4g} of {metric['name']}", allowed)
-        for row in metric["builds"][1:]
+        name: Loss(row["drop"] > metric["allowed_drop"], f"{row['drop']:.4g} of {metric['name']}", allowed)
+        for name, row in rows.items()
     }
 
 
@@ -120,7 +152,7 @@ def decide(settings: RunSettings, found: Findings) -> Verdict:
         settings: Precision and `max_drop`.
         found: What was measured.
     """
-    invalid = nothing_shown(found.evaluations["fp32"], metric=found.metric is not None)
+    invalid = nothing_shown(found.evaluations["fp32"], found.metric)
     if invalid:
         return Verdict("invalid", "fp32", invalid, EXIT_INVALID)
     asked, losses = settings.precision, losses_from_figures(settings.max_drop, found.drops, found.metric)
@@ -248,17 +280,17 @@ def closeness(build: str, baseline: Evaluation, evaluation: Evaluation | None, a
     return "; ".join([*told, "without labels or a metric its accuracy drop is not known"])
 
 
-def nothing_shown(baseline: Evaluation, *, metric: bool = False) -> str:
-    """Why the images show nothing: NaN, or a baseline at chance. Empty where they do.
+def nothing_shown(baseline: Evaluation, metric: Mapping[str, Any] | None = None) -> str:
+    """Why the images show nothing: NaN, a baseline at chance, a detector that finds nothing. Empty where they do.
 
     Args:
         baseline: The baseline's evaluation; without labels it has no chance to be at.
-        metric: Does the user's metric judge? Then chance does not.
+        metric: The section of what scores in place of top-1. Of a metric of the user's own, chance is not known.
     """
     if baseline.not_numbers:
         return nan_in_words(baseline.not_numbers)
-    if metric:
-        return ""
+    if metric is not None:
+        return _nothing_detected(metric)
     if baseline.top1 is None or baseline.labels is None:
         return ""
     classes = baseline.classes or len(np.unique(baseline.labels))  # the number of a class does not tell how many
@@ -267,6 +299,17 @@ def nothing_shown(baseline: Evaluation, *, metric: bool = False) -> str:
     return (
         f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / classes:.2f} %): the preprocessing is "
         "probably wrong (--preprocess), or the labels are not in the model's order (--classes)"
+    )
+
+
+def _nothing_detected(metric: Mapping[str, Any]) -> str:
+    """The same of a detector, whose mAP is near 0 where boxes or classes do not fit the labels."""
+    reached = metric["builds"][0].get("map50")
+    if metric.get("against") != "labels" or reached is None or reached >= LEAST_MAP50:
+        return ""
+    return (
+        f"FP32's mAP 50 is {reached:.2f}, next to nothing: the preprocessing is probably wrong (detectors usually take "
+        "--preprocess yolo), or the labels are not in the model's order (--classes)"
     )
 
 

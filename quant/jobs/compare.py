@@ -22,6 +22,7 @@ from quant.evaluation.verdict import (
     EXIT_DONE,
     EXIT_DROP,
     EXIT_INVALID,
+    Agreement,
     Verdict,
     closeness,
     complaint_of_build,
@@ -37,8 +38,9 @@ from quant.jobs.compare_sides import (
     open_compared,
     uncalibrated_images,
 )
-from quant.jobs.measurement import first_batch, measured, output_reader
+from quant.jobs.measurement import first_batch, measured
 from quant.jobs.output_files import report_texts, stage_texts
+from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.model import TensorInfo
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run
@@ -83,7 +85,9 @@ def compare_files(
         path = settings.eval or settings.data
         if path is None:
             raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
-        source = open_source(path, labels=settings.labels, classes=settings.classes, inputs=names)
+        source = open_source(
+            path, labels=settings.labels, classes=settings.classes, inputs=names, task=settings.task, split="val"
+        )
         selection = uncalibrated_images(sides, source, listener, of_reports="data" in taken)
         stack.enter_context(exclusive(settings.out))
         document = compare_models(
@@ -138,15 +142,19 @@ def compare_models(
     """
     _check_inputs(baseline, candidate)
     settings = replace(settings, precision="fp32", cache_only=False)
-    data = evaluation_data(source, settings, baseline, selection)
+    data = evaluation_data(source, settings, baseline, selection, listener)
     models = {BASELINE: baseline, CANDIDATE: candidate}
     with contextlib.closing(_backend(settings, models.values(), listener)) as backend:
         builds = {name: _build(backend, model) for name, model in models.items()}
         batch = first_batch(data, settings)
-        reader = output_reader(baseline, builds[BASELINE].runnable, batch, data, settings, listener)
-        recorder = recorder_from_settings(settings, baseline, listener)
+        metric = recorder_from_settings(settings, baseline, listener)
+        task = chosen_task(baseline, builds[BASELINE].runnable, batch, data, settings, listener, metric)
         adapted = {**builds, CANDIDATE: _adapted_build(builds[CANDIDATE], baseline, candidate)}
-        found = measured(adapted, BASELINE, data, settings, listener, reader, recorder)
+
+        def usable() -> bool:
+            return usable_recorder(task, listener) is not None
+
+        found = measured(adapted, BASELINE, data, settings, listener, task.reader, task.recorder, usable)
         result = RunResult(
             settings=settings,
             model=baseline,
@@ -274,7 +282,7 @@ def _verdict(settings: RunSettings, found: Measurement) -> Verdict:
     """Does the candidate stay within what is allowed? Its speed is told, and decides nothing."""
     name = "the candidate"
     baseline, candidate = found.evaluations[BASELINE], found.evaluations[CANDIDATE]
-    invalid = nothing_shown(baseline, metric=found.metric is not None)
+    invalid = nothing_shown(baseline, found.metric)
     if invalid:
         return Verdict("invalid", BASELINE, invalid, EXIT_INVALID)
     loss = losses_from_figures(settings.max_drop, found.drops, found.metric).get(CANDIDATE)
@@ -283,4 +291,6 @@ def _verdict(settings: RunSettings, found: Measurement) -> Verdict:
         return Verdict("fail", BASELINE, complaint, EXIT_DROP)
     if loss is None:
         return Verdict("unlabelled", CANDIDATE, closeness(name, baseline, candidate, "the baseline"), EXIT_DONE)
+    if isinstance(loss, Agreement):
+        return Verdict("unlabelled", CANDIDATE, loss.praise(name), EXIT_DONE)
     return Verdict("pass", CANDIDATE, loss.praise(name), EXIT_DONE)

@@ -16,10 +16,10 @@ from quant.errors import QuantError
 from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
-from quant.evaluation.metric import MetricRecorder, section_from_scores
 from quant.evaluation.not_numbers import nan_in_words
 from quant.evaluation.one_by_one import evaluate_one_by_one
 from quant.evaluation.outputs import OutputReader
+from quant.evaluation.recorder import Recorder
 from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.onnx_graph.tracing import outputs_after
 from quant.onnxruntime.resident import fit_together
@@ -37,7 +37,8 @@ def measured(
     settings: RunSettings,
     console: Console,
     reader: OutputReader,
-    recorder: MetricRecorder | None = None,
+    recorder: Recorder | None = None,
+    usable: Callable[[], bool] | None = None,
 ) -> Measurement:
     """Evaluate builds on the evaluation images, and time them.
 
@@ -51,7 +52,8 @@ def measured(
         settings: Batch size, seed, `max_drop`.
         console: Where progress goes.
         reader: How the outputs are read.
-        recorder: The user's metric, with no scores yet; None without one.
+        recorder: What scores the builds, with no scores yet; None without one.
+        usable: Asked after the evaluation: do the scores of the recorder tell anything?
     """
     timed = {name: build.deployed or build.runnable for name, build in builds.items()}
     inputs = first_batch(data, settings).inputs
@@ -67,9 +69,9 @@ def measured(
     )
     if together:
         latencies = measure_latency(timed, inputs)
-    metric = (
-        section_from_scores(recorder, baseline, seed=settings.seed, max_drop=settings.max_drop) if recorder else None
-    )
+    metric = None
+    if recorder is not None and (usable is None or usable()):
+        metric = recorder.section(baseline, seed=settings.seed, max_drop=settings.max_drop)
     return Measurement(evaluations, drops_from_evaluations(evaluations, baseline), latencies, metric, quarantined)
 
 
@@ -125,7 +127,14 @@ def first_batches(data: RunData, settings: RunSettings, images: int) -> list[Bat
 
 
 def output_reader(
-    model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, settings: RunSettings, console: Console
+    model: ModelInterface,
+    baseline: Runnable,
+    batch: Batch,
+    data: RunData,
+    settings: RunSettings,
+    console: Console,
+    *,
+    unscored: bool = False,
 ) -> OutputReader:
     """How the outputs of a run are read; says what is left out, and which labels are not used.
 
@@ -136,6 +145,7 @@ def output_reader(
         data: The images.
         settings: Whether labels or classes were asked for, and whether a metric uses them.
         console: Where warnings go.
+        unscored: Does no output answer classes, whatever it looks like?
 
     Raises:
         QuantError: Labels that were asked for fit no output.
@@ -149,6 +159,8 @@ def output_reader(
         console.warn(note)
     if not reader.compared:
         console.warn(f"{model.path}: none of its outputs can be compared; only a metric (--metric) can tell a drop")
+    if unscored:
+        return OutputReader(reader.layouts)
     problem = _label_problem(source, reader, model)
     if problem and settings.metric is None:
         if settings.labels is not None or settings.classes is not None:

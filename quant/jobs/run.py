@@ -26,9 +26,11 @@ from quant.evaluation.outputs import OutputReader
 from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.measurement import first_batch, first_batches, measured, output_reader
+from quant.jobs.measurement import first_batch, first_batches, measured
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.jobs.recovery import RecoveryJob
+from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
+from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.onnx_graph.tracing import nodes_within
@@ -88,11 +90,12 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
 def _result(
     settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
 ) -> RunResult:
-    recorder = recorder_from_settings(settings, model, listener)
+    metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings)
     builds = {_BASELINE: backend.build(model, _BASELINE)}
     batch = first_batch(data, settings)
-    reader = output_reader(model, builds[_BASELINE].runnable, batch, data, settings, listener)
+    task = chosen_task(model, builds[_BASELINE].runnable, batch, data, settings, listener, metric)
+    reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     failed: dict[str, str] = {}
     calibration = None
     if settings.precision == "int8":
@@ -103,14 +106,21 @@ def _result(
         try:
             if precision == "int8":
                 check_preparation(model, batch.inputs, builds[_BASELINE].runnable.run(batch.inputs), reader)
-            build = backend.build(model, precision, calibration.cache if calibration else None)
+            build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
             builds[precision] = _tried(build, batch, listener)
         except (BuildError, ModelError) as error:  # a build that loads and does not run is none
             failed[precision] = str(error)
             listener.warn(f"{precision} cannot be built: {error}")
-    found = measured(builds, _BASELINE, data, settings, listener, reader, recorder)
+    trial = other_head_build(builds, task, model, backend, calibration, settings, listener)
+    tried = builds if trial is None else {**builds, OTHER_HEAD: _tried(trial, batch, listener)}
+
+    def usable() -> bool:
+        return usable_recorder(task, listener) is not None
+
+    together = measured(tried, _BASELINE, data, settings, listener, reader, task.recorder, usable)
+    found, head = split_trial(together, task, settings)
     recovered = None
-    if calibration is not None and "int8" in builds and _shows_something(found, settings):
+    if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
         job = RecoveryJob(settings, model, data, backend, collector, reader, listener)
         outcome = job.run(calibration, builds, found)
         if outcome is not None:
@@ -120,7 +130,7 @@ def _result(
     if quarantined:
         first = next(iter(quarantined))
         listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
-    _warn_near_chance(found.evaluations[_BASELINE], listener)
+    _warn_near_chance(found, listener)
     _warn_of_deployment(found.evaluations, listener)
     _warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
     outdated = _outdated_builds(settings, failed, listener)
@@ -135,7 +145,9 @@ def _result(
         metric=found.metric,
     )
     verdict = decide(settings, findings)
-    better = None if recovered else _better_algorithm(settings, model, data, calibration, found, reader)
+    better = None
+    if not recovered:
+        better = _better_algorithm(settings, model, data, calibration, found, reader, task.float_nodes)
     if better is not None:
         listener.warn(better.text)
     return RunResult(
@@ -152,6 +164,8 @@ def _result(
         warnings=tuple(listener.warnings),
         recovered=recovered,
         better=better,
+        head=head,
+        float_nodes=task.float_nodes,
         files=_kept_files(settings, builds, (settings.precision, verdict.chosen)),
         outdated=outdated,
         command=command_from_settings(settings),
@@ -263,8 +277,10 @@ def _shows_something(found: Measurement, settings: RunSettings) -> bool:
     return settings.metric is not None or not nothing_shown(found.evaluations[_BASELINE])
 
 
-def _warn_near_chance(baseline: Evaluation, listener: RecordingConsole) -> None:
-    problem = nothing_shown(baseline)
+def _warn_near_chance(found: Measurement, listener: RecordingConsole) -> None:
+    baseline = found.evaluations[_BASELINE]
+    detection = found.metric if found.metric is not None and "detection" in found.metric else None
+    problem = nothing_shown(baseline, detection)
     if problem and not baseline.not_numbers:  # these were told where they were found
         listener.warn(problem)
 
@@ -284,6 +300,7 @@ def _better_algorithm(
     calibration: CalibrationResult | None,
     found: Measurement,
     reader: OutputReader,
+    float_nodes: frozenset[str],
 ) -> BetterAlgorithm | None:
     """Another algorithm that serves the outputs better on the same statistics, where INT8 leaves much noise in them."""
     evaluation = found.evaluations.get("int8")
@@ -293,7 +310,13 @@ def _better_algorithm(
     if worst is None or worst.floor_db >= GOOD_DB:
         return None
     return better_algorithm(
-        model, calibration.statistics, settings.algo, calibration.amax, first_batch(data, settings), reader
+        model,
+        calibration.statistics,
+        settings.algo,
+        calibration.amax,
+        first_batch(data, settings),
+        reader,
+        float_nodes,
     )
 
 

@@ -22,13 +22,13 @@ from quant.calibration.obtain import obtain_calibration
 from quant.calibration.run_data import RunData, open_data
 from quant.errors import SettingsError
 from quant.evaluation.accuracy import Evaluation, EvaluationBatch
-from quant.evaluation.drop import Drop, agreement, drops_from_evaluations, metric_drop
-from quant.evaluation.metric import MetricRecorder, recorder_from_settings
-from quant.evaluation.outputs import OutputReader
+from quant.evaluation.drop import Drop, agreement, drops_from_evaluations
+from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
-from quant.jobs.measurement import Observe, evaluated, first_batch, output_reader
+from quant.jobs.measurement import Observe, evaluated, first_batch
 from quant.jobs.output_files import stage_build, stage_texts
+from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import quantizable_tensors
@@ -72,25 +72,28 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     refuse_quantized(model)
     settings = _of_all_algorithms(settings, listener)
     data = open_data(settings, model, listener)
-    recorder = recorder_from_settings(settings, model, listener)
+    metric = recorder_from_settings(settings, model, listener)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
         calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
         fp32 = backend.build(model, "fp32")
         batch = first_batch(data, settings)
-        reader = output_reader(model, fp32.runnable, batch, data, settings, listener)
-        check_preparation(model, batch.inputs, fp32.runnable.run(batch.inputs), reader)
+        task = chosen_task(model, fp32.runnable, batch, data, settings, listener, metric)
+        check_preparation(model, batch.inputs, fp32.runnable.run(batch.inputs), task.reader)
         candidates = _candidates(calibration.statistics)
         amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}
-        builds = {name: backend.build(model, "int8", _cache(values, candidates[name])) for name, values in amax.items()}
-        comparison = _Comparison(settings, data, fp32, reader, recorder, listener)
+        builds = {
+            name: backend.build(model, "int8", _cache(values, candidates[name]), task.float_nodes)
+            for name, values in amax.items()
+        }
+        comparison = _Comparison(settings, data, fp32, task, listener)
         rows = comparison.rows(builds, amax, candidates)
         choice = None
         if per_tensor:
-            choice = _choice(settings, model, data, amax, rows[0].name, listener)
+            choice = _choice(settings, model, data, amax, rows[0].name, listener, task.float_nodes)
             if choice.changed:
-                builds[PER_TENSOR] = backend.build(model, "int8", _cache(choice.amax, None))
+                builds[PER_TENSOR] = backend.build(model, "int8", _cache(choice.amax, None), task.float_nodes)
                 rows += comparison.rows({PER_TENSOR: builds[PER_TENSOR]}, {PER_TENSOR: choice.amax}, {})
             else:  # the same scales, so the same result
                 rows.append(replace(rows[0], name=PER_TENSOR, algorithm=None))
@@ -103,7 +106,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             rows=tuple(rows),
             kept=build_name("int8", builds[rows[0].name].suffix),
             choice=choice,
-            metric=(recorder.name, float(recorder.scores()["fp32"].mean())) if recorder else None,
+            metric=comparison.scored,
             warnings=tuple(listener.warnings),
         )
         document = document_from_sweep(result)
@@ -141,6 +144,7 @@ def _choice(
     amax: Mapping[str, Mapping[str, float]],
     start: str,
     console: Console,
+    float_nodes: frozenset[str],
 ) -> TensorChoice:
     """Try changes on every fourth image of some calibration images, and confirm them on the others.
 
@@ -153,7 +157,7 @@ def _choice(
     is_trial = np.arange(len(images)) % 4 == 0
     trial, confirming = (_inputs(settings, data, part) for part in (images[is_trial], images[~is_trial]))
     with console.task("Choosing by tensor", len(quantizable_tensors(model.light))) as advance:
-        return choose_by_tensor(model, amax, start, trial, confirming, advance)
+        return choose_by_tensor(model, amax, start, trial, confirming, advance, float_nodes)
 
 
 def _inputs(settings: RunSettings, data: RunData, selection: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
@@ -168,24 +172,25 @@ class _Comparison:
 
     Attributes:
         baseline: FP32's evaluation; set by the first call of `rows`.
+        scored: Name of the task's score, and FP32's; None where there is none. Set by the first call of `rows`.
     """
 
     baseline: Evaluation
+    scored: tuple[str, float] | None = None
 
     def __init__(
         self,
         settings: RunSettings,
         data: RunData,
         fp32: Build,
-        reader: OutputReader,
-        recorder: MetricRecorder | None,
+        task: ChosenTask,
         listener: RecordingConsole,
     ) -> None:
         self._settings = settings
         self._data = data
         self._fp32 = fp32
-        self._reader = reader
-        self._recorder = recorder
+        self._task = task
+        self._recorder = task.recorder
         self._listener = listener
 
     def rows(
@@ -197,10 +202,13 @@ class _Comparison:
         """Evaluate builds, reading the images once; best first."""
         everything = {"fp32": self._fp32} | {name: replace(build, deployed=None) for name, build in builds.items()}
         evaluations, _ = evaluated(
-            everything, "fp32", self._data, self._settings, self._listener, self._reader, self._observer()
+            everything, "fp32", self._data, self._settings, self._listener, self._task.reader, self._observer()
         )
         drops = drops_from_evaluations(evaluations)
         self.baseline = evaluations.pop("fp32")
+        if self.scored is None and self._recorder is not None:
+            self._recorder = usable_recorder(self._task, self._listener)
+            self.scored = None if self._recorder is None else (self._recorder.name, self._recorder.score("fp32"))
         rows = [
             self._row(name, candidates.get(name), amax[name], found, drops.get(name))
             for name, found in evaluations.items()
@@ -212,7 +220,7 @@ class _Comparison:
         recorder = self._recorder
         if recorder is None:
             return None
-        known = set(recorder.scores())
+        known = set(recorder.builds)
 
         def observe(name: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
             if name not in known:
@@ -228,14 +236,14 @@ class _Comparison:
         evaluation: Evaluation,
         drop: Drop | None,
     ) -> SweepRow:
-        baseline, scores = self.baseline, self._recorder.scores() if self._recorder else {}
+        baseline, recorder = self.baseline, self._recorder
         return SweepRow(
             name,
             algorithm,
             amax,
             evaluation,
             drop,
-            metric_drop(scores["fp32"], scores[name], seed=self._settings.seed) if scores else None,
+            None if recorder is None else recorder.drop("fp32", name, seed=self._settings.seed),
             None
             if baseline.predicted is None or evaluation.predicted is None
             else agreement(baseline.predicted, evaluation.predicted),

@@ -38,13 +38,13 @@ from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.weights import quantize_weights
 
 
-def quantizable_tensors(model: AnyModel) -> list[str]:
+def quantizable_tensors(model: AnyModel, placement: Placement = DEFAULT_PLACEMENT) -> list[str]:
     """Activations that an INT8 model needs scales for, each once, in the order of the graph.
 
     Raises:
         BuildError: See `prepared_for_quantization`.
     """
-    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(model))))
+    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(model), placement)))
 
 
 def qdq_model_from_amax(

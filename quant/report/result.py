@@ -79,6 +79,23 @@ class ComparedModel:
     report: str | None = None
 
 
+@dataclass(frozen=True)
+class HeadTrial:
+    """A detector's head in float, and what it would be in INT8; or the other way round.
+
+    Attributes:
+        kept: float or int8: how the INT8 build has it.
+        nodes: The head's products.
+        other: The score's row of the other build; None where it could not be built or scored.
+        latency: Of the other build.
+    """
+
+    kept: str
+    nodes: tuple[str, ...]
+    other: Mapping[str, Any] | None
+    latency: Latency | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """All results of a run or of a comparison.
@@ -99,6 +116,8 @@ class RunResult:
         verdict: What to use, and why.
         quarantined: Unreadable images of calibration and evaluation, each once with the reason.
         warnings: What the user should read.
+        head: A detector's head; None of other models.
+        float_nodes: Products that stay float in INT8, by `quant.qdq.placement.node_key`.
         recovered: What was done about an INT8 build that lost too much; None where none did, or nothing could be done.
         better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
         files: Files of the builds by name: those that are kept in `settings.out`, or those that were compared.
@@ -122,6 +141,8 @@ class RunResult:
     warnings: tuple[str, ...]
     recovered: Recovered | None = None
     better: BetterAlgorithm | None = None
+    head: HeadTrial | None = None
+    float_nodes: frozenset[str] = frozenset()
     files: Mapping[str, str]
     outdated: tuple[str, ...] = ()
     compared: Mapping[str, ComparedModel] = field(default_factory=dict)

@@ -54,6 +54,7 @@ def better_algorithm(
     amax: Mapping[str, float],
     batch: EvaluationBatch,
     reader: OutputReader,
+    float_nodes: frozenset[str] = frozenset(),
 ) -> BetterAlgorithm | None:
     """The algorithm with the least noise in the worst output, where it is clearly better than the one in use.
 
@@ -64,9 +65,10 @@ def better_algorithm(
         amax: What it gave, activation units.
         batch: Images to judge by.
         reader: How the outputs are read.
+        float_nodes: Products that stay float.
     """
     try:
-        simulated = SimulatedModel(model)
+        simulated = SimulatedModel(model, float_nodes)
         expected = simulated.reference(batch.inputs)
         found = {now: _floor(simulated, expected, amax, batch, reader)}
         for name in ALGORITHMS:

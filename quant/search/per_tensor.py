@@ -65,6 +65,7 @@ def choose_by_tensor(
     trial_batches: Sequence[Inputs],
     confirming_batches: Sequence[Inputs],
     advance: Callable[[int], None] | None = None,
+    float_nodes: frozenset[str] = frozenset(),
 ) -> TensorChoice:
     """Apply the rule of this module.
 
@@ -75,11 +76,12 @@ def choose_by_tensor(
         trial_batches: Inputs of the images that changes are tried on; without any, nothing changes.
         confirming_batches: Inputs of the images that confirm a change; without any, nothing changes.
         advance: Called with 1 for each tensor that is done.
+        float_nodes: Products that stay float.
 
     Raises:
         BuildError: The model cannot be quantized.
     """
-    simulated = SimulatedModel(model)
+    simulated = SimulatedModel(model, float_nodes)
     trial, confirming = TrialImages(simulated, trial_batches), TrialImages(simulated, confirming_batches)
     amax, chosen = dict(candidates[start]), dict.fromkeys(simulated.tensors, start)
     noise, confirmed = first = trial.noise(amax), confirming.noise(amax)

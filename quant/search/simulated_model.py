@@ -15,7 +15,7 @@ from quant.onnx_graph.light_model import LightModel, with_initializers
 from quant.onnx_graph.model import OnnxModel
 from quant.onnxruntime.resident import Resident, bytes_of_session
 from quant.onnxruntime.session import OnnxRuntimeSession
-from quant.qdq.placement import quantizable_inputs
+from quant.qdq.placement import Placement, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import light_qdq_model, quantizable_tensors
 
@@ -25,9 +25,10 @@ Inputs = Mapping[str, NDArray[Any]]
 class SimulatedModel:
     """The FP32 model, and the INT8 model with its scales as inputs."""
 
-    def __init__(self, model: OnnxModel) -> None:
-        self.tensors = quantizable_tensors(model.light)
-        simulated, self._scales = _with_scales_as_inputs(model.light)
+    def __init__(self, model: OnnxModel, float_nodes: frozenset[str] = frozenset()) -> None:
+        placement = Placement(float_nodes=float_nodes)
+        self.tensors = quantizable_tensors(model.light, placement)
+        simulated, self._scales = _with_scales_as_inputs(model.light, placement)
         self._session = Resident(
             lambda: OnnxRuntimeSession(simulated, name=f"{model.path} (int8)", exact=True),
             bytes_of_session(simulated.values),
@@ -80,14 +81,14 @@ def _size(batch: Inputs) -> int:
     return len(next(iter(batch.values())))
 
 
-def _with_scales_as_inputs(model: LightModel) -> tuple[LightModel, dict[str, str]]:
+def _with_scales_as_inputs(model: LightModel, placement: Placement) -> tuple[LightModel, dict[str, str]]:
     """The INT8 model with a scalar input for each scale, and the tensors whose scales these inputs take, by input name.
 
     A pair on data that was only moved has its own input, which takes the scale of the tensor that the data came from.
     """
-    edges = quantizable_inputs(prepared_for_quantization(model))
+    edges = quantizable_inputs(prepared_for_quantization(model), placement)
     scale_of = {edge.tensor: edge.scale for edge in edges}
-    made = light_qdq_model(model, dict.fromkeys(scale_of.values(), 1.0))
+    made = light_qdq_model(model, dict.fromkeys(scale_of.values(), 1.0), placement)
     names = {
         node.input[1]: scale_of[node.input[0]]
         for node in made.proto.graph.node

@@ -3,11 +3,13 @@
 from calib.names import ALGORITHMS
 
 CHOICES = {
-    "algo": ALGORITHMS,
+    "algo": ("auto", *ALGORITHMS),
     "sampling": ("random", "first"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "calibrator": ("toolkit", "tensorrt"),
     "precision": ("int8", "fp16", "fp32"),
+    "task": ("auto", "classify", "detect", "segment", "embed", "none"),
+    "head": ("float", "int8"),
 }
 
 RECOVERY_STEPS = ("equalize", "ranges", "bias", "weights", "float")

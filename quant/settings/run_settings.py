@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +23,10 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: CSV `file,label` for the evaluated images.
+        labels: Labels of the evaluated images: a CSV `file,label`, a COCO JSON file, or a folder of YOLO's text files.
         classes: File with one class name per line, in the model's order.
-        preprocess: Preset, or path of a TOML file.
-        algo: How amax is computed: entropy, minmax, percentile, mse.
+        preprocess: Preset, or path of a TOML file; auto takes `yolo` for detectors and `imagenet` for others.
+        algo: How amax is computed: entropy, minmax, percentile, mse; auto is minmax for detectors, else entropy.
         percentile: Per cent kept by `algo = "percentile"`.
         match_tensorrt: With `algo = "entropy"`, exactly TensorRT's answers, which depend on the first batch.
         num_images: Calibration images.
@@ -40,7 +40,7 @@ class RunSettings:
         cache_only: Stop if the cache does not fit, algorithm included, instead of making a new one.
         trust_cache: Use a cache that has no provenance, after checking it against the model.
         out: Folder for everything that is written.
-        max_drop: Largest accepted drop: percentage points of top-1, or per cent of FP32's score of `metric`.
+        max_drop: Largest accepted drop: points of top-1 or of mAP 50-95, or per cent of FP32's score of `metric`.
         max_bad: Largest accepted share of unreadable images, 0..1.
         memory_limit: MB of activations and of their counts that calibration holds at a time.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
@@ -50,6 +50,9 @@ class RunSettings:
         builder_level: TensorRT: effort of a build, 0 to 5; None for TensorRT's default.
         tactic_sources: TensorRT: comma-separated names; empty for all that work here.
         dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU only.
+        task: What the model is for: auto (found from labels, outputs and the model's metadata), classify, detect,
+            segment, embed, or none, which ignores what folders say.
+        head: Detection: float (the last products before the outputs stay float) or int8.
         metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
         recover: What to do where INT8 loses too much: auto (all steps as needed), off, or steps by name, separated by
             commas: equalize, ranges, bias, weights, float.
@@ -60,8 +63,8 @@ class RunSettings:
     eval: Path | None = None
     labels: Path | None = None
     classes: Path | None = None
-    preprocess: str = "imagenet"
-    algo: str = "entropy"
+    preprocess: str = "auto"
+    algo: str = "auto"
     percentile: float = 99.99
     match_tensorrt: bool = False
     num_images: int = 512
@@ -86,6 +89,8 @@ class RunSettings:
     tactic_sources: str = ""
     dla: int | None = None
     metric: str | None = None
+    task: str = "auto"
+    head: str = "float"
     recover: str = "auto"
 
     def __post_init__(self) -> None:
@@ -100,7 +105,7 @@ class RunSettings:
             raise SettingsError(f"percentile: expected a number above 0 and up to 100, found {self.percentile}")
         if not 0 <= self.max_bad <= 1:
             raise SettingsError(f"max_bad: expected a share from 0 to 1, found {self.max_bad}")
-        if self.match_tensorrt and self.algo != "entropy":
+        if self.match_tensorrt and self.algo not in ("auto", "entropy"):
             raise SettingsError(
                 f"match_tensorrt: expected algo entropy with it, found {self.algo}; leave one of them out"
             )
@@ -162,6 +167,18 @@ class RunSettings:
             raise SettingsError(f"{cache}: expected the path of a cache, found {found}; name a file ending in .cache")
         if not written.isdisjoint(resolved(cache.with_suffix(suffix)) for suffix in (cache.suffix, ".json", ".h5")):
             raise SettingsError(f"{cache}: the cache would overwrite a report or model; give it another name")
+
+    def with_algorithm(self, *, detects: bool) -> RunSettings:
+        """The settings with an algorithm in place of `auto`.
+
+        Args:
+            detects: Is the model a detector? The long tails of its activations matter, and entropy cuts them off
+                (docs/detection.md has figures); but entropy is TensorRT's own, and that of caches from elsewhere.
+        """
+        if self.algo != "auto":
+            return self
+        foreign = self.match_tensorrt or self.calibrator == "tensorrt" or self.trust_cache
+        return replace(self, algo="minmax" if detects and not foreign else "entropy")
 
     @property
     def recovery_steps(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ HEAVY = {
     ("arguments", "part"),
     [
         (("run", "--unknown"), "--unknown"),
-        (("run", "--algo", "median"), "'median' is not one of 'entropy', 'minmax', 'percentile', 'mse'"),
+        (("run", "--algo", "median"), "'median' is not one of 'auto', 'entropy', 'minmax', 'percentile', 'mse'"),
         (("run", "--precision", "int4"), "'int4' is not one of 'int8', 'fp16', 'fp32'"),
         (("run", "--num-images", "many"), "'many' is not a valid integer"),
         (("run", "--data"), "--data"),
@@ -63,7 +63,7 @@ def test_a_value_that_makes_no_sense_exits_with_1(calib, colours, options, part)
     ("line", "part"),
     [
         ('algoritm = "entropy"', "calib.toml: unknown key 'algoritm'; known are model, data, eval"),
-        ('algo = "median"', "algo: expected one of entropy, minmax, percentile, mse, found 'median'"),
+        ('algo = "median"', "algo: expected one of auto, entropy, minmax, percentile, mse, found 'median'"),
         ("algo = ", "calib.toml: not valid TOML"),
     ],
 )

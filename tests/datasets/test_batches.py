@@ -46,6 +46,7 @@ def test_a_batch_carries_inputs_indices_names_and_labels(tmp_path, save_image):
     assert batch.indices.tolist() == [2, 0]
     assert batch.indices.dtype == batch.labels.dtype == np.int64
     assert batch.names == ("dog/c.png", "cat/a.png")
+    assert batch.sizes.tolist() == [[4, 4], [4, 4]]
     assert batch.labels.tolist() == [1, 0]
 
 
@@ -294,3 +295,14 @@ def test_unreadable_error_survives_pickling():
 
     found = pickle.loads(pickle.dumps(UnreadableImageError("a.png", "empty")))
     assert (found.file, found.reason, str(found)) == ("a.png", "empty", "a.png: empty")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_batch_says_how_large_the_images_were(tmp_path, save_image, batch_size):
+    sizes = [(4, 9), (30, 4), (7, 5), (64, 48), (3, 3)]  # height and width
+    for i, size in enumerate(sizes):
+        save_image(tmp_path / f"{i}.png", (i, 0, 0), size)
+    (tmp_path / "2.png").write_bytes(b"damaged")
+    stream = BatchStream(ImageFolder(tmp_path), preprocessing=PLAIN, batch_size=batch_size, max_bad=1)
+    found = np.concatenate([batch.sizes for batch in stream])
+    assert found.tolist() == [list(size) for i, size in enumerate(sizes) if i != 2]

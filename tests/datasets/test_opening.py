@@ -32,7 +32,9 @@ def test_open_source_refuses_the_rest(tmp_path, write_h5, tensor_pack):
     with pytest.raises(DatasetError, match="nowhere: no such file or folder; expected a folder of images or a"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "a.zip").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"a\.zip: expected a folder of images, or a pack ending in \.h5 or \.hdf5"):
+    with pytest.raises(
+        DatasetError, match=r"a\.zip: expected a folder of images, a data.yaml, or a pack ending in \.h5 or \.hdf5"
+    ):
         open_source(tmp_path / "a.zip")
     with pytest.raises(
         DatasetError, match=r"no dataset 'images'; the file holds 'ids' int64 \[2, 2\].*; name the model's"

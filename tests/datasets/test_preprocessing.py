@@ -306,3 +306,22 @@ def test_dict_is_json_and_digest_follows_values_only():
     assert preprocessing.digest() != dataclasses.replace(preprocessing, pad_value=0).digest()
     assert Preprocessing(scale=1, mean=[0]).digest() == Preprocessing(scale=1.0, mean=(0.0,)).digest()
     assert len(preprocessing.digest()) == 64
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "crop"])
+@pytest.mark.parametrize("shape", [(48, 100), (100, 48), (200, 120), (64, 64), (63, 65)])
+def test_boxes_are_found_again_in_the_image_that_was_resized(resize, shape):
+    """A bright block is resized with the image; where it is then must lead back to where it was."""
+    preprocessing = Preprocessing(resize=resize, size=(64, 64), layout="nchw", dtype="float32")
+    height, width = shape
+    top, left, bottom, right = height // 2 - 15, width // 2 - 12, height // 2 + 15, width // 2 + 12
+    image = np.zeros((*shape, 3), np.uint8)
+    image[top:bottom, left:right] = 255
+    inside = preprocessing.fitted(image)[..., 0] > 160
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    seen = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
+    frame = preprocessing.frame(*shape)
+    found = frame.in_image(seen)[0]
+    assert np.abs(found - [left, top, right, bottom]).max() <= 1 / min(frame.scale)
+    whole = frame.in_image(np.array([[-500.0, -500, 500, 500]]))[0]
+    assert whole.tolist() == [0, 0, width, height]

@@ -8,6 +8,7 @@ from typing import Any
 from quant.errors import BuildError
 from quant.evaluation.accuracy import Evaluation
 from quant.onnx_graph.model import OnnxModel
+from quant.qdq.placement import Placement
 from quant.qdq.writer import quantizable_tensors
 from quant.report.contents.classes import confusion, per_class
 from quant.report.contents.flips import flips
@@ -39,10 +40,12 @@ def details_from_run(result: RunResult) -> dict[str, Any]:
     recovered = result.recovered
     if recovered is not None and recovered.calibration is not None and recovered.model is not None:
         own = recovered.calibration
-        document["tensors"] = tensor_rows(own.cache.amax, own.statistics.histograms, _quantized(recovered.model))
+        document["tensors"] = tensor_rows(
+            own.cache.amax, own.statistics.histograms, _quantized(recovered.model, frozenset())
+        )
     elif calibration is not None and isinstance(result.model, OnnxModel):
         histograms = calibration.statistics.histograms if calibration.statistics is not None else {}
-        document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model))
+        document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model, result.float_nodes))
     if examined is not None:
         build = result.builds[examined]
         document["layers"] = layers_from_build(build.precision, build.details, build.graph)
@@ -78,8 +81,8 @@ def details_from_evaluations(
     }
 
 
-def _quantized(model: OnnxModel) -> set[str] | None:
+def _quantized(model: OnnxModel, float_nodes: frozenset[str]) -> set[str] | None:
     try:
-        return set(quantizable_tensors(model.light))
+        return set(quantizable_tensors(model.light, Placement(float_nodes=float_nodes)))
     except BuildError:
         return None

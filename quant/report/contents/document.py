@@ -18,6 +18,7 @@ from quant.evaluation.sample_size import images_needed, tells
 from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
+from quant.report.contents.detection import detection_from_run, figures_of_build, is_detection
 from quant.report.contents.figures import rounded
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.contents.recovery import recovery_from_result
@@ -44,7 +45,7 @@ def document_from_run(result: RunResult) -> Document:
         "reason": verdict.reason,
         "exit_code": verdict.exit_code,
         "max_drop": float(settings.max_drop),
-        "decided_by": "metric" if measured.metric else "top1" if measured.drops else None,
+        "decided_by": _decided_by(result),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {"calib": calib.__version__, backend.name: backend.version, "python": platform.python_version()},
         "model": {"path": str(result.model.path), "sha256": result.model.sha256},
@@ -62,7 +63,7 @@ def document_from_run(result: RunResult) -> Document:
             "evaluation": {
                 "path": str(data.eval_source.path),
                 "images": evaluation.images,
-                "labelled": evaluation.correct is not None,
+                "labelled": evaluation.correct is not None or _decided_by(result) == "map",
             },
         },
         "preprocessing": data.preprocessing.to_dict() if data.preprocessing is not None else {},
@@ -72,6 +73,7 @@ def document_from_run(result: RunResult) -> Document:
         "builds": [_build(result, name) for name in _in_order(result)],
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
         "metric": _metric(result, measured.metric),
+        "detection": detection_from_run(result),
         "peak_rss_mb": _peak_rss_mb(),
         **details_from_run(result),
         "recovery": recovery_from_result(result.recovered),
@@ -132,6 +134,7 @@ def _build(result: RunResult, name: str) -> Document:
         "images_per_second": rounded(latency.images_per_second, 1),
         "bytes": build.bytes,
     }
+    row |= figures_of_build(measured.metric, name)
     if build.details:
         row[result.backend.name] = dict(build.details)
     return row if name == result.baseline else row | _beside_baseline(result, name)
@@ -186,7 +189,14 @@ def _metric(result: RunResult, section: Mapping[str, Any] | None) -> Document | 
     if section is None:
         return None
     rows = [{**row, "precision": result.builds[row["precision"]].precision} for row in section["builds"]]
-    return {**section, "builds": rows}
+    return {**{key: value for key, value in section.items() if key != "detection"}, "builds": rows}
+
+
+def _decided_by(result: RunResult) -> str | None:
+    metric = result.measured.metric
+    if metric is not None and is_detection(metric):
+        return "map" if metric["against"] == "labels" else None
+    return "metric" if metric else "top1" if result.measured.drops else None
 
 
 def _peak_rss_mb() -> float:

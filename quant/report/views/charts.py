@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from quant.report.views.detection.charts import f1_by_threshold, precision_recall, score_histogram
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.sections import Document
 from quant.report.views.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, svg_from_drawing
@@ -25,6 +26,8 @@ def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]
     makers: dict[str, tuple[Callable[[Document], list[tuple[str, str]]], ...]] = {
         "builds": (_drops, _costs),
         "classes": (_classes,),
+        "detection": (precision_recall,),
+        "confidence": (f1_by_threshold, score_histogram),
         "confusion": (_confusion,),
         "reliability": (_reliability,),
         "tensors": (overview_chart, histogram_charts),
@@ -36,6 +39,8 @@ def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]
 def _drops(document: Document) -> list[tuple[str, str]]:
     """Drops of what decides the verdict: the user's metric if there is one, else top-1."""
     metric, names = document.get("metric"), build_names(document)
+    if metric and metric["allowed_drop"] is None:
+        return []  # agreement is no accuracy, so there is no limit for it
     if metric:
         rows = [
             (name, row["drop"], *row["drop_ci95"]) for name, row in zip(names[1:], metric["builds"][1:], strict=True)

@@ -6,8 +6,9 @@ import re
 
 from calib.texts import plain_lines, plain_text
 from quant.report.views.headline import advice, headline, reason_says_more
+from quant.report.views.parts import Section
 from quant.report.views.provenance_facts import Fact
-from quant.report.views.sections import Document, Section, sections_from_document
+from quant.report.views.sections import Document, sections_from_document
 from quant.report.views.tables import Cell, Table
 
 

@@ -40,10 +40,11 @@ def summary_from_document(document: Document, out: Path) -> str:
     names = [row[0] for row in rows]
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
-    for name, build in list(zip(names, (document.get("metric") or {"builds": []})["builds"], strict=False))[1:]:
+    metric = None if document.get("detection") else document.get("metric")  # the table shows those of detections
+    for name, build in list(zip(names, (metric or {"builds": []})["builds"], strict=False))[1:]:
         low, high = build["drop_ci95"]
         lines.append(
-            f"{document['metric']['name']} of {name}: {build['score']:.6g}, drop {build['drop']:+.4g} "
+            f"{metric['name'] if metric else ''} of {name}: {build['score']:.6g}, drop {build['drop']:+.4g} "
             f"(95 % CI {low:+.4g} to {high:+.4g})"
         )
     lines += ["", f"{document['verdict']}: {headline(document)}"]

@@ -5,13 +5,13 @@ A section that a document has no data for is left out, so that any comparison ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from quant.report.views import tables
+from quant.report.views.detection.sections import detection_sections
 from quant.report.views.names import baseline_name, build_names, examined_name
-from quant.report.views.provenance_facts import Fact, facts_from_document
+from quant.report.views.parts import Answer, Card, Section
+from quant.report.views.provenance_facts import facts_from_document
 from quant.report.views.tables import Cell, Table
 
 Document = dict[str, Any]
@@ -23,50 +23,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a build says about an image."""
-
-    who: str
-    name: Cell
-    confidence: Cell
-    margin: Cell
-
-
-@dataclass(frozen=True)
-class Card:
-    """An image that flipped: file, label and both answers."""
-
-    file: Cell
-    label: Cell | None
-    answers: tuple[Answer, Answer]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report.
-
-    Attributes:
-        title: Heading.
-        anchor: Its id, and the name of its charts.
-        notes: Sentences below the heading.
-        tables: Tables, each with a caption, which may be empty.
-        cards: Groups of images, each with a caption that says how many there are.
-        facts: What was compared.
-        lines: A list of texts from outside.
-        code: A command line.
-    """
-
-    title: str
-    anchor: str
-    notes: Sequence[str] = ()
-    tables: Sequence[tuple[str, Table]] = ()
-    cards: Sequence[tuple[str, Sequence[Card]]] = ()
-    facts: Sequence[Fact] = ()
-    lines: Sequence[Cell] = ()
-    code: Cell | None = None
-
-
 def sections_from_document(document: Document) -> list[Section]:
     """All sections that the document has data for."""
     makers = (
@@ -75,6 +31,7 @@ def sections_from_document(document: Document) -> list[Section]:
         _recovery,
         _outputs,
         _metric,
+        detection_sections,
         _classes,
         _flips,
         _confusion,
@@ -161,7 +118,7 @@ def _decibels(value: float | None) -> str:
 def _metric(document: Document) -> list[Section]:
     """The user's own metric."""
     found = document.get("metric")
-    if not found:
+    if not found or document.get("detection"):
         return []
     columns = (
         tables.Column("Build", "precision"),

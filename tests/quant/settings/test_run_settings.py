@@ -11,7 +11,7 @@ from quant.settings.run_settings import RunSettings
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"algo": "kl"}, "algo: expected one of entropy, minmax, percentile, mse, found 'kl'"),
+        ({"algo": "kl"}, "algo: expected one of auto, entropy, minmax, percentile, mse, found 'kl'"),
         ({"sampling": "last"}, "sampling: expected one of random, first, found 'last'"),
         ({"backend": "cuda"}, "backend: expected one of auto, "),
         ({"precision": "int4"}, "precision: expected one of int8, fp16, fp32, found 'int4'"),

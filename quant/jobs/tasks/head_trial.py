@@ -1,0 +1,86 @@
+"""A detector's head in float and in INT8: the build that was not asked for is measured beside the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from quant.backend import Backend, Build
+from quant.calibration.obtain import CalibrationResult
+from quant.errors import BuildError, ModelError
+from quant.jobs.tasks.task_choice import ChosenTask
+from quant.onnx_graph.model import OnnxModel
+from quant.progress import Console
+from quant.qdq.output_head import head_nodes
+from quant.report.result import HeadTrial, Measurement
+from quant.settings.run_settings import RunSettings
+
+OTHER_HEAD = "int8 with the other head"
+
+
+def other_head_build(
+    builds: Mapping[str, Build],
+    task: ChosenTask,
+    model: OnnxModel,
+    backend: Backend,
+    calibration: CalibrationResult | None,
+    settings: RunSettings,
+    console: Console,
+) -> Build | None:
+    """INT8 with the head in INT8 where it is float, and the other way round; None where there is nothing to try."""
+    if task.head is None or "int8" not in builds or calibration is None:
+        return None
+    if getattr(builds["int8"], "reused", False):  # an engine of an earlier run, which measured both
+        return None
+    nodes = head_nodes(model.light, in_int8=settings.head != "int8")
+    if nodes == task.float_nodes:
+        return None
+    try:
+        return backend.build(model, "int8", calibration.cache, nodes)
+    except (BuildError, ModelError) as error:
+        console.warn(f"int8 with the head in {_other(settings)} cannot be built, so it is not compared: {error}")
+        return None
+
+
+def split_trial(found: Measurement, task: ChosenTask, settings: RunSettings) -> tuple[Measurement, HeadTrial | None]:
+    """The measurement without the other build, and what that one showed."""
+    if task.head is None:
+        return found, None
+    nodes = tuple(sorted(task.float_nodes))
+    if OTHER_HEAD not in found.evaluations:
+        return found, HeadTrial(settings.head, nodes, None, None) if nodes else None
+    metric, other = found.metric, None
+    if metric is not None:
+        other = next(row for row in metric["builds"] if row["precision"] == OTHER_HEAD)
+        metric = _without(metric)
+    kept = replace(
+        found,
+        evaluations={name: each for name, each in found.evaluations.items() if name != OTHER_HEAD},
+        drops={name: each for name, each in found.drops.items() if name != OTHER_HEAD},
+        latencies={name: each for name, each in found.latencies.items() if name != OTHER_HEAD},
+        metric=metric,
+    )
+    return kept, HeadTrial(settings.head, nodes, other, found.latencies[OTHER_HEAD])
+
+
+def _without(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """A metric's section without the other build."""
+    section = {**metric, "builds": [row for row in metric["builds"] if row["precision"] != OTHER_HEAD]}
+    if "detection" in metric:
+        detection = dict(metric["detection"])
+        for key in ("curves", "confidence"):
+            detection[key] = {name: each for name, each in detection[key].items() if name != OTHER_HEAD}
+        detection["classes"] = [
+            {
+                **row,
+                **{key: {name: ap for name, ap in row[key].items() if name != OTHER_HEAD} for key in ("ap", "ap50")},
+            }
+            for row in detection["classes"]
+        ]
+        section["detection"] = detection
+    return section
+
+
+def _other(settings: RunSettings) -> str:
+    return "float" if settings.head == "int8" else "INT8"

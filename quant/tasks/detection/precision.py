@@ -1,0 +1,182 @@
+"""Mean average precision of detections: COCO's figures from faster-coco-eval, and what a build loses of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.boxes.box_labels import ImageBoxes
+from quant.evaluation.drop import MetricDrop
+from quant.tasks.detection.boxes import Detections
+from quant.tasks.detection.matching import ClassMatches, mean_precisions
+
+RESAMPLES = 1000
+_SIZES = ("small", "medium", "large")  # below 32 x 32 pixels, below 96 x 96, above
+_WEIGHTS_AT_A_TIME = 1 << 22
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """One class's average precision, per cent.
+
+    Attributes:
+        index: The class.
+        objects: How many there are.
+        ap: Average precision at overlaps of 0.50 to 0.95; NaN without objects.
+        ap50: At 0.50.
+    """
+
+    index: int
+    objects: int
+    ap: float
+    ap50: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A build's mean average precision, per cent; NaN where there are no such objects.
+
+    Attributes:
+        map: At overlaps of 0.50 to 0.95.
+        map50: At 0.50.
+        map75: At 0.75.
+        sizes: mAP 50-95 of small, medium and large objects.
+        classes: By class, those with objects.
+        curve: Precision at 101 recalls from 0 to 1 at an overlap of 0.50, mean over the classes, per cent.
+    """
+
+    map: float
+    map50: float
+    map75: float
+    sizes: dict[str, float]
+    classes: tuple[ClassPrecision, ...]
+    curve: tuple[float, ...]
+
+
+def precision_of(truth: Sequence[ImageBoxes], detections: Sequence[Detections], classes: int) -> Precision:
+    """COCO's figures of detections.
+
+    Args:
+        truth: The objects of each image.
+        detections: What was found in each, in the same order.
+        classes: How many classes there are.
+    """
+    objects = np.zeros(classes, np.int64)
+    for each in truth:
+        objects += np.bincount(each.classes[~each.crowd & (each.classes < classes)], minlength=classes)
+    grid = _grid_of_precisions(truth, detections, classes)  # [overlaps, recalls, classes, sizes]; -1 for none
+    by_class = [
+        ClassPrecision(i, int(objects[i]), _mean(grid[:, :, i, 0]), _mean(grid[0, :, i, 0]))
+        for i in range(classes)
+        if objects[i]
+    ]
+    at_half = grid[0, :, :, 0]
+    return Precision(
+        map=_mean(grid[..., 0]),
+        map50=_mean(grid[0, ..., 0]),
+        map75=_mean(grid[5, ..., 0]),
+        sizes={name: _mean(grid[..., place]) for place, name in enumerate(_SIZES, start=1)},
+        classes=tuple(by_class),
+        curve=tuple(_mean(at_half[k]) for k in range(len(at_half))),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[values > -1]
+    return 100 * float(known.mean()) if known.size else float("nan")
+
+
+def _grid_of_precisions(
+    truth: Sequence[ImageBoxes], detections: Sequence[Detections], classes: int
+) -> NDArray[np.float64]:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    known = [{"id": i + 1, "name": str(i)} for i in range(classes)]
+    images = [{"id": i + 1, "width": 1, "height": 1} for i in range(len(truth))]
+    annotations = [
+        {
+            "image_id": i + 1,
+            "category_id": int(label) + 1,
+            "bbox": [*box[:2], *(box[2:] - box[:2])],
+            "area": float(area),
+            "iscrowd": int(crowd),
+        }
+        for i, each in enumerate(truth)
+        for box, label, area, crowd in zip(each.boxes, each.classes, each.areas, each.crowd, strict=True)
+    ]
+    found = [
+        {"image_id": i + 1, "category_id": int(label) + 1, "bbox": [*box[:2], *(box[2:] - box[:2])], "score": score}
+        for i, each in enumerate(detections)
+        for box, label, score in zip(each.boxes, each.classes, each.scores, strict=True)
+    ]
+    if not found or not annotations:
+        return _without_detections(truth, classes)
+    for rows in (annotations, found):
+        for number, row in enumerate(rows, start=1):
+            row["id"] = number
+    expected: Any = COCO({"images": images, "annotations": annotations, "categories": known})
+    evaluation = COCOeval_faster(expected, expected.loadRes(found), "bbox", print_function=_silent)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"], np.float64)[..., -1]
+
+
+def _without_detections(truth: Sequence[ImageBoxes], classes: int) -> NDArray[np.float64]:
+    """Precisions where nothing was found, or where there is nothing to find: 0 for every class that has objects."""
+    grid = np.full((10, 101, classes, 4), -1.0)
+    edges = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+    for each in truth:
+        for place, (low, high) in enumerate(edges):
+            counted = ~each.crowd & (each.areas >= low) & (each.areas <= high) & (each.classes < classes)
+            grid[:, :, each.classes[counted], place] = 0
+    return grid
+
+
+def _silent(*_: object) -> None:
+    """Print nothing: the figures are the result."""
+
+
+def drawn_weights(images: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """How often each image is drawn, in draws of as many images as there are: int64 [resamples, images]."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), resamples)
+
+
+def bootstrapped(
+    found: Sequence[ClassMatches], images: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """MAP 50-95 of all images, then that of each draw of images with replacement, per cent: float64 [1 + resamples].
+
+    The same seed draws the same images for every build. The matches of an image do not depend on the others, so nothing
+    is matched again.
+
+    Args:
+        found: A build's matches, by class.
+        images: How many images there are.
+        seed: Seed of the draws.
+        resamples: How many draws.
+    """
+    weights = np.concatenate([np.ones((1, images), np.int64), drawn_weights(images, resamples, seed)])
+    at_a_time = max(1, _WEIGHTS_AT_A_TIME // images)
+    parts = [mean_precisions(found, weights[start : start + at_a_time]) for start in range(0, len(weights), at_a_time)]
+    return 100 * np.concatenate(parts)
+
+
+def precision_drop(baseline: NDArray[np.float64], other: NDArray[np.float64]) -> MetricDrop:
+    """What a build loses of mAP 50-95, in points, with a paired bootstrap over images.
+
+    The same images are drawn for both builds (B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap",
+    percentile method, chapter 13).
+
+    Args:
+        baseline: The baseline's `bootstrapped`.
+        other: The build's, of the same images and seed.
+    """
+    drops = baseline - other
+    drawn = drops[1:][np.isfinite(drops[1:])]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (float("nan"), float("nan"))
+    return MetricDrop(float(other[0]), float(drops[0]), float(low), float(high))
