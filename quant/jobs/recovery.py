@@ -74,7 +74,6 @@ class RecoveryJob:
         """Keep what the run works with."""
         self._settings, self._model, self._data = settings, model, data
         self._backend, self._collector, self._reader, self._console = backend, collector, reader, console
-        self._algorithm = algorithm_from_name(settings.algo, settings.percentile)
         self._looks: list[tuple[Candidate, _Look]] = []
 
     def run(
@@ -103,7 +102,7 @@ class RecoveryJob:
             return None
         self._console.note(f"INT8 loses too much ({begin.text}): recovering")
         try:
-            recovery = self._climbed(calibration, steps, begin)
+            recovery = self._climbed(calibration, steps, begin, builds["fp32"])
         except (BuildError, ModelError) as error:
             self._console.warn(f"INT8 could not be recovered: {error}")
             return None
@@ -113,7 +112,9 @@ class RecoveryJob:
         recovered = self._recovered(recovery, begin, looked, calibration)
         return recovered, self._measured(looked, builds, found)
 
-    def _climbed(self, calibration: CalibrationResult, steps: Sequence[str], begin: Outlook) -> Recovery:
+    def _climbed(
+        self, calibration: CalibrationResult, steps: Sequence[str], begin: Outlook, baseline_build: Build
+    ) -> Recovery:
         images, fixed = self._images(), self._fixed_batch()
         total = _size(images)
         fit = min(_FIT, max(total // 3, 1))
@@ -136,7 +137,7 @@ class RecoveryJob:
             self._statistics,
             self._console.note,
         )
-        return ladder.climb(steps, begin, self._look)
+        return ladder.climb(steps, begin, lambda candidate: self._look(candidate, baseline_build))
 
     def _fixed_batch(self) -> int | None:
         return OnnxRuntimeSession(self._model.proto, name=str(self._model.path)).fixed_batch
@@ -174,11 +175,10 @@ class RecoveryJob:
         digest = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
         return OnnxModel(Path(self._settings.out) / RECOVERED_MODEL, light_model(proto), digest)
 
-    def _look(self, candidate: Candidate) -> Outlook:
-        """Build a candidate and evaluate it."""
+    def _look(self, candidate: Candidate, baseline: Build) -> Outlook:
+        """Build a candidate and evaluate it against FP32."""
         cache = cache_from_amax(candidate.amax, algorithm_from_name(candidate.algo))
         build = self._backend.build(self._model_of(candidate.proto), "int8", cache, candidate.float_nodes)
-        baseline = self._backend.build(self._model, "fp32")
         recorder = recorder_from_settings(self._settings, self._model, RecordingConsole())  # the run has named the file
         evaluations, _ = evaluated(
             {"fp32": baseline, "int8": build},

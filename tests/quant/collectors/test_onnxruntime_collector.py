@@ -91,7 +91,8 @@ def test_groups_of_a_large_model_are_open_one_at_a_time(
     groups = {tensors for tensors, _ in opened}
     assert len(groups) > 1
     assert {others for _, others in opened} == {0}
-    assert len(opened) == 1 + 2 * (len(groups) - 1)  # all at once for the sizes, then each group for each batch
+    # All at once for the sizes, then each group for each batch; twice where two parts of a batch take turns.
+    assert 1 + 2 * (len(groups) - 1) <= len(opened) <= 1 + 4 * (len(groups) - 1)
     assert not alive
 
 
