@@ -50,6 +50,26 @@ def start_script():
 
 
 @pytest.fixture
+def shown_on():
+    """Reads all that is shown on a terminal, from its other side, until nobody has it open any more."""
+
+    def read(controller):
+        shown = b""
+        while True:
+            try:
+                part = os.read(controller, 1 << 16)
+            except OSError:  # what a terminal gives when its other end is closed
+                break
+            if not part:
+                break
+            shown += part
+        os.close(controller)
+        return shown
+
+    return read
+
+
+@pytest.fixture
 def finish():
     """Waits for a process and returns its outcome."""
 

@@ -54,20 +54,11 @@ def test_hostile_names_are_shown_as_text(calib, hostile, command, code):
     assert not any(line.startswith("second: line") for line in result.err.splitlines())
 
 
-def test_a_terminal_gets_no_sequence_of_a_name(start_calib, hostile):
+def test_a_terminal_gets_no_sequence_of_a_name(start_calib, hostile, shown_on):
     controller, terminal = pty.openpty()
     process = start_calib("run", "--max-bad", "0.5", cwd=hostile, stderr=terminal, stdout=terminal)
     os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            part = os.read(controller, 1 << 16)
-        except OSError:  # what a terminal gives when its other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(controller)
+    shown = shown_on(controller)
     assert process.wait() == 0
     assert b"left out" in shown
     for sequence in (b"\x1b]0;", b"\x07", "\x9b".encode(), "\u202e".encode()):

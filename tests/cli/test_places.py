@@ -135,20 +135,11 @@ def test_standard_output_that_is_closed_from_the_start_is_no_error(start_calib, 
     assert (result.code, result.err) == (0, "")
 
 
-def test_a_terminal_shows_progress_and_standard_output_stays_clean(start_calib, colours, report):
+def test_a_terminal_shows_progress_and_standard_output_stays_clean(start_calib, colours, report, shown_on):
     controller, terminal = pty.openpty()
     process = start_calib("run", "--json", cwd=colours, stderr=terminal)
     os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            part = os.read(controller, 1 << 16)
-        except OSError:  # what a terminal gives when its other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(controller)
+    shown = shown_on(controller)
     out = process.stdout.read()
     assert process.wait() == 0
     assert b"Calibrating" in shown
