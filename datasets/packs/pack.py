@@ -1,6 +1,7 @@
 """Packs: images or ready-made model inputs in one HDF5 file, read row by row."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from datasets.packs.trial import check_that_reading_ends
 SUFFIXES = (".h5", ".hdf5")
 
 
-class _Pack:
+class _Pack(ABC):
     """The parts that both kinds of pack share: the open file, its lock, names and labels."""
 
     def __init__(self, path: str | Path, classes: str | Path | Sequence[str] | None = None) -> None:
@@ -77,8 +78,9 @@ class _Pack:
             self.close()
             raise
 
+    @abstractmethod
     def _find_datasets(self) -> dict[str, h5py.Dataset]:
-        raise NotImplementedError
+        """The samples' datasets by name."""
 
     def _most_row_bytes(self) -> int:
         return MOST_ROW_BYTES

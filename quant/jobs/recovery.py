@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +115,18 @@ class RecoveryJob:
     def _climbed(
         self, calibration: CalibrationResult, steps: Sequence[str], begin: Outlook, baseline_build: Build
     ) -> Recovery:
-        images, fixed = self._images(), self._fixed_batch()
+        baseline = OnnxRuntimeSession(self._model.proto, name=str(self._model.path))
+        images, fixed = self._images(), baseline.fixed_batch
         total = _size(images)
         fit = min(_FIT, max(total // 3, 1))
         parts = _chunks(images, 0, fit, fixed), _chunks(images, fit, total, fixed)
         if not all(parts):
             raise BuildError(f"expected at least two batches of calibration images, found {total} images")
-        baseline = OnnxRuntimeSession(self._model.proto, name=str(self._model.path))
         start = Candidate(
             self._model.proto,
             self._model.proto,
             calibration.statistics if calibration.statistics and calibration.statistics.histograms else None,
-            self._settings.algo,
+            algorithm_from_name(self._settings.algo, self._settings.percentile),
             calibration.amax,
         )
         ladder = Ladder(
@@ -136,11 +136,9 @@ class RecoveryJob:
             Judge(baseline, parts[1], self._reader),
             self._statistics,
             self._console.note,
+            fixed,
         )
         return ladder.climb(steps, begin, lambda candidate: self._look(candidate, baseline_build))
-
-    def _fixed_batch(self) -> int | None:
-        return OnnxRuntimeSession(self._model.proto, name=str(self._model.path)).fixed_batch
 
     def _images(self) -> dict[str, Array]:
         """Inputs of the first calibration images, as many as both parts need and memory allows."""
@@ -177,7 +175,7 @@ class RecoveryJob:
 
     def _look(self, candidate: Candidate, baseline: Build) -> Outlook:
         """Build a candidate and evaluate it against FP32."""
-        cache = cache_from_amax(candidate.amax, algorithm_from_name(candidate.algo))
+        cache = cache_from_amax(candidate.amax, candidate.algorithm)
         build = self._backend.build(self._model_of(candidate.proto), "int8", cache, candidate.float_nodes)
         recorder = recorder_from_settings(self._settings, self._model, RecordingConsole())  # the run has named the file
         evaluations, _ = evaluated(
@@ -220,13 +218,13 @@ class RecoveryJob:
     ) -> Recovered:
         candidate = recovery.candidate
         model = self._model_of(candidate.proto)
-        algorithm = algorithm_from_name(candidate.algo)
+        algorithm = candidate.algorithm
         cache = cache_from_amax(candidate.amax, algorithm)
         source = source_of_run(self._model, self._data, None)
         made = Calibration(
             cache=cache,
             algorithm=algorithm.name,
-            parameters={},
+            parameters=asdict(algorithm),
             source=Source(
                 model.sha256,
                 source.data,

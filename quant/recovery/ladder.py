@@ -18,12 +18,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from calib.algorithms import algorithm_from_name, amax_from_statistics
+from calib.algorithms import Algorithm, algorithm_from_name, amax_from_statistics
 from calib.histograms.statistics import Statistics
 from calib.names import ALGORITHMS
 from quant.errors import BuildError, ModelError
@@ -55,7 +56,7 @@ class Candidate:
         proto: The float model: the FP32 model itself, or one with factors, biases and weights of its own.
         reference: The FP32 model, or its equalized form: what the steps that change biases and weights aim at.
         statistics: Of its activations; None where only scales are known.
-        algo: The algorithm of its scales.
+        algorithm: The algorithm of its scales.
         amax: Of its tensors, activation units.
         float_nodes: Products that stay float, by `quant.qdq.placement.node_key`.
     """
@@ -63,7 +64,7 @@ class Candidate:
     proto: onnx.ModelProto
     reference: onnx.ModelProto
     statistics: Statistics | None
-    algo: str
+    algorithm: Algorithm
     amax: Mapping[str, float]
     float_nodes: frozenset[str] = frozenset()
 
@@ -157,6 +158,7 @@ class Ladder:
         judge: Judge,
         calibrate: Callable[[onnx.ModelProto], Statistics],
         note: Callable[[str], None],
+        fixed_batch: int | None = None,
     ) -> None:
         """Begin.
 
@@ -167,9 +169,10 @@ class Ladder:
             judge: Judges by others.
             calibrate: Collects the statistics of another float model.
             note: Called with a line about each step.
+            fixed_batch: Batch size that the model requires; None if any will do.
         """
         self._now, self._fit, self._search, self._judge = start, fit, search, judge
-        self._calibrate, self._note = calibrate, note
+        self._calibrate, self._note, self._fixed_batch = calibrate, note, fixed_batch
         self._noise = judge.noise(SessionInParts(start.quantized(), name="INT8"))
         self._rungs: list[Rung] = []
         self._looks: list[str] = []
@@ -186,8 +189,7 @@ class Ladder:
             look: Builds a candidate and evaluates it.
         """
         start = time.perf_counter()
-        image = next(iter(single_images(self._fit, None)))
-        self._macs = macs_of_products(self._now.proto, image)
+        self._macs = macs_of_products(self._now.proto, next(single_images(self._fit, self._fixed_batch)))
         makers = {"equalize": self._equalized, "ranges": self._ranged, "bias": self._corrected}
         for step in ("equalize", "ranges", "bias"):
             if step in steps:
@@ -236,13 +238,13 @@ class Ladder:
         return kept
 
     def _equalized(self) -> tuple[Candidate, str]:
-        images = [image for image, _ in zip(single_images(self._fit, None), range(_EQUALIZED_FROM), strict=False)]
-        equalized = equalize(self._now.proto, images)
+        images = single_images(self._fit, self._fixed_batch)
+        equalized = equalize(self._now.proto, list(islice(images, -(-_EQUALIZED_FROM // (self._fixed_batch or 1)))))
         detail = f"{equalized.changed} of {len(equalized.places)} groups of channels"
         if not equalized.changed:
             return self._now, detail
         statistics = self._calibrate(equalized.proto)
-        amax = amax_from_statistics(statistics, algorithm_from_name(self._now.algo))
+        amax = amax_from_statistics(statistics, self._now.algorithm)
         made = replace(self._now, proto=equalized.proto, reference=equalized.proto, statistics=statistics, amax=amax)
         return made, detail
 
@@ -250,13 +252,14 @@ class Ladder:
         statistics = self._now.statistics
         if statistics is None:
             raise BuildError("the scales come from a cache without statistics")
-        found = {self._now.algo: self._now}
-        for name in ALGORITHMS:
-            amax = amax_from_statistics(statistics, algorithm_from_name(name))
-            found.setdefault(name, replace(self._now, algo=name, amax=amax))
+        now = self._now.algorithm.name
+        found = {now: self._now}
+        for algorithm in (algorithm_from_name(name) for name in ALGORITHMS if name != now):
+            amax = amax_from_statistics(statistics, algorithm)
+            found[algorithm.name] = replace(self._now, algorithm=algorithm, amax=amax)
         noise = {name: self._mean_noise(candidate) for name, candidate in found.items()}
         best = min(noise, key=lambda name: noise[name])
-        return found[best], f"{best} instead of {self._now.algo}" if best != self._now.algo else f"{best} is the best"
+        return found[best], f"{best} instead of {now}" if best != now else f"{best} is the best"
 
     def _corrected(self) -> tuple[Candidate, str]:
         proto = with_corrected_biases(self._now.proto, self._now.reference, self._quantize, self._fit)

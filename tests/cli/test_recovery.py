@@ -81,6 +81,26 @@ def test_what_was_recovered_can_be_used_again_and_caches_are_not_mixed_up(calib,
     assert given.sha256 != recovered.sha256
 
 
+def test_the_percentile_that_was_asked_for_is_that_of_the_recovered_scales(calib, report, loud_demo):
+    options = ("--algo", "percentile", "--percentile", "99.9", "--recover", "equalize")
+    assert calib("run", "--data", "imgs", *options, "--quiet", cwd=loud_demo).code == 0
+    assert report(loud_demo)["recovery"]["algo"] == "percentile"
+    out = loud_demo / "calib-out"
+    kept = json.loads((out / "recovered.json").read_text())
+    assert (kept["algorithm"], kept["parameters"]) == ("percentile", {"percentile": 99.9})
+    again = calib(
+        "run", "--model", "calib-out/recovered.onnx", "--data", "imgs", *options, "--cache",
+        "calib-out/recovered.cache", "--cache-only", "--out", "again", "--quiet", cwd=loud_demo,
+    )  # fmt: skip
+    assert again.code == 0
+    other = ("--algo", "percentile", "--percentile", "99.99")
+    refused = calib(
+        "run", "--model", "calib-out/recovered.onnx", "--data", "imgs", *other, "--cache",
+        "calib-out/recovered.cache", "--cache-only", "--out", "third", "--quiet", cwd=loud_demo,
+    )  # fmt: skip
+    assert refused.code == 1
+
+
 def test_where_int8_is_good_nothing_is_searched(calib, report, demo):
     result = calib("run", "--data", "imgs", cwd=demo)
     found = report(demo)

@@ -34,7 +34,7 @@ def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
             for rung in recovery.rungs
         ],
         "looks": list(recovery.looks),
-        "algo": recovery.candidate.algo,
+        "algo": recovery.candidate.algorithm.name,
         "int8_share": rounded(100 * recovery.int8_share, 2),
         "float_nodes": sorted(left),
         "sensitivity": [

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
-from calib.algorithms import algorithm_from_name, amax_from_statistics
+from calib.algorithms import Entropy, amax_from_statistics
 from calib.calibrator import EntropyCalibrator
 from quant.collectors.onnxruntime_collector import collect_statistics
 from quant.evaluation.accuracy import reader_from_batch
@@ -21,7 +22,7 @@ from tests.int8_oracle import run_exactly, sqnr_db
 def ladder(saved, batch_of, random):
     """A ladder for a net of `x` and `y`, and a function that looks at a candidate on images of its own."""
 
-    def make(proto):
+    def make(proto, fixed_batch=None):
         x = random(96, 3, 8, 8)
         inputs = [{"x": x[i : i + 16]} for i in range(0, 96, 16)]
 
@@ -31,7 +32,8 @@ def ladder(saved, batch_of, random):
             return calibrator.statistics
 
         found = statistics(proto)
-        start = Candidate(proto, proto, found, "entropy", amax_from_statistics(found, algorithm_from_name("entropy")))
+        entropy = Entropy()
+        start = Candidate(proto, proto, found, entropy, amax_from_statistics(found, entropy))
         session = OnnxRuntimeSession(proto)
 
         class Batch:
@@ -41,12 +43,13 @@ def ladder(saved, batch_of, random):
         reader = reader_from_batch(load_model(saved(proto).path).outputs, session, Batch)
         notes = []
         judges = (Judge(session, part, reader) for part in (inputs[:2], inputs[2:]))
-        built = Ladder(start, inputs[:2], *judges, statistics, notes.append)
-        other = {"x": random(64, 3, 8, 8, seed=7)}
-        expected = run_exactly(proto, other)["y"]
+        built = Ladder(start, inputs[:2], *judges, statistics, notes.append, fixed_batch)
+        others = np.split(random(64, 3, 8, 8, seed=7), 4)
+        expected = np.concatenate([run_exactly(proto, {"x": part})["y"] for part in others])
 
         def level(candidate):
-            return sqnr_db(run_exactly(candidate.quantized(), other)["y"], expected)
+            quantized = candidate.quantized()
+            return sqnr_db(np.concatenate([run_exactly(quantized, {"x": part})["y"] for part in others]), expected)
 
         return built, start, level, notes
 
@@ -72,6 +75,22 @@ def test_loud_channels_are_equalized_and_nothing_dearer_is_done(ladder, bottlene
     assert level(found.candidate) >= 28
     assert notes[0].startswith("equalize: ")
     assert all(rung.after_db > rung.before_db for rung in found.rungs if rung.kept)
+
+
+def test_a_model_whose_batch_is_fixed_is_equalized_in_batches_of_that_size(ladder, loud_bottlenecks):
+    """Its graph holds the size: a single image does not fit through the Reshape at its end."""
+    flatten = next(node for node in loud_bottlenecks.graph.node if node.op_type == "Flatten")
+    flatten.op_type = "Reshape"
+    flatten.input.append("to")
+    loud_bottlenecks.graph.initializer.append(numpy_helper.from_array(np.array([16, 16]), "to"))
+    for value in (loud_bottlenecks.graph.input[0], loud_bottlenecks.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].ClearField("dim_param")
+        value.type.tensor_type.shape.dim[0].dim_value = 16
+    built, start, level, _ = ladder(loud_bottlenecks, 16)
+    found = climbed(built, start, level, aim=28)
+    assert (found.rungs[0].step, found.rungs[0].kept) == ("equalize", True)
+    assert found.met
+    assert found.macs["stem"] == 8 * 8 * 16 * 27  # of one image
 
 
 def test_what_equalization_cannot_cure_stays_in_float_and_as_little_of_it_as_meets_the_aim(
