@@ -184,3 +184,17 @@ def opened(monkeypatch):
 
         monkeypatch.setattr(datasets.image_folder.ImageFolder, method, counted)
     return names
+
+
+@pytest.fixture
+def no_file():
+    """Puts a pipe, or a link to a device, where a file is expected."""
+
+    def make(path, kind):
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        return path
+
+    return make

@@ -30,7 +30,7 @@ from quant.jobs.measurement import first_batch, first_batches, measured
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.jobs.recovery import RecoveryJob
 from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
-from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
+from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
 from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.onnx_graph.tracing import nodes_within
@@ -38,7 +38,7 @@ from quant.progress import Console, RecordingConsole
 from quant.qdq.float_products import products_left_float
 from quant.qdq.preparation import prepared_for_quantization
 from quant.report.contents.document import Document, document_from_run
-from quant.report.result import Measurement, RunResult
+from quant.report.result import Measurement, Recovered, RunResult
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
 from quant.settings.output_names import RECOVERED, RECOVERED_CACHE, RECOVERED_MODEL, build_name, names_of_builds
@@ -96,21 +96,12 @@ def _result(
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[_BASELINE].runnable, batch, data, settings, listener, metric)
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
-    failed: dict[str, str] = {}
     calibration = None
     if settings.precision == "int8":
         calibration = obtain_calibration(settings, model, data, backend, collector, listener)
         _warn_of_zeros(calibration, listener)
         _warn_of_the_graph(model, listener)
-    for precision in _reduced_precisions(settings):
-        try:
-            if precision == "int8":
-                check_preparation(model, batch.inputs, builds[_BASELINE].runnable.run(batch.inputs), reader)
-            build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
-            builds[precision] = _tried(build, batch, listener)
-        except (BuildError, ModelError) as error:  # a build that loads and does not run is none
-            failed[precision] = str(error)
-            listener.warn(f"{precision} cannot be built: {error}")
+    failed = _add_reduced(builds, settings, model, backend, calibration, batch, task, listener)
     trial = other_head_build(builds, task, model, backend, calibration, settings, listener)
     tried = builds if trial is None else {**builds, OTHER_HEAD: _tried(trial, batch, listener)}
 
@@ -127,15 +118,11 @@ def _result(
             recovered, found = outcome
             builds |= {"int8": recovered.build} if recovered.build is not None else {}
     quarantined = _quarantined(data, calibration, found.quarantined)
-    if quarantined:
-        first = next(iter(quarantined))
-        listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
+    _warn_of_quarantined(quarantined, listener)
     _warn_near_chance(found, listener)
     _warn_of_deployment(found.evaluations, listener)
     _warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
-    outdated = _outdated_builds(settings, failed, listener)
-    if recovered is None or not recovered.used:
-        outdated += tuple(name for name in RECOVERED if (settings.out / name).is_file())
+    outdated = _outdated_files(settings, failed, recovered, listener)
     findings = Findings(
         found.evaluations,
         found.drops,
@@ -171,6 +158,30 @@ def _result(
         command=command_from_settings(settings),
         working_folder=str(Path.cwd()),
     )
+
+
+def _add_reduced(
+    builds: dict[str, Build],
+    settings: RunSettings,
+    model: OnnxModel,
+    backend: Backend,
+    calibration: CalibrationResult | None,
+    batch: Batch,
+    task: ChosenTask,
+    listener: RecordingConsole,
+) -> dict[str, str]:
+    """Build FP16 and INT8 as far as they are asked for; gives the reasons of those that cannot be built."""
+    failed: dict[str, str] = {}
+    for precision in _reduced_precisions(settings):
+        try:
+            if precision == "int8":
+                check_preparation(model, batch.inputs, builds[_BASELINE].runnable.run(batch.inputs), task.reader)
+            build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
+            builds[precision] = _tried(build, batch, listener)
+        except (BuildError, ModelError) as error:  # a build that loads and does not run is none
+            failed[precision] = str(error)
+            listener.warn(f"{precision} cannot be built: {error}")
+    return failed
 
 
 def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
@@ -232,8 +243,10 @@ def _reduced_precisions(settings: RunSettings) -> tuple[str, ...]:
     return {"int8": ("fp16", "int8"), "fp16": ("fp16",), "fp32": ()}[settings.precision]
 
 
-def _outdated_builds(settings: RunSettings, failed: Iterable[str], listener: RecordingConsole) -> tuple[str, ...]:
-    """Earlier builds of a precision that could not be built now: they could be taken for this run's."""
+def _outdated_files(
+    settings: RunSettings, failed: Iterable[str], recovered: Recovered | None, listener: RecordingConsole
+) -> tuple[str, ...]:
+    """What an earlier run left that could be taken for this run's: builds that failed now, a recovered model."""
     outdated: list[str] = []
     for precision in failed:
         found = [name for name in names_of_builds(precision) if (settings.out / name).is_file()]
@@ -242,7 +255,15 @@ def _outdated_builds(settings: RunSettings, failed: Iterable[str], listener: Rec
                 f"{settings.out}: {', '.join(found)} of an earlier run is removed, because {precision} cannot be built"
             )
         outdated.extend(found)
+    if recovered is None or not recovered.used:
+        outdated.extend(name for name in RECOVERED if (settings.out / name).is_file())
     return tuple(outdated)
+
+
+def _warn_of_quarantined(quarantined: Mapping[str, str], listener: RecordingConsole) -> None:
+    if quarantined:
+        first = next(iter(quarantined))
+        listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
 
 
 def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -> None:

@@ -1,6 +1,5 @@
 """Packs that lead out of the file, never end, declare what is not there, or are damaged: one line within seconds."""
 
-import os
 import random
 import subprocess
 import sys
@@ -157,12 +156,8 @@ def test_a_part_that_was_never_written_is_found(made):
 
 
 @pytest.mark.parametrize("place", ["pipe", "device"])
-def test_what_is_no_file_is_refused_without_opening_it(tmp_path, place):
-    path = tmp_path / "pack.h5"
-    if place == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("/dev/zero")
+def test_what_is_no_file_is_refused_without_opening_it(tmp_path, no_file, place):
+    path = no_file(tmp_path / "pack.h5", place)
     assert refusal(path).endswith(f"expected an HDF5 pack, found a {place}")
 
 

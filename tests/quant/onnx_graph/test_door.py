@@ -92,12 +92,8 @@ def test_large_batches_and_images_that_are_meant_stay_possible(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["pipe", "device"])
-def test_what_is_no_file_is_told_without_opening_it(tmp_path, place):
-    path = tmp_path / "model.onnx"
-    if place == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("/dev/zero")
+def test_what_is_no_file_is_told_without_opening_it(tmp_path, no_file, place):
+    path = no_file(tmp_path / "model.onnx", place)
     with pytest.raises(ModelError, match=f"expected an ONNX model, found a {place}; give the file with --model"):
         load_model(path)
 
