@@ -42,7 +42,10 @@ def test_a_python_script_says_what_it_is_for_and_imports_what_the_packages_have(
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], node.module
 
 
-@pytest.mark.parametrize("name", ["bench_calibration.py", "bench_evaluation.py", "compare_entropy.py", "gpu_report.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["bench_calibration.py", "bench_evaluation.py", "make_loud_channels.py", "compare_entropy.py", "gpu_report.py"],
+)
 def test_a_script_that_takes_options_explains_them(name):
     command = [sys.executable, str(ROOT / "scripts" / name), "--help"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
