@@ -17,9 +17,9 @@ import onnx
 from quant.onnx_graph.model import load_model
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq.preparation import prepared_for_quantization
-from quant.recovery.channel_groups import channel_groups
-from quant.recovery.channel_statistics import all_values
-from quant.recovery.equalization import with_factors
+from quant.recovery.channels.equalization import with_factors
+from quant.recovery.channels.groups import channel_groups
+from quant.recovery.inner_values import all_values
 
 
 def main():

@@ -1,6 +1,6 @@
 """Recovering accuracy step by step, each kept only where it is better beyond chance on images it was not made from.
 
-1. `equalize`: channels of different magnitude share a scale well (`quant.recovery.equalization`).
+1. `equalize`: channels of different magnitude share a scale well (`quant.recovery.channels.equalization`).
 2. `ranges`: the algorithm whose scales leave the least noise in the outputs, from the same statistics.
 3. `bias`: shifted means are taken back (`quant.recovery.bias_correction`).
 4. `weights`: rounded by what they do to the output (`quant.recovery.weight_rounding`).
@@ -32,10 +32,15 @@ from quant.onnxruntime.session_in_parts import SessionInParts
 from quant.qdq.placement import Placement
 from quant.qdq.writer import qdq_model_from_amax
 from quant.recovery.bias_correction import with_corrected_biases
-from quant.recovery.channel_statistics import single_images
-from quant.recovery.equalization import equalize
+from quant.recovery.channels.equalization import equalize
+from quant.recovery.float_choice.sensitivity import (
+    NodeSensitivity,
+    in_order_of_worth,
+    macs_of_products,
+    node_sensitivities,
+)
+from quant.recovery.inner_values import single_images
 from quant.recovery.judging import Judge, is_beyond_chance, level_db
-from quant.recovery.sensitivity import NodeSensitivity, in_order_of_worth, macs_of_products, node_sensitivities
 from quant.recovery.weight_rounding import with_rounded_weights
 
 Array = NDArray[Any]

@@ -13,7 +13,7 @@ from onnx import helper
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq.placement import Placement, groups_of, is_quantized_kernel
-from quant.recovery.channel_statistics import with_tensors
+from quant.recovery.inner_values import with_tensors
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]

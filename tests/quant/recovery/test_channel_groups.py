@@ -5,9 +5,9 @@ import pytest
 from onnx import helper
 
 from quant.qdq.preparation import prepared_for_quantization
-from quant.recovery.channel_groups import channel_groups
-from quant.recovery.channel_statistics import all_values
-from quant.recovery.equalization import with_factors
+from quant.recovery.channels.equalization import with_factors
+from quant.recovery.channels.groups import channel_groups
+from quant.recovery.inner_values import all_values
 from tests.int8_oracle import run_exactly
 
 n = helper.make_node

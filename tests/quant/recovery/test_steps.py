@@ -10,10 +10,10 @@ from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
 from quant.recovery.bias_correction import with_corrected_biases
-from quant.recovery.channel_statistics import single_images
-from quant.recovery.equalization import equalize
+from quant.recovery.channels.equalization import equalize
+from quant.recovery.float_choice.sensitivity import in_order_of_worth, macs_of_products, node_sensitivities
+from quant.recovery.inner_values import single_images
 from quant.recovery.judging import Judge, is_beyond_chance, level_db
-from quant.recovery.sensitivity import in_order_of_worth, macs_of_products, node_sensitivities
 from quant.recovery.weight_rounding import rounded_weights, with_rounded_weights
 from tests.int8_oracle import amax_of, int8_of, run_exactly, sqnr_db
 

@@ -19,8 +19,8 @@ import onnx
 
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.tracing import names_read
-from quant.recovery.channel_rules import RULES
-from quant.recovery.channel_walk import FIXED, Array, Ids, ScaledConstant, Walk, is_float, small
+from quant.recovery.channels.rules import RULES
+from quant.recovery.channels.walk import FIXED, Array, Ids, ScaledConstant, Walk, is_float, small
 
 
 @dataclass(frozen=True)

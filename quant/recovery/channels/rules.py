@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from quant.qdq.placement import groups_of
-from quant.recovery.channel_walk import ANY, FIXED, Array, Ids, Walk, narrow
+from quant.recovery.channels.walk import ANY, FIXED, Array, Ids, Walk, narrow
 
 # The output holds elements of the first input, and zeros.
 _MOVING = {

@@ -15,7 +15,7 @@ from quant.onnxruntime.session_in_parts import SessionInParts
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, is_quantized_kernel, node_key
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
-from quant.recovery.channel_statistics import all_values
+from quant.recovery.inner_values import all_values
 from quant.recovery.judging import Judge, level_db
 
 Array = NDArray[Any]

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from quant.onnx_graph.editor import GraphEditor
 from quant.qdq.placement import quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
-from quant.recovery.channel_groups import ChannelGroups, channel_groups
-from quant.recovery.channel_statistics import ChannelStatistics, all_values, channel_statistics
-from quant.recovery.channel_walk import FIXED, ScaledConstant, small
+from quant.recovery.channels.groups import ChannelGroups, channel_groups
+from quant.recovery.channels.statistics import ChannelStatistics, channel_statistics
+from quant.recovery.channels.walk import FIXED, ScaledConstant, small
+from quant.recovery.inner_values import all_values
 
 Array = NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""Which products stay in float: how sensitive each is, and the fewest that meet a target."""
