@@ -138,7 +138,7 @@ class Accumulator:
 
     def _add_scores(self, scores: ClassScores, by_image: Array, labels: NDArray[np.int64] | None) -> None:
         if scores.kind == "label":
-            self._columns["predicted"].append(by_image.reshape(len(by_image)).astype(np.int64))
+            self._columns["predicted"].append(scores.answers(by_image))
             if labels is not None:
                 self._columns["labels"].append(labels)
             return

@@ -67,6 +67,13 @@ class ClassScores:
             values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
         return values
 
+    def answers(self, by_image: Array) -> NDArray[np.int64]:
+        """The class of each image, of an output with the images first."""
+        if self.kind == "label":
+            return by_image.reshape(len(by_image)).astype(np.int64)
+        answers: NDArray[np.int64] = self.logits(by_image).argmax(axis=1).astype(np.int64)
+        return answers
+
 
 @dataclass(frozen=True)
 class OutputReader:

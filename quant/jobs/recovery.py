@@ -35,8 +35,9 @@ from quant.onnx_graph.model import OnnxModel
 from quant.onnx_graph.model_file import has_data_file
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.progress import Console, RecordingConsole
+from quant.recovery.candidate import Candidate, Outlook
 from quant.recovery.judging import Judge
-from quant.recovery.ladder import Candidate, Ladder, Outlook, Recovery
+from quant.recovery.ladder import Ladder, Recovery
 from quant.recovery.success import outlook_of_drop, outlook_of_metric, outlook_of_noise
 from quant.report.result import Measurement, Recovered
 from quant.settings.output_names import RECOVERED_MODEL

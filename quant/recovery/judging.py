@@ -42,6 +42,21 @@ class _Part:
         return taken.astype(np.float64).reshape(len(by_image), -1)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the outputs of a candidate tell.
+
+    Attributes:
+        noise: Relative noise of each image; see `Judge.noise`.
+        changed: Images whose answer differs from FP32's, and of how many; None where no output answers classes.
+        lost: Points of top-1 lost; None without labels.
+    """
+
+    noise: NDArray[np.float64]
+    changed: tuple[int, int] | None
+    lost: float | None
+
+
 class Judge:
     """Holds the outputs of candidates against FP32's, image by image.
 
@@ -49,15 +64,22 @@ class Judge:
     squared error relative to the signal: what is worst leads, however small its values are.
     """
 
-    def __init__(self, baseline: Runnable, batches: Sequence[Inputs], reader: OutputReader) -> None:
+    def __init__(
+        self,
+        baseline: Runnable,
+        batches: Sequence[Inputs],
+        reader: OutputReader,
+        labels: NDArray[np.int64] | None = None,
+    ) -> None:
         """Run the baseline.
 
         Args:
             baseline: FP32.
             batches: Inputs of the images.
             reader: How the outputs are read.
+            labels: int64 [N], of all images; None where they have none, or where no output answers classes.
         """
-        self.batches, self._reader = batches, reader
+        self.batches, self._reader, self._labels = batches, reader, labels
         self._expected = [self._by_image(baseline.run(batch)) for batch in batches]
         self._parts = [part for place in reader.compared for part in self._split(place)]
 
@@ -72,17 +94,40 @@ class Judge:
         Raises:
             ModelError: The candidate does not run.
         """
-        found = []
+        return self.judgement(runnable).noise
+
+    def judgement(self, runnable: Runnable) -> Judgement:
+        """Noise, and what becomes of the answers.
+
+        Raises:
+            ModelError: The candidate does not run.
+        """
+        noise, answers = [], []
         for batch, expected in zip(self.batches, self._expected, strict=True):
             outputs = self._by_image(runnable.run(batch))
-            total = np.zeros(len(next(iter(expected.values()))))
-            for part in self._parts:
-                mine, right = part.of(outputs[part.output]), part.of(expected[part.output])
-                with np.errstate(invalid="ignore"):
-                    error = np.where(mine == right, 0, np.square(mine - right))
-                total += np.nan_to_num(error, nan=np.inf).sum(axis=1) / part.signal
-            found.append(total)
-        return np.concatenate(found) if found else np.zeros(0)
+            noise.append(self._noise(outputs, expected))
+            answers.append((self._answers(outputs), self._answers(expected)))
+        if self._reader.scores is None or not answers:
+            return Judgement(np.concatenate(noise) if noise else np.zeros(0), None, None)
+        mine, right = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+        changed = int((mine != right).sum()), len(mine)
+        lost = None
+        if self._labels is not None:
+            lost = 100 * float((right == self._labels).mean() - (mine == self._labels).mean())
+        return Judgement(np.concatenate(noise), changed, lost)
+
+    def _noise(self, outputs: Mapping[int, Array], expected: Mapping[int, Array]) -> NDArray[np.float64]:
+        total = np.zeros(len(next(iter(expected.values()))))
+        for part in self._parts:
+            mine, right = part.of(outputs[part.output]), part.of(expected[part.output])
+            with np.errstate(invalid="ignore"):
+                error = np.where(mine == right, 0, np.square(mine - right))
+            total += np.nan_to_num(error, nan=np.inf).sum(axis=1) / part.signal
+        return total
+
+    def _answers(self, outputs: Mapping[int, Array]) -> NDArray[np.int64]:
+        scores = self._reader.scores
+        return scores.answers(outputs[scores.output]) if scores is not None else np.zeros(0, np.int64)
 
     def _by_image(self, outputs: Sequence[Any]) -> dict[int, Array]:
         return {place: self._reader.layouts[place].by_image(outputs[place]) for place in self._reader.compared}

@@ -14,7 +14,6 @@ the loss is within it at a level of confidence that makes up for so many looks.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,21 +23,16 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from calib.algorithms import Algorithm, algorithm_from_name, amax_from_statistics
+from calib.algorithms import algorithm_from_name, amax_from_statistics
 from calib.histograms.statistics import Statistics
 from calib.names import ALGORITHMS
 from quant.errors import BuildError, ModelError
 from quant.onnxruntime.session_in_parts import SessionInParts
-from quant.qdq.placement import Placement
-from quant.qdq.writer import qdq_model_from_amax
 from quant.recovery.bias_correction import with_corrected_biases
+from quant.recovery.candidate import Candidate, Outlook
 from quant.recovery.channels.equalization import equalize
-from quant.recovery.float_choice.sensitivity import (
-    NodeSensitivity,
-    in_order_of_worth,
-    macs_of_products,
-    node_sensitivities,
-)
+from quant.recovery.float_choice.search import FLOAT_LOOKS, FloatSearch
+from quant.recovery.float_choice.sensitivity import Sensitivity, macs_of_products
 from quant.recovery.inner_values import single_images
 from quant.recovery.judging import Judge, is_beyond_chance, level_db
 from quant.recovery.weight_rounding import with_rounded_weights
@@ -46,40 +40,8 @@ from quant.recovery.weight_rounding import with_rounded_weights
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
 
-FLOAT_ATTEMPTS = 3
-LOOKS = 2 + FLOAT_ATTEMPTS
+LOOKS = 2 + FLOAT_LOOKS
 _EQUALIZED_FROM = 64  # images
-_FURTHER = 0.4  # of the noise, for the next attempt with products in float
-_HALF = 0.5
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A float model whose INT8 form is a build.
-
-    Attributes:
-        proto: The float model: the FP32 model itself, or one with factors, biases and weights of its own.
-        reference: The FP32 model, or its equalized form: what the steps that change biases and weights aim at.
-        statistics: Of its activations; None where only scales are known.
-        algorithm: The algorithm of its scales.
-        amax: Of its tensors, activation units.
-        float_nodes: Products that stay float, by `quant.qdq.placement.node_key`.
-    """
-
-    proto: onnx.ModelProto
-    reference: onnx.ModelProto
-    statistics: Statistics | None
-    algorithm: Algorithm
-    amax: Mapping[str, float]
-    float_nodes: frozenset[str] = frozenset()
-
-    def quantized(self) -> onnx.ModelProto:
-        """The INT8 form.
-
-        Raises:
-            BuildError: There is none.
-        """
-        return qdq_model_from_amax(self.proto, self.amax, Placement(float_nodes=self.float_nodes))
 
 
 @dataclass(frozen=True)
@@ -104,23 +66,6 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What a look at the evaluation images tells of a candidate.
-
-    Attributes:
-        within: Is the loss, as measured, within what is allowed?
-        met: Is it so at the level of one of `LOOKS` looks?
-        excess: By what factor the loss is above what is allowed; 1 where it is not.
-        text: The loss in words.
-    """
-
-    within: bool
-    met: bool
-    excess: float
-    text: str
-
-
-@dataclass(frozen=True)
 class Recovery:
     """How far recovery came.
 
@@ -139,7 +84,7 @@ class Recovery:
     rungs: tuple[Rung, ...]
     looks: tuple[str, ...]
     met: bool
-    sensitivities: tuple[NodeSensitivity, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
     macs: Mapping[str, int] = field(default_factory=dict)
     evaluations: int = 0
     seconds: float = 0.0
@@ -181,7 +126,7 @@ class Ladder:
         self._noise = judge.noise(SessionInParts(start.quantized(), name="INT8"))
         self._rungs: list[Rung] = []
         self._looks: list[str] = []
-        self._sensitivities: list[NodeSensitivity] = []
+        self._sensitivities: Sequence[Sensitivity] = ()
         self._macs: dict[str, int] = {}
         self._evaluations = 0
 
@@ -282,63 +227,15 @@ class Ladder:
         return float(self._search.noise(SessionInParts(candidate.quantized(), name="INT8")).mean())
 
     def _leave_float(self, look: Callable[[Candidate], Outlook], outlook: Outlook) -> Outlook:
-        """Leave products in float until the loss is within the target, as few as that takes."""
-        start, before, base = time.perf_counter(), level_db(self._noise), self._now
-        self._sensitivities = node_sensitivities(base.proto, base.amax, self._search, self._macs)
-        order = in_order_of_worth(self._sensitivities)
-        noise = self._mean_noise(base)
-        too_few, enough = _Attempt(0, noise), None
-        target = noise * _HALF / outlook.excess
-        best = outlook
-        for _ in range(FLOAT_ATTEMPTS):
-            tried = self._fewest(base, order, target, too_few.products, enough.products if enough else len(order))
-            if enough and tried.products in (too_few.products, enough.products):
-                break
-            if tried.products == len(order):  # nothing would be left in INT8: aim lower
-                target = math.sqrt(too_few.noise * target)
-                continue
-            candidate = replace(base, float_nodes=frozenset(order[: tried.products]))
-            outlook = self._looked(look, candidate)
-            if outlook.within:
-                enough, best, self._now = tried, outlook, candidate
-            else:
-                too_few, best = tried, outlook if enough is None else best
-                self._now = candidate if enough is None else self._now
-            # Between what was too few and what was enough, or as far again as the loss asks for.
-            target = math.sqrt(too_few.noise * enough.noise) if enough else target * _FURTHER / outlook.excess
-        outlook = best
+        """Leave products in float until the loss is within the target."""
+        start, before = time.perf_counter(), level_db(self._noise)
+        search = FloatSearch(self._now, self._search, self._macs, lambda candidate: self._looked(look, candidate))
+        choice = search.run(outlook)
+        self._now, self._sensitivities, self._evaluations = choice.candidate, choice.sensitivities, choice.evaluations
         self._noise = self._judge.noise(SessionInParts(self._now.quantized(), name="INT8 (float)"))
-        left = sum(self._macs[name] for name in self._now.float_nodes) / max(sum(self._macs.values()), 1)
-        detail = f"{len(self._now.float_nodes)} of {len(order)} products in float, {100 * left:.1f} % of the work"
-        rung = Rung(
-            "float",
-            bool(self._now.float_nodes),
-            before,
-            level_db(self._noise),
-            time.perf_counter() - start,
-            detail,
-        )
-        self._rungs.append(rung)
-        self._note(f"float: {before:.1f} to {rung.after_db:.1f} dB ({detail})")
-        return outlook
-
-    def _fewest(self, base: Candidate, order: Sequence[str], target: float, too_few: int, enough: int) -> _Attempt:
-        """How many products, the worthiest first, have to stay float so that the noise is within a target."""
-        low, high, reached = too_few, enough, 0.0  # `enough` meets it: at the end nothing is quantized
-        while high - low > 1:
-            middle = (low + high) // 2
-            self._evaluations += 1
-            noise = self._mean_noise(replace(base, float_nodes=frozenset(order[:middle])))
-            if noise <= target:
-                high, reached = middle, noise
-            else:
-                low = middle
-        return _Attempt(high, reached)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """How many products stay float, and the noise that is left."""
-
-    products: int
-    noise: float
+        left = sum(self._macs.get(name, 0) for name in self._now.float_nodes) / max(sum(self._macs.values()), 1)
+        detail = f"{len(self._now.float_nodes)} of {len(self._macs)} products in float, {100 * left:.1f} % of the work"
+        seconds, after = time.perf_counter() - start, level_db(self._noise)
+        self._rungs.append(Rung("float", bool(self._now.float_nodes), before, after, seconds, detail))
+        self._note(f"float: {before:.1f} to {after:.1f} dB ({detail})")
+        return choice.outlook

@@ -9,7 +9,8 @@ from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Z95, Drop, MetricDrop, adjusted_wald
 from quant.evaluation.fidelity import worst_output
 from quant.evaluation.verdict import FLOOR_DB
-from quant.recovery.ladder import LOOKS, Outlook
+from quant.recovery.candidate import Outlook
+from quant.recovery.ladder import LOOKS
 
 LEVEL = 0.05  # of a false claim in a whole search
 _QUANTILE = NormalDist().inv_cdf(1 - LEVEL / LOOKS)

@@ -110,8 +110,9 @@ def check_whole(out: Path) -> None:
             built = out / (row["file"] or "")
             if built.is_file() and hashlib.sha256(built.read_bytes()).hexdigest() != row["sha256"]:
                 raise Fault(f"{built.name} is not the one of its report")
-    if scratch_in(out):
-        raise Fault(f"scratch is left: {scratch_in(out)}")
+    left = sorted(path.name for path in out.glob(".calib-*"))  # folders in it have writers of their own
+    if left:
+        raise Fault(f"scratch is left: {left}")
 
 
 TOKENS = (

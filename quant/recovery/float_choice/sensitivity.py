@@ -1,4 +1,4 @@
-"""How much noise each quantized product brings to a model's outputs, and how much work it is."""
+"""How much noise each group of quantized products brings to a model's outputs, and how much work it is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from quant.onnxruntime.session_in_parts import SessionInParts
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, is_quantized_kernel, node_key
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
+from quant.recovery.float_choice.product_groups import ProductGroup, product_groups
 from quant.recovery.inner_values import all_values
 from quant.recovery.judging import Judge, level_db
 
@@ -22,22 +23,24 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class NodeSensitivity:
-    """One product.
+class Sensitivity:
+    """What one group of products costs when it alone is quantized.
 
     Attributes:
-        node: Its name, see `quant.qdq.placement.node_key`.
-        op_type: Its operator.
+        group: The products.
         macs: Multiply-accumulates for an image.
-        noise: Relative noise in the outputs when it alone is quantized, mean over the images.
+        noise: Relative noise in the outputs, mean over the images.
         sqnr_db: The same as a signal to noise ratio, dB.
+        changed: Images whose answer differs from FP32's, and of how many; None where no output answers classes.
+        lost: Points of top-1 lost; None without labels.
     """
 
-    node: str
-    op_type: str
+    group: ProductGroup
     macs: int
     noise: float
     sqnr_db: float
+    changed: tuple[int, int] | None = None
+    lost: float | None = None
 
 
 def quantized_products(editor: GraphEditor) -> list[onnx.NodeProto]:
@@ -75,38 +78,48 @@ def _macs(node: onnx.NodeProto, editor: GraphEditor, values: Mapping[str, Array]
     return int(outputs * first.shape[-1])
 
 
-def node_sensitivities(
+def sensitivities(
     proto: onnx.ModelProto,
     amax: Mapping[str, float],
     judge: Judge,
     macs: Mapping[str, int],
+    in_float: frozenset[str] = frozenset(),
     advance: Callable[[int], None] | None = None,
-) -> list[NodeSensitivity]:
-    """Quantize one product at a time, and see what that does to the outputs; the noisiest first.
+) -> list[Sensitivity]:
+    """Quantize one group of products at a time, and see what that does to the outputs; the noisiest first.
 
     Args:
         proto: FP32 model.
         amax: Of its tensors, activation units.
         judge: Holds outputs against FP32's.
-        macs: Of each product.
-        advance: Called with 1 for each product that is done.
+        macs: Of each product, see `macs_of_products`.
+        in_float: Products that stay float whatever is found.
+        advance: Called with 1 for each group that is done.
 
     Raises:
         BuildError: The model cannot be quantized.
         ModelError: It does not run.
     """
     found = []
-    for node in quantized_products(prepared_for_quantization(proto)):
-        others = frozenset(name for name in macs if name != node_key(node))
+    for group in product_groups(prepared_for_quantization(proto), in_float):
+        others = frozenset(macs).union(in_float).difference(group.nodes)
         quantized = qdq_model_from_amax(proto, amax, Placement(float_nodes=others))
-        noise = judge.noise(SessionInParts(quantized, name=f"{node_key(node)} in INT8"))
-        key = node_key(node)
-        found.append(NodeSensitivity(key, node.op_type, macs[key], float(noise.mean()), level_db(noise)))
+        judgement = judge.judgement(SessionInParts(quantized, name=f"{group.name} in INT8"))
+        found.append(
+            Sensitivity(
+                group,
+                sum(macs[name] for name in group.nodes),
+                float(judgement.noise.mean()),
+                level_db(judgement.noise),
+                judgement.changed,
+                judgement.lost,
+            )
+        )
         if advance is not None:
             advance(1)
     return sorted(found, key=lambda item: -item.noise)
 
 
-def in_order_of_worth(found: Sequence[NodeSensitivity]) -> list[str]:
-    """The products to leave in float, in the order in which that buys most for the work that it costs."""
-    return [item.node for item in sorted(found, key=lambda item: -item.noise / max(item.macs, 1)) if item.noise > 0]
+def in_order_of_worth(found: Sequence[Sensitivity]) -> list[ProductGroup]:
+    """The groups to leave in float, in the order in which that buys most for the work that it costs."""
+    return [item.group for item in sorted(found, key=lambda item: -item.noise / max(item.macs, 1)) if item.noise > 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quant.report.contents.figures import rounded
+from quant.report.contents.sensitivity import rows_of_sensitivities
 from quant.report.result import Recovered
 from quant.settings.output_names import RECOVERED_CACHE, RECOVERED_MODEL
 
@@ -37,16 +38,7 @@ def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
         "algo": recovery.candidate.algorithm.name,
         "int8_share": rounded(100 * recovery.int8_share, 2),
         "float_nodes": sorted(left),
-        "sensitivity": [
-            {
-                "node": item.node,
-                "op_type": item.op_type,
-                "sqnr_db": rounded(item.sqnr_db, 2),
-                "macs_share": rounded(100 * item.macs / total, 3) if total else None,
-                "precision": "float" if item.node in left else "int8",
-            }
-            for item in recovery.sensitivities
-        ],
+        "sensitivity": rows_of_sensitivities(recovery.sensitivities, total, left),
         "evaluations": recovery.evaluations + len(recovery.looks),
         "seconds": round(recovery.seconds, 2),
         "model": RECOVERED_MODEL if recovered.used else None,

@@ -11,7 +11,7 @@ from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
 from quant.recovery.bias_correction import with_corrected_biases
 from quant.recovery.channels.equalization import equalize
-from quant.recovery.float_choice.sensitivity import in_order_of_worth, macs_of_products, node_sensitivities
+from quant.recovery.float_choice.sensitivity import in_order_of_worth, macs_of_products, sensitivities
 from quant.recovery.inner_values import single_images
 from quant.recovery.judging import Judge, is_beyond_chance, level_db
 from quant.recovery.weight_rounding import rounded_weights, with_rounded_weights
@@ -192,10 +192,10 @@ def test_the_product_that_does_the_harm_comes_first(graph_of, random):
     judge = judged(proto, inputs, [inputs])
     macs = macs_of_products(proto, {"x": inputs["x"][:1]})
     assert macs == {"first": 256, "second": 256, "third": 96}
-    found = node_sensitivities(proto, amax_of(proto, inputs), judge, macs)
-    assert found[0].node == "second"
+    found = sensitivities(proto, amax_of(proto, inputs), judge, macs)
+    assert found[0].group.nodes == ("second",)
     assert found[0].sqnr_db < found[1].sqnr_db - 6
-    assert in_order_of_worth(found)[0] == "second"
+    assert in_order_of_worth(found)[0].name == "second"
 
 
 def test_macs_of_convolutions(graph_of, random):
