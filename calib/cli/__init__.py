@@ -52,7 +52,7 @@ def _exit_code(arguments: list[str] | None, interrupts: Interrupts, written: lis
     import click
 
     from calib.cli.commands import command_line
-    from calib.cli.shadowing import shadowing_datasets
+    from calib.cli.parts.shadowing import shadowing_datasets
     from calib.commits import commits_noted
 
     warnings.filterwarnings("ignore", module="PIL")  # a damaged image is quarantined with its reason instead
@@ -83,7 +83,7 @@ def _code_of_error(error: Exception) -> int:
 
     import click
 
-    from calib.cli.terminal import say
+    from calib.cli.parts.terminal import say
 
     if isinstance(error, click.ClickException):
         shown = io.StringIO()
@@ -100,14 +100,14 @@ def _code_of_error(error: Exception) -> int:
         return _failed("out of memory; use a smaller --batch-size")
     if isinstance(error, OSError):  # not foreseen by any package: still one line, never a traceback
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    from calib.cli.one_line import unforeseen
+    from calib.cli.parts.one_line import unforeseen
 
     return _failed(unforeseen(error))  # a fault of our own: said so, on one line
 
 
 def _interrupted(written: Sequence[tuple[Path, ...]]) -> int:
     """Say what an interrupted command has left; sets of files that were complete are kept."""
-    from calib.cli.terminal import say_line
+    from calib.cli.parts.terminal import say_line
 
     kept = ", ".join(dict.fromkeys(str(path) for paths in written for path in paths))
     said = f"{kept} complete and kept, all other older files are untouched" if kept else "older files are untouched"
@@ -140,8 +140,8 @@ def _library_errors() -> tuple[type[Exception], ...]:
 
 
 def _failed(message: str) -> int:
-    from calib.cli.one_line import MOST, one_line
-    from calib.cli.terminal import say_line
+    from calib.cli.parts.one_line import MOST, one_line
+    from calib.cli.parts.terminal import say_line
 
     start = "calib: error: "
     say_line(f"{start}{one_line(message, MOST - len(start))}", err=True)

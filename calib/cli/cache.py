@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from calib.cli.terminal import say, say_line
+from calib.cli.parts.terminal import say, say_line
 from calib.names import ALGORITHMS, CALIBRATORS
 
 _FILE = click.Path(path_type=Path)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from calib.cli.options import run_options
-from calib.cli.terminal import TerminalConsole, say
+from calib.cli.parts.options import run_options
+from calib.cli.parts.terminal import TerminalConsole, say
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
@@ -41,7 +41,7 @@ def command(
     the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
     more than --max-drop.
     """
-    from calib.cli.task_option import settled
+    from calib.cli.parts.task_option import settled
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document, summary_from_document
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from calib.cli.terminal import say
+from calib.cli.parts.terminal import say
 
 
 @click.command("demo", epilog="Example: calib demo digits && cd digits && calib run --data imgs/ --algo entropy")

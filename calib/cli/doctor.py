@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from calib.cli.terminal import say
+from calib.cli.parts.terminal import say
 
 
 @click.command("doctor", epilog="Example: calib doctor")

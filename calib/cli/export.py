@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from calib.cli.options import parsed_size
-from calib.cli.terminal import say
+from calib.cli.parts.options import parsed_size
+from calib.cli.parts.terminal import say
 
 _FILE = click.Path(path_type=Path)
 

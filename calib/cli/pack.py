@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from calib.cli.options import parsed_size
-from calib.cli.terminal import TerminalConsole, say
+from calib.cli.parts.options import parsed_size
+from calib.cli.parts.terminal import TerminalConsole, say
 
 _FILE = click.Path(path_type=Path)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from calib.cli.terminal import TerminalConsole, say
+from calib.cli.parts.terminal import TerminalConsole, say
 from quant.settings.choices import CHOICES
 
 _FILE = click.Path(path_type=Path)
@@ -115,6 +115,11 @@ _FILE = click.Path(path_type=Path)
     "float.",
 )
 @click.option(
+    "--precisions",
+    type=_FILE,
+    help="TOML file that says which products stay float in INT8, such as the precision.toml of an earlier run.",
+)
+@click.option(
     "--allow-code",
     is_flag=True,
     help="Do what only calib.toml asks for: execute its metric, write outside of its folder.",
@@ -126,7 +131,7 @@ def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> 
 
     Settings also come from calib.toml in the working folder; options override them.
     """
-    from calib.cli.task_option import settled
+    from calib.cli.parts.task_option import settled
     from quant.jobs.run import run
     from quant.report.views.render import json_from_document, summary_from_document
     from quant.settings.calib_toml import settings_from_options

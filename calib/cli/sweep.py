@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from calib.cli.options import run_options
-from calib.cli.terminal import TerminalConsole, say
+from calib.cli.parts.options import run_options
+from calib.cli.parts.terminal import TerminalConsole, say
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
-    "backend", "metric", "task", "no_labels", "head", "out", "max_bad", "memory_limit", "allow_code", "as_json",
-    "quiet",
+    "backend", "metric", "task", "no_labels", "head", "precisions", "out", "max_bad", "memory_limit", "allow_code",
+    "as_json", "quiet",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def command(
     model.int8.onnx, sweep.json and sweep.svg are written to --out. ONNX Runtime runs the models; with --backend
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
-    from calib.cli.task_option import settled
+    from calib.cli.parts.task_option import settled
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document
     from quant.report.views.sweep import text_from_sweep

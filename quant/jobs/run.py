@@ -28,7 +28,8 @@ from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
 from quant.jobs.measurement import first_batch, first_batches, measured
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
-from quant.jobs.recovery import RecoveryJob
+from quant.jobs.recovering.float_rules import GivenPrecisions, given_precisions
+from quant.jobs.recovering.recovery_job import RecoveryJob
 from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
 from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
 from quant.onnx_graph.batch_norm import is_in_training
@@ -41,7 +42,14 @@ from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, Recovered, RunResult
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
-from quant.settings.output_names import RECOVERED, RECOVERED_CACHE, RECOVERED_MODEL, build_name, names_of_builds
+from quant.settings.output_names import (
+    PRECISIONS,
+    RECOVERED,
+    RECOVERED_CACHE,
+    RECOVERED_MODEL,
+    build_name,
+    names_of_builds,
+)
 from quant.settings.run_settings import RunSettings
 
 _BASELINE = "fp32"
@@ -68,12 +76,13 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
             raise SettingsError("model: expected an ONNX file, found nothing; give --model")
         model = load_model(settings.model)
         refuse_quantized(model)
+        given = given_precisions(settings, model)
         data = open_data(settings, model, listener)
         for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))
         backend = backend_from_settings(settings, listener)
         stack.callback(backend.close)
-        result = _result(settings, model, data, backend, listener)
+        result = _result(settings, model, data, backend, listener, given)
         document = document_from_run(result)
         _write(result, document)
     return document
@@ -88,13 +97,19 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
 
 
 def _result(
-    settings: RunSettings, model: OnnxModel, data: RunData, backend: Backend, listener: RecordingConsole
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    backend: Backend,
+    listener: RecordingConsole,
+    given: GivenPrecisions,
 ) -> RunResult:
     metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings)
     builds = {_BASELINE: backend.build(model, _BASELINE)}
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[_BASELINE].runnable, batch, data, settings, listener, metric)
+    task = task.with_float(given.float_nodes)
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
@@ -113,7 +128,7 @@ def _result(
     recovered = None
     if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
         job = RecoveryJob(settings, model, data, backend, collector, reader, listener)
-        outcome = job.run(calibration, builds, found)
+        outcome = job.run(calibration, builds, found, task.float_nodes, given.file)
         if outcome is not None:
             recovered, found = outcome
             builds |= {"int8": recovered.build} if recovered.build is not None else {}
@@ -153,6 +168,7 @@ def _result(
         better=better,
         head=head,
         float_nodes=task.float_nodes,
+        precisions=given.file,
         files=_kept_files(settings, builds, (settings.precision, verdict.chosen)),
         outdated=outdated,
         command=command_from_settings(settings),
@@ -255,9 +271,16 @@ def _outdated_files(
                 f"{settings.out}: {', '.join(found)} of an earlier run is removed, because {precision} cannot be built"
             )
         outdated.extend(found)
-    if recovered is None or not recovered.used:
-        outdated.extend(name for name in RECOVERED if (settings.out / name).is_file())
+    kept = _recovered_files(recovered)
+    outdated.extend(name for name in RECOVERED if name not in kept and (settings.out / name).is_file())
     return tuple(outdated)
+
+
+def _recovered_files(recovered: Recovered | None) -> tuple[str, ...]:
+    """Names of the files that recovery writes in this run."""
+    if recovered is None or not recovered.used:
+        return ()
+    return tuple(name for name in RECOVERED if name != PRECISIONS or recovered.precisions)
 
 
 def _warn_of_quarantined(quarantined: Mapping[str, str], listener: RecordingConsole) -> None:
@@ -353,4 +376,6 @@ def _write(result: RunResult, document: Document) -> None:
             files.stage(RECOVERED_MODEL).write_bytes(recovered.model.proto.SerializeToString())
         if recovered is not None and recovered.calibration is not None:
             stage_calibration(files, recovered.calibration, RECOVERED_CACHE)
+        if recovered is not None and recovered.precisions:
+            files.stage(PRECISIONS).write_text(recovered.precisions, encoding="utf-8")
         stage_texts(files, texts)

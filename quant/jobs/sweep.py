@@ -28,6 +28,7 @@ from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
 from quant.jobs.measurement import Observe, evaluated, first_batch
 from quant.jobs.output_files import stage_build, stage_texts
+from quant.jobs.recovering.float_rules import given_precisions
 from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.progress import Console, RecordingConsole
@@ -70,6 +71,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         raise SettingsError("model: expected an ONNX file, found nothing; give --model")
     model = load_model(settings.model)
     refuse_quantized(model)
+    given = given_precisions(settings, model)
     settings = _of_all_algorithms(settings, listener)
     data = open_data(settings, model, listener)
     metric = recorder_from_settings(settings, model, listener)
@@ -80,6 +82,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         fp32 = backend.build(model, "fp32")
         batch = first_batch(data, settings)
         task = chosen_task(model, fp32.runnable, batch, data, settings, listener, metric)
+        task = task.with_float(given.float_nodes)
         check_preparation(model, batch.inputs, fp32.runnable.run(batch.inputs), task.reader)
         candidates = _candidates(calibration.statistics)
         amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}

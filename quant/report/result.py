@@ -18,6 +18,7 @@ from quant.onnx_graph.model import OnnxModel
 from quant.recovery.ladder import Recovery
 from quant.search.algorithms import BetterAlgorithm
 from quant.search.per_tensor import TensorChoice
+from quant.settings.precision_file import PrecisionFile
 from quant.settings.run_settings import RunSettings
 from quant.tensorrt.engines.engine_model import EngineModel
 
@@ -52,6 +53,7 @@ class Recovered:
         model: The float model that it was built from.
         calibration: Its scales.
         build: The build.
+        precisions: Text of the file that says what is in float; empty where nothing is.
     """
 
     recovery: Recovery
@@ -60,6 +62,7 @@ class Recovered:
     model: OnnxModel | None = None
     calibration: Calibration | None = None
     build: Build | None = None
+    precisions: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,7 @@ class RunResult:
         warnings: What the user should read.
         head: A detector's head; None of other models.
         float_nodes: Products that stay float in INT8, by `quant.qdq.placement.node_key`.
+        precisions: The file that says which products stay float; None without one.
         recovered: What was done about an INT8 build that lost too much; None where none did, or nothing could be done.
         better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
         files: Files of the builds by name: those that are kept in `settings.out`, or those that were compared.
@@ -139,6 +143,7 @@ class RunResult:
     verdict: Verdict
     quarantined: Mapping[str, str]
     warnings: tuple[str, ...]
+    precisions: PrecisionFile | None = None
     recovered: Recovered | None = None
     better: BetterAlgorithm | None = None
     head: HeadTrial | None = None

@@ -7,7 +7,9 @@ SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.svg"
 CACHE = "calibration.cache"  # its provenance and statistics are beside it
 TIMING_CACHE = "timing.cache"
 RECOVERED_MODEL, RECOVERED_CACHE = "recovered.onnx", "recovered.cache"  # the latter with provenance and statistics
-RECOVERED = (RECOVERED_MODEL, RECOVERED_CACHE, "recovered.json", "recovered.h5")
+PRECISIONS = "precision.toml"  # the products that a search left in float
+RECOVERED = (RECOVERED_MODEL, RECOVERED_CACHE, "recovered.json", "recovered.h5", PRECISIONS)
+SENSITIVITY_JSON, SENSITIVITY_PLOT = "sensitivity.json", "sensitivity.svg"
 MODEL_SUFFIX, ENGINE_SUFFIX = ".onnx", ".engine"
 DATA_SUFFIX = ".data"  # of the file that holds a large model's weights, behind the name of the model's
 

@@ -56,6 +56,7 @@ class RunSettings:
         metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
         recover: What to do where INT8 loses too much: auto (all steps as needed), off, or steps by name, separated by
             commas: equalize, ranges, bias, weights, float.
+        precisions: File that says which products stay float in INT8, see `quant.settings.precision_file`.
     """
 
     model: Path | None = None
@@ -92,6 +93,7 @@ class RunSettings:
     task: str = "auto"
     head: str = "float"
     recover: str = "auto"
+    precisions: Path | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -113,6 +115,8 @@ class RunSettings:
             raise SettingsError(
                 f"max_drop: expected percentage points from -{_LARGEST_DROP} to {_LARGEST_DROP}, found {self.max_drop}"
             )
+        if self.precisions is not None and self.precision != "int8":
+            raise SettingsError("precisions: only INT8 leaves products in float; leave it out, or use precision int8")
         if self.cache_only and self.precision != "int8":
             raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
@@ -159,6 +163,11 @@ class RunSettings:
         written = {resolved(self.out / name) for name in WRITTEN}
         if self.model is not None and resolved(self.model) in written:
             raise SettingsError(f"{self.model}: would be overwritten by this run; rename it, or choose another --out")
+        if self.precisions is not None and resolved(self.precisions) in written:
+            raise SettingsError(
+                f"{self.precisions}: would be replaced or removed by this run; copy it to another folder, or choose "
+                "another --out"
+            )
         cache = self.cache_path
         if cache.suffix in (".json", ".h5") or cache.is_dir():
             found = (

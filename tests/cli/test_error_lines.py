@@ -3,7 +3,7 @@
 import pytest
 from onnx import helper
 
-from calib.cli.one_line import MOST, one_line, unforeseen
+from calib.cli.parts.one_line import MOST, one_line, unforeseen
 
 
 def test_a_short_message_stays_and_line_breaks_go():

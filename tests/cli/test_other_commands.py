@@ -83,7 +83,7 @@ def test_pack_fails_with_one_line_and_writes_nothing(calib, colours, snapshot, a
 def test_pack_counts_images_in_its_progress(colours, monkeypatch):
     import contextlib
 
-    import calib.cli.terminal
+    import calib.cli.parts.terminal
     from calib.cli.pack import command
 
     steps = []
@@ -92,7 +92,7 @@ def test_pack_counts_images_in_its_progress(colours, monkeypatch):
     def task(self, description, total):
         yield steps.append
 
-    monkeypatch.setattr(calib.cli.terminal.TerminalConsole, "task", task)
+    monkeypatch.setattr(calib.cli.parts.terminal.TerminalConsole, "task", task)
     monkeypatch.chdir(colours)
     command.main(["imgs", "imgs.h5"], standalone_mode=False)
     assert sum(steps) == 36

@@ -113,3 +113,35 @@ def test_a_step_that_does_not_exist_is_named(calib, demo):
     result = calib("run", "--data", "imgs", "--recover", "equalize,magic", cwd=demo)
     assert result.code == 1
     assert "expected auto, off, or some of equalize, ranges, bias, weights, float, found 'magic'" in result.error
+
+
+def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(calib, report, loud_demo):
+    options = ("--data", "imgs", "--algo", "minmax", "--quiet")
+    calib("run", *options, "--recover", "float", cwd=loud_demo)
+    found, out = report(loud_demo), loud_demo / "calib-out"
+    left = found["recovery"]["float_nodes"]
+    assert left
+    assert found["recovery"]["precisions"] == "precision.toml"
+    assert {row["node"] for row in found["recovery"]["sensitivity"] if row["precision"] == "float"} == set(left)
+    assert "of the work" in (out / "precision.toml").read_text()
+    assert "Sensitivity of products" in (out / "report.html").read_text()
+    kept = (out / "precision.toml").rename(loud_demo / "mine.toml")
+    calib("run", *options, "--recover", "off", "--precisions", kept.name, "--out", "again", cwd=loud_demo)
+    again = json.loads((loud_demo / "again" / "report.json").read_text())
+    assert again["precisions"]["float_nodes"] == left
+    assert int8_of(again)["sha256"] == int8_of(found)["sha256"]
+    calib("run", *options, "--recover", "off", cwd=loud_demo)
+    assert not (out / "precision.toml").exists()
+
+
+def test_recovery_keeps_what_a_file_leaves_in_float_and_adds_to_it(calib, report, loud_demo):
+    (loud_demo / "mine.toml").write_text("[[float]]\nnodes = ['logits_matmul']\nwhy = 'mine'\n")
+    options = ("--data", "imgs", "--algo", "minmax", "--quiet", "--recover", "float", "--precisions", "mine.toml")
+    calib("run", *options, cwd=loud_demo)
+    recovery = report(loud_demo)["recovery"]
+    assert "logits_matmul" in recovery["float_nodes"]
+    assert len(recovery["float_nodes"]) > 1
+    assert "logits_matmul" not in {row["node"] for row in recovery["sensitivity"]}  # it is not up for choice
+    text = (loud_demo / "calib-out" / "precision.toml").read_text()
+    assert 'why = "mine"' in text
+    assert all(name in text for name in recovery["float_nodes"])

@@ -48,12 +48,12 @@ def test_no_datasets_at_all_is_said(run_with_path, tmp_path):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "calib").symlink_to(CHECKOUT / "calib")
     (tmp_path / "alone" / "click").symlink_to(Path(click.__file__).parent)
-    program = "from calib.cli.shadowing import shadowing_datasets; print(shadowing_datasets())"
+    program = "from calib.cli.parts.shadowing import shadowing_datasets; print(shadowing_datasets())"
     done = run_with_path(program, tmp_path / "alone", site=False)
     assert done.stdout.startswith("import package 'datasets': expected the one from calib-int8, found none;")
 
 
 def test_our_own_datasets_is_fine_also_beside_a_folder_of_that_name(run_with_path, tmp_path):
     (tmp_path / "work" / "datasets" / "imgs").mkdir(parents=True)  # somebody's data, not a package
-    program = "from calib.cli.shadowing import shadowing_datasets; print(shadowing_datasets())"
+    program = "from calib.cli.parts.shadowing import shadowing_datasets; print(shadowing_datasets())"
     assert run_with_path(program, tmp_path / "work", CHECKOUT).stdout == "None\n"

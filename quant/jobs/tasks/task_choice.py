@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasets import Batch
 from datasets.source import BoxSource
@@ -40,6 +40,10 @@ class ChosenTask:
     recorder: Recorder | None
     head: Head | None = None
     float_nodes: frozenset[str] = frozenset()
+
+    def with_float(self, nodes: frozenset[str]) -> ChosenTask:
+        """The task with more products that stay float."""
+        return replace(self, float_nodes=self.float_nodes | nodes)
 
 
 def chosen_task(

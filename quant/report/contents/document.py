@@ -76,6 +76,7 @@ def document_from_run(result: RunResult) -> Document:
         "detection": detection_from_run(result),
         "peak_rss_mb": _peak_rss_mb(),
         **details_from_run(result),
+        "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),
         "settings": values_from_settings(settings),
@@ -177,6 +178,14 @@ def _beside_baseline(result: RunResult, name: str) -> Document:
         "speedup": rounded(speeds[0] / speeds[1], 3),
         "size_ratio": rounded(result.builds[result.baseline].bytes / build.bytes, 3) if build.bytes else None,
     }
+
+
+def _precisions(result: RunResult) -> Document | None:
+    """The file that says which products stay float, and which they are; null without one."""
+    file = result.precisions
+    if file is None:
+        return None
+    return {"path": str(file.path), "sha256": file.sha256, "float_nodes": sorted(result.float_nodes)}
 
 
 def _images_needed(drop: Drop, images: int, max_drop: float) -> int | None:

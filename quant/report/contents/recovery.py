@@ -7,7 +7,7 @@ from typing import Any
 from quant.report.contents.figures import rounded
 from quant.report.contents.sensitivity import rows_of_sensitivities
 from quant.report.result import Recovered
-from quant.settings.output_names import RECOVERED_CACHE, RECOVERED_MODEL
+from quant.settings.output_names import PRECISIONS, RECOVERED_CACHE, RECOVERED_MODEL
 
 
 def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
@@ -43,4 +43,5 @@ def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
         "seconds": round(recovery.seconds, 2),
         "model": RECOVERED_MODEL if recovered.used else None,
         "cache": RECOVERED_CACHE if recovered.used else None,
+        "precisions": PRECISIONS if recovered.precisions else None,
     }

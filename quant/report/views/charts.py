@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from quant.report.views.detection.charts import f1_by_threshold, precision_recall, score_histogram
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.sections import Document
+from quant.report.views.sensitivity import draw_sensitivity
 from quant.report.views.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, svg_from_drawing
 from quant.report.views.tensor_charts import histogram_charts, overview_chart
 
@@ -30,6 +31,7 @@ def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]
         "confidence": (f1_by_threshold, score_histogram),
         "confusion": (_confusion,),
         "reliability": (_reliability,),
+        "recovery": (_sensitivity,),
         "tensors": (overview_chart, histogram_charts),
         "layers": (_layers,),
     }
@@ -86,6 +88,18 @@ def _name(artists: Iterable[Artist], what: str) -> None:
     """Give each artist its id."""
     for i, artist in enumerate(artists):
         artist.set_gid(f"value.{what}.{i}")
+
+
+def _sensitivity(document: Document) -> list[tuple[str, str]]:
+    rows = (document.get("recovery") or {}).get("sensitivity")
+    if not rows:
+        return []
+
+    def draw(figure: Figure) -> None:
+        draw_sensitivity(figure.subplots(), rows, (BUILD, GOOD))
+
+    caption = "Sensitivity of products: blue is computed in INT8, green in float"
+    return [(caption, svg_from_drawing("sensitivity", 0.9 + 0.24 * min(len(rows), _BARS), draw, caption))]
 
 
 def _costs(document: Document) -> list[tuple[str, str]]:

@@ -29,6 +29,8 @@ _FACTS = (
     ("Cache", "calibration.cache", "{}"),
     ("The cache was", "calibration.how", "{}"),
     ("Tensors with a scale", "calibration.tensors", "{:,}"),
+    ("Products left in float by", "precisions.path", "{}"),
+    ("Its SHA-256", "precisions.sha256", "{}"),
     ("Calibration took, s", "calibration.seconds", "{:.2f}"),
     ("Peak memory, MB", "peak_rss_mb", "{:,.0f}"),
     ("Made", "created", "{}"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from calib.texts import plain_text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 5.0  # inches: 360 units of the SVG, about the width of a phone, so that letters keep their size there
@@ -77,6 +78,28 @@ def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], l
         # savefig would draw twice, the first time only for the layout, which print_svg does as well.
         canvas.print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _for_page(buffer.getvalue(), name, label)
+
+
+def standalone_svg(height: float, draw: Callable[[Axes], None]) -> str:
+    """An SVG file of its own, 8 inches wide, with texts as texts.
+
+    Args:
+        height: Inches.
+        draw: Draws into the axes.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "calib"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def chart_text(text: str, most: int = 22) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quant.report.contents.sweep import Document
+from quant.report.views.svg import standalone_svg
 from quant.settings.output_names import CACHE, SWEEP_PLOT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLUMNS = (
     ("name", "Algorithm", "{}"),
@@ -65,10 +69,6 @@ def _choice_lines(document: Document) -> list[str]:
 
 def svg_from_sweep(document: Document) -> str:
     """A bar for each algorithm, best on top: its drop with the 95 % interval, or the SQNR if no drop is known."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     key, interval, title = {
         "metric": ("metric_drop", "metric_ci95", "Drop of {} against FP32, with its 95 % interval"),
         "top1": ("drop_top1", "drop_ci95", "Drop of top-1 against FP32, percentage points, with its 95 % interval"),
@@ -76,9 +76,6 @@ def svg_from_sweep(document: Document) -> str:
     }[document["decided_by"]]
     rows = list(reversed(document["rows"]))
     values = [row[key] if row[key] is not None else 0.0 for row in rows]
-    figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
     colours = ["#2e7d32" if row["name"] == document["best"] else "#5c6bc0" for row in rows]
     errors = None
     if interval is not None:
@@ -89,12 +86,11 @@ def svg_from_sweep(document: Document) -> str:
             [max(high - v, 0.0) for v, (_, high) in zip(values, ends, strict=True)],
         ]
     positions = range(len(rows))
-    axes.barh(positions, values, xerr=errors, color=colours, ecolor="#666", capsize=3)
-    axes.set_yticks(positions, [row["name"] for row in rows])
-    axes.axvline(0, color="#666", linewidth=0.8)
-    axes.set_title(title.format(document["metric"]["name"] if document["metric"] else ""), fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "calib"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+
+    def draw(axes: Axes) -> None:
+        axes.barh(positions, values, xerr=errors, color=colours, ecolor="#666", capsize=3)
+        axes.set_yticks(positions, [row["name"] for row in rows])
+        axes.axvline(0, color="#666", linewidth=0.8)
+        axes.set_title(title.format(document["metric"]["name"] if document["metric"] else ""), fontsize=10)
+
+    return standalone_svg(1.2 + 0.4 * len(rows), draw)

@@ -33,5 +33,5 @@ def test_all_that_a_run_writes_beside_its_cache_is_listed_once():
     engines = {f"model.{name}.engine{end}" for name in ("fp32", "fp16", "int8") for end in ("", ".json")}
     models = {f"model.{name}.onnx{end}" for name in ("fp16", "int8") for end in ("", ".data")}
     assert len(set(WRITTEN)) == len(WRITTEN)
-    recovered = {"recovered.onnx", "recovered.cache", "recovered.json", "recovered.h5"}
+    recovered = {"recovered.onnx", "recovered.cache", "recovered.json", "recovered.h5", "precision.toml"}
     assert set(WRITTEN) == reports | engines | models | recovered

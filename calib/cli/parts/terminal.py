@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from calib.cli.one_line import one_line
+from calib.cli.parts.one_line import one_line
 from calib.interrupts import stop_if_interrupted
 from calib.texts import plain_lines, plain_text
 

@@ -30,6 +30,7 @@ from quant.evaluation.latency import measure_latency
 from quant.evaluation.metric import MetricRecorder, recorder_from_settings, section_from_scores
 from quant.evaluation.outputs import OutputReader
 from quant.jobs.measurement import evaluated, first_batch
+from quant.jobs.recovering.float_rules import rules_from_choice
 from quant.onnx_graph.light_model import light_model
 from quant.onnx_graph.model import OnnxModel
 from quant.onnx_graph.model_file import has_data_file
@@ -41,6 +42,7 @@ from quant.recovery.ladder import Ladder, Recovery
 from quant.recovery.success import outlook_of_drop, outlook_of_metric, outlook_of_noise
 from quant.report.result import Measurement, Recovered
 from quant.settings.output_names import RECOVERED_MODEL
+from quant.settings.precision_file import PrecisionFile, text_from_rules
 from quant.settings.run_settings import RunSettings
 
 Array = NDArray[Any]
@@ -78,7 +80,12 @@ class RecoveryJob:
         self._looks: list[tuple[Candidate, _Look]] = []
 
     def run(
-        self, calibration: CalibrationResult, builds: Mapping[str, Build], found: Measurement
+        self,
+        calibration: CalibrationResult,
+        builds: Mapping[str, Build],
+        found: Measurement,
+        float_nodes: frozenset[str] = frozenset(),
+        precisions: PrecisionFile | None = None,
     ) -> tuple[Recovered, Measurement] | None:
         """Recover where INT8 loses too much; None where it does not, or where nothing can be done.
 
@@ -86,6 +93,8 @@ class RecoveryJob:
             calibration: Scales of the INT8 build.
             builds: The run's builds by precision.
             found: How they did.
+            float_nodes: Products that stay float whatever is found.
+            precisions: The user's file that says so of some; None without one.
 
         Returns:
             What was recovered, and how the builds do with it; the measurement is the given one where the INT8 build
@@ -103,18 +112,27 @@ class RecoveryJob:
             return None
         self._console.note(f"INT8 loses too much ({begin.text}): recovering")
         try:
-            recovery = self._climbed(calibration, steps, begin, builds["fp32"])
+            recovery = self._climbed(calibration, steps, begin, builds["fp32"], float_nodes)
         except (BuildError, ModelError) as error:
             self._console.warn(f"INT8 could not be recovered: {error}")
             return None
         looked = next((look for candidate, look in self._looks if candidate is recovery.candidate), None)
         if looked is None or not self._is_better(looked, begin):
             return Recovered(recovery=recovery, first=begin.text, used=False), found
+        rules = [*precisions.rules] if precisions is not None else []
+        rules += rules_from_choice(recovery.sensitivities, recovery.candidate.float_nodes, recovery.macs)
         recovered = self._recovered(recovery, begin, looked, calibration)
+        if rules:
+            recovered = replace(recovered, precisions=text_from_rules(rules))
         return recovered, self._measured(looked, builds, found)
 
     def _climbed(
-        self, calibration: CalibrationResult, steps: Sequence[str], begin: Outlook, baseline_build: Build
+        self,
+        calibration: CalibrationResult,
+        steps: Sequence[str],
+        begin: Outlook,
+        baseline_build: Build,
+        float_nodes: frozenset[str],
     ) -> Recovery:
         baseline = OnnxRuntimeSession(self._model.proto, name=str(self._model.path))
         images, fixed = self._images(), baseline.fixed_batch
@@ -129,6 +147,7 @@ class RecoveryJob:
             calibration.statistics if calibration.statistics and calibration.statistics.histograms else None,
             algorithm_from_name(self._settings.algo, self._settings.percentile),
             calibration.amax,
+            float_nodes,
         )
         ladder = Ladder(
             start,
@@ -190,7 +209,12 @@ class RecoveryJob:
         )
         looked = _Look(build, evaluations, self._section(recorder))
         self._looks.append((candidate, looked))
-        return self._outlook(evaluations, looked.metric)
+        outlook = self._outlook(evaluations, looked.metric)
+        return replace(outlook, milliseconds=self._milliseconds(build)) if build.is_engine else outlook
+
+    def _milliseconds(self, build: Build) -> float:
+        inputs = first_batch(self._data, self._settings).inputs
+        return measure_latency({build.precision: build.runnable}, inputs)[build.precision].milliseconds
 
     def _section(self, recorder: MetricRecorder | None) -> Mapping[str, Any] | None:
         settings = self._settings
@@ -238,7 +262,12 @@ class RecoveryJob:
             versions={"calib": calib.__version__, self._backend.name: self._backend.version},
         )
         return Recovered(
-            recovery=recovery, first=begin.text, used=True, model=model, calibration=made, build=looked.build
+            recovery=recovery,
+            first=begin.text,
+            used=True,
+            model=model,
+            calibration=made,
+            build=looked.build,
         )
 
     def _measured(self, looked: _Look, builds: Mapping[str, Build], found: Measurement) -> Measurement:
