@@ -141,7 +141,8 @@ class TensorRTBackend:
             model: The FP32 model.
             precision: fp32, fp16 or int8.
             cache: For INT8: the cache whose scales are handed over, with its header rewritten if necessary.
-            float_nodes: For INT8: products that stay float. Only Q/DQ can say so, so the build is explicit with any.
+            float_nodes: For INT8: products that stay float. If an implicit build cannot keep them so, the build is
+                explicit.
 
         Raises:
             BuildError: This precision cannot be built; the message quotes TensorRT.
@@ -177,10 +178,15 @@ class TensorRTBackend:
         if stored is not None:
             data, files, details = stored
             return self._loaded(model, precision, data, files, details, reused=True)
-        explicit = cache is not None and bool(
-            self.options.explicit or float_nodes or not self._tensorrt.has_calibrators
-        )
-        proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
+        explicit = cache is not None and bool(self.options.explicit or not self._tensorrt.has_calibrators)
+        try:
+            proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
+        except BuildError as error:
+            if explicit or not float_nodes:
+                raise
+            self._note(f"{len(float_nodes)} products cannot stay float in an implicit build ({error}); it is explicit")
+            explicit = True
+            proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
         if built.without_scale:
             self._note(
                 f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"
@@ -246,7 +252,16 @@ class TensorRTBackend:
             return made.proto, made.built
         typed = precision == "fp16" and not self._tensorrt.has_calibrators
         proto = half_model(model.proto) if typed else model.proto
-        built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, cache=cache, note=self._note)
+        built = engine_from_onnx(
+            proto,
+            precision,
+            self.batch,
+            self.options,
+            name=name,
+            cache=cache,
+            note=self._note,
+            float_nodes=float_nodes if cache is not None else (),
+        )
         return proto, built
 
     def _identity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx
@@ -16,6 +17,7 @@ from quant.tensorrt.building.calibrator import (
     cache_calibrator,
     cache_for_tensorrt,
 )
+from quant.tensorrt.building.float_layers import keep_in_float
 from quant.tensorrt.building.inner_tensors import inner_amax
 from quant.tensorrt.building.network import prepared_proto
 from quant.tensorrt.building.options import BuilderOptions, without_spoiled_timings
@@ -52,6 +54,7 @@ def engine_from_onnx(
     name: str = "model",
     cache: CalibrationCache | None = None,
     note: Note | None = None,
+    float_nodes: Collection[str] = (),
 ) -> BuiltEngine:
     """Build an engine.
 
@@ -63,6 +66,7 @@ def engine_from_onnx(
         name: What to call the model in messages.
         cache: Scales for an implicit INT8 build; None if the model holds Q/DQ.
         note: Called with lines to display.
+        float_nodes: Products that stay float in an implicit INT8 build.
 
     Raises:
         BuildError: TensorRT cannot build it, or did not use the cache; the message quotes TensorRT.
@@ -70,7 +74,7 @@ def engine_from_onnx(
     """
 
     def build(options: BuilderOptions) -> BuiltEngine:
-        return _engine(proto, precision, batch, options, name, cache, note)
+        return _engine(proto, precision, batch, options, name, cache, note, float_nodes)
 
     return without_spoiled_timings(build, options, note)
 
@@ -83,11 +87,14 @@ def _engine(
     name: str,
     cache: CalibrationCache | None,
     note: Note | None,
+    float_nodes: Collection[str],
 ) -> BuiltEngine:
     tensorrt = load_tensorrt()
     prepared = prepared_proto(proto, batch, name)
     with interrupts_deferred(), log_section() as log:
         work = BuildJob(tensorrt, prepared, precision, batch, options, log, note=note)
+        if float_nodes:
+            keep_in_float(tensorrt, work.network, work.config, float_nodes, half=not options.strict_int8)
         filled: dict[str, float] = {}
         bridge = None
         if cache is not None:
