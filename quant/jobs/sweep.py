@@ -37,14 +37,13 @@ from quant.report.contents.sweep import Document, document_from_sweep
 from quant.report.result import SweepResult, SweepRow
 from quant.report.views.render import json_from_document
 from quant.report.views.sweep import svg_from_sweep
-from quant.search.per_tensor import TensorChoice, choose_by_tensor
+from quant.search.per_tensor import PER_TENSOR, TensorChoice, choose_by_tensor
 from quant.settings.output_names import SWEEP_JSON, SWEEP_PLOT, build_name
 from quant.settings.run_settings import RunSettings
 
 PERCENTILES = (99.9, 99.99, 99.999)
 CHOICE_IMAGES = 256  # calibration images for the choice by tensor, at most
 CHOICE_BYTES = 512 << 20  # bytes of inputs held for it, so large images are fewer
-PER_TENSOR = "per-tensor"
 
 
 def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: bool = False) -> Document:

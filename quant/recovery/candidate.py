@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -11,6 +11,7 @@ from calib.algorithms import Algorithm
 from calib.histograms.statistics import Statistics
 from quant.qdq.placement import Placement
 from quant.qdq.writer import qdq_model_from_amax
+from quant.search.per_tensor import PER_TENSOR
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Candidate:
         algorithm: The algorithm of its scales.
         amax: Of its tensors, activation units.
         float_nodes: Products that stay float, by `quant.qdq.placement.node_key`.
+        changed: Name of the algorithm of each tensor that has another one.
     """
 
     proto: onnx.ModelProto
@@ -32,6 +34,12 @@ class Candidate:
     algorithm: Algorithm
     amax: Mapping[str, float]
     float_nodes: frozenset[str] = frozenset()
+    changed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def algo(self) -> str:
+        """What found the scales."""
+        return PER_TENSOR if self.changed else self.algorithm.name
 
     def quantized(self) -> onnx.ModelProto:
         """The INT8 form.

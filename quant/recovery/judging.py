@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,16 @@ class Judge:
     def images(self) -> int:
         """How many images judge."""
         return sum(len(next(iter(outputs.values()))) for outputs in self._expected)
+
+    def halves(self) -> tuple[Judge, Judge]:
+        """Two judges by half of the batches each, with the same measure of noise; both by all where there is one."""
+        middle = (len(self.batches) + 1) // 2
+        return self._of(slice(0, middle)), self._of(slice(middle if len(self.batches) > 1 else 0, None))
+
+    def _of(self, part: slice) -> Judge:
+        made = copy(self)
+        made.batches, made._expected, made._labels = self.batches[part], self._expected[part], None
+        return made
 
     def noise(self, runnable: Runnable) -> NDArray[np.float64]:
         """Relative noise of each image; infinite where an output is not finite and FP32's is.

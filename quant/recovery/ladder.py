@@ -1,7 +1,8 @@
 """Recovering accuracy step by step, each kept only where it is better beyond chance on images it was not made from.
 
 1. `equalize`: channels of different magnitude share a scale well (`quant.recovery.channels.equalization`).
-2. `ranges`: the algorithm whose scales leave the least noise in the outputs, from the same statistics.
+2. `ranges`: the algorithm whose scales leave the least noise in the outputs, another one for single tensors
+   (`quant.recovery.ranges`).
 3. `bias`: shifted means are taken back (`quant.recovery.bias_correction`).
 4. `weights`: rounded by what they do to the output (`quant.recovery.weight_rounding`).
 5. `float`: the products with the most noise for the least work stay float, as few as meet the target.
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from calib.algorithms import algorithm_from_name, amax_from_statistics
 from calib.histograms.statistics import Statistics
-from calib.names import ALGORITHMS
 from quant.errors import BuildError, ModelError
 from quant.onnxruntime.session_in_parts import SessionInParts
 from quant.recovery.bias_correction import with_corrected_biases
@@ -35,6 +35,7 @@ from quant.recovery.float_choice.search import FLOAT_LOOKS, FloatSearch
 from quant.recovery.float_choice.sensitivity import Sensitivity, macs_of_products
 from quant.recovery.inner_values import single_images
 from quant.recovery.judging import Judge, is_beyond_chance, level_db
+from quant.recovery.ranges import AVERAGE, best_ranges
 from quant.recovery.weight_rounding import with_rounded_weights
 
 Array = NDArray[Any]
@@ -202,14 +203,17 @@ class Ladder:
         statistics = self._now.statistics
         if statistics is None:
             raise BuildError("the scales come from a cache without statistics")
-        now = self._now.algorithm.name
-        found = {now: self._now}
-        for algorithm in (algorithm_from_name(name) for name in ALGORITHMS if name != now):
-            amax = amax_from_statistics(statistics, algorithm)
-            found[algorithm.name] = replace(self._now, algorithm=algorithm, amax=amax)
-        noise = {name: self._mean_noise(candidate) for name, candidate in found.items()}
-        best = min(noise, key=lambda name: noise[name])
-        return found[best], f"{best} instead of {now}" if best != now else f"{best} is the best"
+        now = self._now.algorithm
+        found = best_ranges(
+            self._now.proto, statistics, (now.name, self._now.amax), self._search.halves(), self._now.float_nodes
+        )
+        algorithm, changed = now, found.changed
+        if found.algo == AVERAGE:  # which is no algorithm on statistics: every tensor is a change then
+            changed = {**dict.fromkeys(found.amax, AVERAGE), **changed}
+        elif found.algo != now.name:
+            algorithm = algorithm_from_name(found.algo)
+        detail = f"{found.text} instead of {now.name}" if changed or algorithm is not now else f"{now.name} is the best"
+        return replace(self._now, algorithm=algorithm, amax=found.amax, changed=changed), detail
 
     def _corrected(self) -> tuple[Candidate, str]:
         proto = with_corrected_biases(self._now.proto, self._now.reference, self._quantize, self._fit)

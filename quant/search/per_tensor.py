@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from quant.onnx_graph.model import OnnxModel
 from quant.search.simulated_model import Inputs, SimulatedModel, TrialImages
 
+PER_TENSOR = "per-tensor"  # in place of an algorithm's name, where tensors have several
 _STANDARD_ERRORS = 2.0  # a change's mean gain must exceed this many
 
 
@@ -58,6 +60,25 @@ class TensorChoice:
         return sum(name != self.start for name in self.algorithms.values())
 
 
+class TellsNoise(Protocol):
+    """Tells the noise that scales leave in a model's outputs, image by image."""
+
+    def noise(self, amax: Mapping[str, float]) -> NDArray[np.float64]: ...  # noqa: D102 - see the class
+
+
+@dataclass(frozen=True)
+class ChangedScales:
+    """Scales after changes of single tensors.
+
+    Attributes:
+        algorithms: Name of the algorithm that each tensor got, of those that could change.
+        amax: amax of all tensors, in activation units.
+    """
+
+    algorithms: Mapping[str, str]
+    amax: Mapping[str, float]
+
+
 def choose_by_tensor(
     model: OnnxModel,
     candidates: Mapping[str, Mapping[str, float]],
@@ -83,9 +104,40 @@ def choose_by_tensor(
     """
     simulated = SimulatedModel(model, float_nodes)
     trial, confirming = TrialImages(simulated, trial_batches), TrialImages(simulated, confirming_batches)
-    amax, chosen = dict(candidates[start]), dict.fromkeys(simulated.tensors, start)
-    noise, confirmed = first = trial.noise(amax), confirming.noise(amax)
-    for tensor in simulated.tensors:
+    found = changed_by_tensor(simulated.tensors, candidates, start, trial, confirming, advance)
+    first, last = candidates[start], found.amax
+    return TensorChoice(
+        found.algorithms,
+        found.amax,
+        start,
+        trial.sqnr_db(trial.noise(last)),
+        trial.sqnr_db(trial.noise(first)),
+        confirming.sqnr_db(confirming.noise(last)),
+        confirming.sqnr_db(confirming.noise(first)),
+    )
+
+
+def changed_by_tensor(
+    tensors: Sequence[str],
+    candidates: Mapping[str, Mapping[str, float]],
+    start: str,
+    trial: TellsNoise,
+    confirming: TellsNoise,
+    advance: Callable[[int], None] | None = None,
+) -> ChangedScales:
+    """The rule itself, for some tensors, whatever noise is.
+
+    Args:
+        tensors: Those that may change, in the order in which they are tried.
+        candidates: amax by tensor, by name of the algorithm.
+        start: The candidate to begin with.
+        trial: Tells the noise on the images that changes are tried on.
+        confirming: The same on those that confirm a change.
+        advance: Called with 1 for each tensor that is done.
+    """
+    amax, chosen = dict(candidates[start]), dict.fromkeys(tensors, start)
+    noise, confirmed = trial.noise(amax), confirming.noise(amax)
+    for tensor in tensors:
         for name, found in _gains(trial, amax, noise, tensor, candidates):
             changed = {**amax, tensor: candidates[name][tensor]}
             again = confirming.noise(changed)
@@ -94,19 +146,11 @@ def choose_by_tensor(
                 break
         if advance is not None:
             advance(1)
-    return TensorChoice(
-        chosen,
-        amax,
-        start,
-        trial.sqnr_db(noise),
-        trial.sqnr_db(first[0]),
-        confirming.sqnr_db(confirmed),
-        confirming.sqnr_db(first[1]),
-    )
+    return ChangedScales(chosen, amax)
 
 
 def _gains(
-    trial: TrialImages,
+    trial: TellsNoise,
     amax: Mapping[str, float],
     noise: NDArray[np.float64],
     tensor: str,

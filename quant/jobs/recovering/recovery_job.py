@@ -248,8 +248,8 @@ class RecoveryJob:
         source = source_of_run(self._model, self._data, None)
         made = Calibration(
             cache=cache,
-            algorithm=algorithm.name,
-            parameters=asdict(algorithm),
+            algorithm=candidate.algo,
+            parameters=dict(candidate.changed) if candidate.changed else asdict(algorithm),
             source=Source(
                 model.sha256,
                 source.data,

@@ -35,7 +35,7 @@ def recovery_from_result(recovered: Recovered | None) -> dict[str, Any] | None:
             for rung in recovery.rungs
         ],
         "looks": list(recovery.looks),
-        "algo": recovery.candidate.algorithm.name,
+        "algo": recovery.candidate.algo,
         "int8_share": rounded(100 * recovery.int8_share, 2),
         "float_nodes": sorted(left),
         "sensitivity": rows_of_sensitivities(recovery.sensitivities, total, left),
