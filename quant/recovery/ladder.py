@@ -1,10 +1,10 @@
 """Recovering accuracy step by step, each kept only where it is better beyond chance on images it was not made from.
 
 1. `equalize`: channels of different magnitude share a scale well (`quant.recovery.channels.equalization`).
-2. `ranges`: the algorithm whose scales leave the least noise in the outputs, another one for single tensors
-   (`quant.recovery.ranges`).
+2. `ranges`: the algorithm whose scales leave the least noise in the outputs (`quant.recovery.ranges`).
 3. `bias`: shifted means are taken back (`quant.recovery.bias_correction`).
-4. `weights`: rounded by what they do to the output (`quant.recovery.weight_rounding`).
+4. If the loss is still too large: `ranges` again, another algorithm for single tensors, and `weights`, rounded by what
+   they do to the output (`quant.recovery.weight_rounding`).
 5. `float`: the products with the most noise for the least work stay float, as few as meet the target.
 
 Calibration images are divided: some make the steps, the others judge them. The images of the evaluation are looked at
@@ -35,7 +35,7 @@ from quant.recovery.float_choice.search import FLOAT_LOOKS, FloatSearch
 from quant.recovery.float_choice.sensitivity import Sensitivity, macs_of_products
 from quant.recovery.inner_values import single_images
 from quant.recovery.judging import Judge, is_beyond_chance, level_db
-from quant.recovery.ranges import AVERAGE, best_ranges
+from quant.recovery.ranges import AVERAGE, candidates_of, changed_scales
 from quant.recovery.weight_rounding import with_rounded_weights
 
 Array = NDArray[Any]
@@ -148,8 +148,10 @@ class Ladder:
         outlook = begin
         if any(rung.kept for rung in self._rungs):
             outlook = self._looked(look)
-        if not outlook.within and "weights" in steps and self._try("weights", self._rounded):
-            outlook = self._looked(look)
+        if not outlook.within:
+            dearer = (("ranges", self._single_tensors), ("weights", self._rounded))
+            if any([self._try(step, make) for step, make in dearer if step in steps]):
+                outlook = self._looked(look)
         if not outlook.within and "float" in steps:
             outlook = self._leave_float(look, outlook)
         return Recovery(
@@ -200,20 +202,33 @@ class Ladder:
         return made, detail
 
     def _ranged(self) -> tuple[Candidate, str]:
-        statistics = self._now.statistics
-        if statistics is None:
+        candidates, now = self._candidates(), self._now.algorithm.name
+        noise = {name: self._mean_noise(self._scaled(name, amax)) for name, amax in candidates.items()}
+        best = min(noise, key=lambda name: noise[name])
+        return self._scaled(
+            best, candidates[best]
+        ), f"{best} instead of {now}" if best != now else f"{best} is the best"
+
+    def _single_tensors(self) -> tuple[Candidate, str]:
+        candidates, now = self._candidates(), self._now
+        found = changed_scales(now.proto, candidates, now.algorithm.name, self._search.halves(), now.float_nodes)
+        changed = {**now.changed, **found.algorithms}
+        return replace(now, amax=found.amax, changed=changed), f"{len(found.algorithms)} tensors by another algorithm"
+
+    def _candidates(self) -> dict[str, dict[str, float]]:
+        """Scales by name of the algorithm, those in use among them."""
+        now = self._now
+        if now.statistics is None:
             raise BuildError("the scales come from a cache without statistics")
-        now = self._now.algorithm
-        found = best_ranges(
-            self._now.proto, statistics, (now.name, self._now.amax), self._search.halves(), self._now.float_nodes
-        )
-        algorithm, changed = now, found.changed
-        if found.algo == AVERAGE:  # which is no algorithm on statistics: every tensor is a change then
-            changed = {**dict.fromkeys(found.amax, AVERAGE), **changed}
-        elif found.algo != now.name:
-            algorithm = algorithm_from_name(found.algo)
-        detail = f"{found.text} instead of {now.name}" if changed or algorithm is not now else f"{now.name} is the best"
-        return replace(self._now, algorithm=algorithm, amax=found.amax, changed=changed), detail
+        return candidates_of(now.proto, now.statistics, now.algorithm.name, now.amax, self._search.batches)
+
+    def _scaled(self, name: str, amax: Mapping[str, float]) -> Candidate:
+        """The candidate with the scales of an algorithm; the average is none on statistics: all tensors differ then."""
+        if name == self._now.algorithm.name:
+            return self._now
+        if name == AVERAGE:
+            return replace(self._now, amax=amax, changed=dict.fromkeys(amax, AVERAGE))
+        return replace(self._now, algorithm=algorithm_from_name(name), amax=amax)
 
     def _corrected(self) -> tuple[Candidate, str]:
         proto = with_corrected_biases(self._now.proto, self._now.reference, self._quantize, self._fit)

@@ -1,4 +1,4 @@
-"""Scales by what they do to the outputs: the best algorithm for all tensors, then another one for some.
+"""Scales by what they do to the outputs: candidates for all tensors, and another algorithm for some.
 
 The algorithms work on the statistics that are there. One more candidate needs a pass over a few images: the average
 over batches of each batch's largest magnitude, which a single outlier moves little (the moving-average observer of
@@ -25,52 +25,56 @@ from quant.onnx_graph.model import OnnxModel, fixed_batch
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.recovery.inner_values import Inputs, single_images, with_tensors
 from quant.recovery.judging import Judge
-from quant.search.per_tensor import changed_by_tensor
+from quant.search.per_tensor import ChangedScales, changed_by_tensor
 from quant.search.simulated_model import SimulatedModel
 
 Array = NDArray[Any]
 
 AVERAGE = "average"
 _BATCH = 8  # images whose largest magnitude enters the average
-_TENSORS = 16  # that may change on their own
+_TENSORS = 12  # that may change on their own
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Scales that were found.
+def candidates_of(
+    proto: onnx.ModelProto, statistics: Statistics, now: str, amax: Mapping[str, float], batches: Sequence[Inputs]
+) -> dict[str, dict[str, float]]:
+    """Scales by name of the algorithm, the one in use first.
 
-    Attributes:
-        amax: Of all tensors, activation units.
-        algo: Name of the algorithm that all but the changed tensors have.
-        changed: Name of the algorithm of each tensor that differs.
+    Args:
+        proto: FP32 model.
+        statistics: Of its activations.
+        now: The algorithm in use.
+        amax: What it gave, of all tensors.
+        batches: Inputs of the images for the average.
+
+    Raises:
+        ModelError: The model cannot be run.
     """
-
-    amax: Mapping[str, float]
-    algo: str
-    changed: Mapping[str, str]
-
-    @property
-    def text(self) -> str:
-        """The finding in words."""
-        return f"{self.algo}, {len(self.changed)} tensors by another algorithm" if self.changed else self.algo
+    found = {now: dict(amax)}
+    for name in ALGORITHMS:
+        if name not in found:
+            found[name] = amax_from_statistics(statistics, algorithm_from_name(name))
+    if AVERAGE not in found:
+        found[AVERAGE] = {**amax, **_averages(proto, sorted(amax), batches)}
+    return found
 
 
-def best_ranges(
+def changed_scales(
     proto: onnx.ModelProto,
-    statistics: Statistics,
-    now: tuple[str, Mapping[str, float]],
+    candidates: Mapping[str, Mapping[str, float]],
+    start: str,
     judges: tuple[Judge, Judge],
     float_nodes: frozenset[str] = frozenset(),
-) -> Ranges:
-    """The algorithm that leaves the least noise in the outputs, and other algorithms for tensors that they help.
+) -> ChangedScales:
+    """Other algorithms for single tensors where that helps the outputs.
 
     Tensors whose amax the algorithms disagree on most may change, by the rule of `quant.search.per_tensor`: a change
     reduces the noise beyond chance on some images, and again on others.
 
     Args:
         proto: FP32 model.
-        statistics: Of its activations.
-        now: Name of the algorithm in use, and what it gave.
+        candidates: amax by tensor, by name of the algorithm.
+        start: The candidate to begin with.
         judges: Judge by images that changes are tried on, and by others that confirm them.
         float_nodes: Products that stay float.
 
@@ -78,15 +82,9 @@ def best_ranges(
         BuildError, ModelError: The model has no INT8 form that runs.
     """
     simulated = SimulatedModel(OnnxModel(Path("model"), light_model(proto), ""), float_nodes)
-    candidates = {now[0]: now[1]}
-    for name in ALGORITHMS:
-        candidates.setdefault(name, amax_from_statistics(statistics, algorithm_from_name(name)))
-    candidates[AVERAGE] = {**now[1], **_averages(proto, simulated.tensors, judges[0].batches)}
     trial, confirming = (_Scales(simulated, judge) for judge in judges)
-    noise = {name: float(trial.noise(amax).mean() + confirming.noise(amax).mean()) for name, amax in candidates.items()}
-    best = min(noise, key=lambda name: noise[name])
-    found = changed_by_tensor(_disagreed(simulated.tensors, candidates), candidates, best, trial, confirming)
-    return Ranges(found.amax, best, {tensor: name for tensor, name in found.algorithms.items() if name != best})
+    found = changed_by_tensor(_disagreed(simulated.tensors, candidates), candidates, start, trial, confirming)
+    return ChangedScales({tensor: name for tensor, name in found.algorithms.items() if name != start}, found.amax)
 
 
 @dataclass(frozen=True)
