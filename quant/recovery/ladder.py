@@ -150,7 +150,8 @@ class Ladder:
             outlook = self._looked(look)
         if not outlook.within:
             dearer = (("ranges", self._single_tensors), ("weights", self._rounded))
-            if any([self._try(step, make) for step, make in dearer if step in steps]):
+            kept = [self._try(step, make) for step, make in dearer if step in steps]  # all of them, kept or not
+            if any(kept):
                 outlook = self._looked(look)
         if not outlook.within and "float" in steps:
             outlook = self._leave_float(look, outlook)
