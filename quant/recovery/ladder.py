@@ -206,9 +206,8 @@ class Ladder:
         candidates, now = self._candidates(), self._now.algorithm.name
         noise = {name: self._mean_noise(self._scaled(name, amax)) for name, amax in candidates.items()}
         best = min(noise, key=lambda name: noise[name])
-        return self._scaled(
-            best, candidates[best]
-        ), f"{best} instead of {now}" if best != now else f"{best} is the best"
+        detail = f"{best} instead of {now}" if best != now else f"{best} is the best"
+        return self._scaled(best, candidates[best]), detail
 
     def _single_tensors(self) -> tuple[Candidate, str]:
         candidates, now = self._candidates(), self._now

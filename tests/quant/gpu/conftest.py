@@ -1,5 +1,7 @@
 import dataclasses
 import signal
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,23 @@ from quant.errors import QuantError
 from quant.tensorrt.building.options import BuilderOptions
 
 FAST = BuilderOptions(level=0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Let tests that look at the GPU's memory run alone, whatever other workers do: set-up and end included.
+
+    All others share the lock. Who waits to be alone holds the gate, so that no other test slips in before.
+    """
+    import fcntl
+
+    alone = "memory_returns" in getattr(item, "fixturenames", ())
+    folder = Path(tempfile.gettempdir())
+    with (folder / "calib-gpu-tests.gate").open("w") as gate, (folder / "calib-gpu-tests.lock").open("w") as lock:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

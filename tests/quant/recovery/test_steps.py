@@ -81,6 +81,35 @@ def test_dead_channels_do_no_harm(bottlenecks, random):
     assert np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("activation", ["SiLU", "HardSwish"])
+def test_equalization_of_a_stream_around_gates_that_no_factor_passes(graph_of, random, loud, activation):
+    """An inverted bottleneck with squeeze-excite: its stream is free, what the activation and the gate read is not."""
+    gate = [n("Sigmoid", ["e"], ["s"])] if activation == "SiLU" else [n("HardSigmoid", ["e"], ["s"], alpha=1 / 6)]
+    nodes = [
+        n("Conv", ["x", "w0", "b0"], ["c"], pads=[1] * 4), n("Conv", ["c", "w1"], ["e"]), *gate,
+        n("Mul", ["e", "s"], ["h"]), n("Conv", ["h", "d1"], ["f"], group=32, pads=[1] * 4),
+        n("ReduceMean", ["f"], ["p"], axes=[2, 3]), n("Conv", ["p", "r"], ["r1"]), n("Relu", ["r1"], ["r2"]),
+        n("Conv", ["r2", "q"], ["r3"]), n("Sigmoid", ["r3"], ["g"]), n("Mul", ["f", "g"], ["m"]),
+        n("Conv", ["m", "w2", "b2"], ["o"]), n("Add", ["c", "o"], ["t"]), n("GlobalAveragePool", ["t"], ["a"]),
+        n("Flatten", ["a"], ["l"]), n("MatMul", ["l", "head"], ["y"]),
+    ]  # fmt: skip
+    constants = {
+        "w0": random(16, 3, 3, 3, seed=1) / 5, "b0": random(16, seed=2) / 5, "w1": random(32, 16, 1, 1, seed=3) / 4,
+        "d1": random(32, 1, 3, 3, seed=4) / 3, "r": random(8, 32, 1, 1, seed=5) / 5, "q": random(32, 8, 1, 1, seed=6),
+        "w2": random(16, 32, 1, 1, seed=7) / 5, "b2": random(16, seed=8) / 5, "head": random(16, 10, seed=9) / 4,
+    }  # fmt: skip
+    proto = graph_of(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 10]}, constants)
+    makers = [("w0", 0), ("b0", 0), ("w2", 0), ("b2", 0)]
+    planted = loud(proto, makers, [("w1", 1), ("head", 0)], [2, 9])
+    inputs = {"x": random(32, 3, 8, 8)}
+    plain, lost = int8_db(proto, inputs), int8_db(planted, inputs)
+    assert lost < plain - 12
+    equalized = equalize(planted, images_of(inputs))
+    (before,), (after,) = (OnnxRuntimeSession(p).run(inputs) for p in (planted, equalized.proto))
+    assert np.array_equal(before, after)
+    assert int8_db(equalized.proto, inputs) > plain - 1
+
+
 def test_bias_correction_gives_a_product_its_mean_back(graph_of, random):
     """Weights that all round down, and data with a mean: the output is too small by its hundredth."""
     weights = np.full((16, 4), 0.4 / 127, np.float32)
