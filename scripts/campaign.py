@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from campaign.page import write_page  # noqa: E402 - the checkout need not be installed
 from campaign.parts import PARTS, part_module, present  # noqa: E402
-from campaign.runner import run_part  # noqa: E402
+from campaign.runner import run_part, run_parts  # noqa: E402
 
 WHOLE = 24 * 60  # minutes
 
@@ -29,12 +29,16 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="another seed tries other cases")
     parser.add_argument("--parts", default=",".join(filter(present, PARTS)), help="only these, by commas")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases of a whole campaign")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time, each on a processor of its own")
     parser.add_argument("--case", metavar="PART-SEED-NUMBER", help="only this case")
     parser.add_argument("--page", type=Path, metavar="FOLDER", help="write reliability.md there")
     options = parser.parse_args()
     if options.case:
         name, seed, number = options.case.rsplit("-", 2)
         results = [run_part(name, int(seed), 1, WHOLE * 60, print, first=int(number))]
+    elif options.jobs > 1:
+        sizes = {n: max(1, round(part_module(n).SIZE * options.share)) for n in options.parts.split(",")}
+        results = run_parts(sizes, options.seed, options.minutes * 60, options.jobs, print)
     else:
         results = []
         end = time.monotonic() + options.minutes * 60

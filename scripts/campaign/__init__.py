@@ -3,6 +3,7 @@
 Each part is a module of this package, named as in `parts.PARTS`, with
 
     SIZE: int        cases of a whole campaign
+    WHOLE: bool      whether all cases follow each other in one process (optional)
     SECONDS: int     limit of one case
     prepare(folder)  writes, once for each child process, what the cases start from
     attempt(chance, folder) -> str

@@ -11,6 +11,7 @@ from campaign.cases import Fault, calib
 
 SIZE = 2000
 SECONDS = 300
+WHOLE = True  # all cycles in one process
 
 _WARM = 3  # cycles until all that is loaded once is loaded
 _MOST_GROWTH_MB = 64  # over the whole life of a process; what allocators keep comes and goes

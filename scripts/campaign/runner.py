@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import selectors
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,14 @@ class PartResult:
     peak_mb: float = 0.0
     seconds: float = 0.0
 
+    def join(self, piece: PartResult) -> None:
+        """Add what a piece of the part found."""
+        self.tried += piece.tried
+        self.words.update(piece.words)
+        self.faults.update(piece.faults)
+        self.slowest, self.peak_mb = max(self.slowest, piece.slowest), max(self.peak_mb, piece.peak_mb)
+        self.seconds += piece.seconds
+
     def add(self, case: str, told: dict[str, Any]) -> None:
         """Count a case."""
         self.tried += 1
@@ -56,8 +66,61 @@ class PartResult:
             self.faults[case] = told["fault"]
 
 
+def run_parts(
+    sizes: Mapping[str, int], seed: int, seconds: float, jobs: int, say: Callable[[str], None]
+) -> list[PartResult]:
+    """Try cases of several parts at a time, each on a processor of its own.
+
+    Args:
+        sizes: How many cases of each part.
+        seed: Of the campaign.
+        seconds: For all of them.
+        jobs: How many at a time.
+        say: Called with a line about each fault.
+    """
+    end = time.monotonic() + seconds
+    processors: queue.SimpleQueue[int] = queue.SimpleQueue()
+    usable = sorted(os.sched_getaffinity(0))
+    for job in range(jobs):
+        processors.put(usable[job % len(usable)])
+
+    def run(name: str, first: int, size: int) -> PartResult:
+        processor = processors.get()
+        try:
+            return run_part(name, seed, size, end - time.monotonic(), say, first=first, processor=processor)
+        finally:
+            processors.put(processor)
+
+    with ThreadPoolExecutor(jobs) as threads:
+        parts = [(name, first, least) for name, size in sizes.items() for first, least in _pieces(name, size, jobs)]
+        pieces = [(name, threads.submit(run, name, first, size)) for name, first, size in sorted(parts, key=_last)]
+        found: dict[str, PartResult] = {name: PartResult(name, size) for name, size in sizes.items()}
+        for name, piece in pieces:
+            found[name].join(piece.result())
+    return list(found.values())
+
+
+def _pieces(name: str, size: int, jobs: int) -> Iterator[tuple[int, int]]:
+    """First number and size of the pieces of a part; a part whose cases follow each other stays whole."""
+    length = size if getattr(part_module(name), "WHOLE", False) else max(-(-size // jobs), 1)
+    for first in range(0, size, length):
+        yield first, min(length, size - first)
+
+
+def _last(piece: tuple[str, int, int]) -> bool:
+    """Pieces that cannot be divided come first: they take longest."""
+    return not getattr(part_module(piece[0]), "WHOLE", False)
+
+
 def run_part(
-    name: str, seed: int, size: int, seconds: float, say: Callable[[str], None], *, first: int = 0
+    name: str,
+    seed: int,
+    size: int,
+    seconds: float,
+    say: Callable[[str], None],
+    *,
+    first: int = 0,
+    processor: int | None = None,
 ) -> PartResult:
     """Try cases of a part until there are enough, or the time is over.
 
@@ -68,8 +131,10 @@ def run_part(
         seconds: For all of them.
         say: Called with a line about each fault.
         first: Number of the first case.
+        processor: The only one to use; None for all.
     """
     part = part_module(name)
+    of_a_child = size if getattr(part, "WHOLE", False) else _CASES_OF_A_CHILD
     result = PartResult(name, size)
     start = time.monotonic()
     end = start + seconds
@@ -78,10 +143,10 @@ def run_part(
         for number in range(first, first + size):
             if time.monotonic() >= end:
                 break
-            if child is None or child.tried >= _CASES_OF_A_CHILD:
+            if child is None or child.tried >= of_a_child:
                 if child is not None:
                     child.stop()
-                child = _Child(name, seed)
+                child = _Child(name, seed, processor)
             case = f"{name}-{seed}-{number}"
             left = end - time.monotonic()
             told = child.tried_case(number, min(part.SECONDS, left))
@@ -105,7 +170,7 @@ def run_part(
 class _Child:
     """A process that tries cases, with all that it started in turn in a session of their own."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, processor: int | None = None) -> None:
         path = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "campaign.worker", name, str(seed)],
@@ -115,6 +180,8 @@ class _Child:
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
+        if processor is not None:
+            os.sched_setaffinity(self._process.pid, {processor})  # what it starts later inherits it
         self._text = b""
         self.tried = 0
         if self._line(_SECONDS_TO_START) is None:

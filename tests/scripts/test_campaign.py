@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from campaign import page
 from campaign.parts import PARTS, present
-from campaign.runner import PartResult, run_part
+from campaign.runner import PartResult, run_part, run_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {"images": 60, "packs": 12, "models": 8, "memory": 2}
@@ -99,3 +99,14 @@ def test_a_campaign_ends_with_code_1_if_there_was_a_fault(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "images: 1 of 1 tried, 0 faults; " in done.stdout
+
+
+def test_parts_beside_each_other_try_every_case_once(part, tmp_path):
+    """Two parts in pieces on processors of their own; one that must stay whole is tried by one process."""
+    name = part(f"open('{tmp_path}/' + str(os.getpid()), 'a').write(str(chance.random()) + '\\n')\nreturn 'done'")
+    (result,) = run_parts({name: 9}, 0, 60, 3, print)
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    seen = [line for path in files for line in path.read_text().splitlines()]
+    assert (result.tried, result.size, dict(result.words)) == (9, 9, {"done": 9})
+    assert len(seen) == len(set(seen)) == 9  # the numbers of nine cases
+    assert len(files) == 3
