@@ -167,7 +167,7 @@ def compare(
             return stack.enter_context(open_compared(Path(given))) if isinstance(given, str | Path) else given
 
         first = model_of(baseline)
-        source = _opened(images, first)
+        source = _opened(images, first, split="val")
         selection = None
         if isinstance(candidate, Int8Model):
             second: Model = candidate.model
@@ -194,5 +194,7 @@ def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> 
     return np.array(kept, np.int64) if kept else None
 
 
-def _opened(images: str | Path | AnySource, model: ModelInterface) -> AnySource:
-    return open_source(images, inputs=[i.name for i in model.inputs]) if isinstance(images, str | Path) else images
+def _opened(images: str | Path | AnySource, model: ModelInterface, split: str = "train") -> AnySource:
+    if not isinstance(images, str | Path):
+        return images
+    return open_source(images, inputs=[info.name for info in model.inputs], split=split)

@@ -138,7 +138,7 @@ class _Pass:
         for group in groups:
             for start in range(0, len(batch.names), part):
                 stop = min(start + part, len(batch.names))
-                inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
+                inputs = {name: a[start:stop] if a.ndim else a for name, a in batch.inputs.items()}
                 names = batch.names[start:stop]
                 future = self._threads.submit(self._work, group, inputs, names, use, self._runner.take_first())
                 yield future, stop - start if group is groups[-1] else 0

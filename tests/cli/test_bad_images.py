@@ -122,7 +122,7 @@ def test_classes_that_were_asked_for_and_do_not_fit_are_an_error(calib, finished
 
 
 def test_a_label_file_with_a_wrong_line_is_told_with_its_line(calib, colours):
-    (colours / "labels.csv").write_text("file,label\nred/00.png,red\nred/99.png,red\n")
+    (colours / "labels.csv").write_text("file,label\nred/00.png,red\nred/01.png,\n")
     result = calib("run", "--quiet", "--labels", "labels.csv", cwd=colours)
     assert result.code == 1
-    assert "labels.csv:3: no image 'red/99.png' in imgs" in result.error
+    assert "labels.csv:3: 'red/01.png' has an empty label" in result.error
