@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets import BatchStream, ImageSource, open_source, sample_indices
+from datasets.arrays.memory import in_memory, is_source
 from datasets.labels.class_labels import are_labelled
 from datasets.opening import has_validation
 from datasets.preprocessing.interface import ImagePreprocessing
@@ -73,8 +74,33 @@ def own_validation(path: str | Path) -> Path | None:
     return place if has_validation(place) else None
 
 
-def open_data(settings: RunSettings, model: ModelInterface, console: Console) -> RunData:
+def source_from_python(given: object, inputs: Sequence[TensorInfo], settings: RunSettings) -> AnySource:
+    """Data that Python code gives as a source: a source as it is, lists and iterables as samples in memory.
+
+    Raises:
+        TypeError: It is nothing that data can be taken from.
+        DatasetError: It is empty, or more than `memory_limit` allows.
+    """
+    if is_source(given):
+        return given  # type: ignore[return-value]  # as was just seen
+    return in_memory(given, inputs, settings.memory_limit * 10**6)
+
+
+def open_data(
+    settings: RunSettings,
+    model: ModelInterface,
+    console: Console,
+    given: object | None = None,
+    given_eval: object | None = None,
+) -> RunData:
     """Open the data of a run and fit it to the model.
+
+    Args:
+        settings: The run's.
+        model: The model.
+        console: Where it is said what is read.
+        given: Data from Python, in place of `settings.data`.
+        given_eval: The same in place of `settings.eval`.
 
     Raises:
         DatasetError: The data cannot be used.
@@ -83,46 +109,71 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
     """
     check_description(settings)  # before anything is said about data that may be large
     forms = data_inputs(settings, model)
-    names = [info.name for info in forms]
-    if settings.data is None:
-        raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
-    eval_path = settings.eval if settings.eval is not None else own_validation(settings.data)
-    own_labels = settings.labels if eval_path is None else None
-    source = open_source(
-        settings.data, labels=own_labels, classes=settings.classes, inputs=names, task=settings.task, forms=forms
-    )
+    eval_path = settings.eval
+    if eval_path is None and given is None and settings.data is not None:
+        eval_path = own_validation(settings.data)
+    own_labels = settings.labels if eval_path is None and given_eval is None else None
+    source = _opened(given, settings.data, own_labels, "train", forms, settings)
     selection = sample_indices(source, settings.num_images, sampling=settings.sampling, seed=settings.seed)
     told = tell(source, console)
     if len(source) < settings.num_images:
         console.warn(
-            f"{settings.data}: {settings.num_images} calibration images were asked for, only {len(source)} are there"
+            f"{source.path}: {settings.num_images} calibration images were asked for, only {len(source)} are there"
         )
-    if eval_path is not None:
-        eval_source = open_source(
-            eval_path,
-            labels=settings.labels,
-            classes=settings.classes,
-            inputs=names,
-            task=settings.task,
-            split="val",
-            forms=forms,
-        )
-        tell(eval_source, console, told)
-        eval_selection = labelled(eval_source, np.arange(len(eval_source)))
+    if given_eval is None and eval_path is None:
+        eval_source, eval_selection = source, _left_for_evaluation(source, selection, settings, console)
     else:
-        eval_source = source
-        eval_selection = labelled(source, np.setdiff1d(np.arange(len(source)), selection))
-        if not len(eval_selection):
-            eval_selection = labelled(source, np.arange(len(source)))
-            if settings.precision == "int8":
-                console.warn(
-                    f"{settings.data}: calibration uses all {len(eval_selection)} images that could be evaluated, so "
-                    "the same ones are evaluated and the measured drop may be too small; give other images with "
-                    "--eval, or calibrate on fewer with --num-images"
-                )
-    if settings.precision != "int8" and eval_path is None:
-        eval_selection = labelled(source, np.arange(len(source)))  # nothing is calibrated: all images are evaluated
+        eval_source = _opened(given_eval, eval_path, settings.labels, "val", forms, settings)
+        eval_selection = labelled(eval_source, np.arange(len(eval_source)))
+        tell(eval_source, console, told)
     return _fitted(RunData(source, selection, eval_source, eval_selection), settings, model, console)
+
+
+def _opened(
+    given: object | None,
+    path: Path | None,
+    labels: Path | None,
+    split: str,
+    forms: Sequence[TensorInfo],
+    settings: RunSettings,
+) -> AnySource:
+    """What Python code gave, or else what a path holds.
+
+    Raises:
+        SettingsError: There is neither.
+        DatasetError: It cannot be used.
+    """
+    if given is not None:
+        return source_from_python(given, forms, settings)
+    if path is None:
+        raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
+    return open_source(
+        path,
+        labels=labels,
+        classes=settings.classes,
+        inputs=[info.name for info in forms],
+        task=settings.task,
+        split=split,
+        forms=forms,
+    )
+
+
+def _left_for_evaluation(
+    source: AnySource, selection: NDArray[np.int64], settings: RunSettings, console: Console
+) -> NDArray[np.int64]:
+    """The images that calibration does not use; all of them, with a warning, where it uses every one."""
+    every = labelled(source, np.arange(len(source)))
+    if settings.precision != "int8":
+        return every  # nothing is calibrated
+    left = np.setdiff1d(every, selection)
+    if len(left):
+        return left
+    console.warn(
+        f"{source.path}: calibration uses all {len(every)} images that could be evaluated, so the same ones are "
+        "evaluated and the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
+        "--num-images"
+    )
+    return every
 
 
 def data_inputs(settings: RunSettings, model: ModelInterface) -> list[TensorInfo]:
