@@ -36,7 +36,7 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: Labels of the evaluated images: a CSV `file,label`, a COCO JSON file, or a folder of YOLO's text files.
+        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, or YOLO's text files.
         classes: File with one class name per line, in the model's order.
         preprocess: Preset, path of a TOML file, or `file.py:callable`; auto takes `yolo` for detectors and `imagenet`
             for others.
