@@ -129,7 +129,10 @@ def test_every_run_says_which_preprocessing_is_in_force_and_who_said_so(calib, c
     (line,) = [line for line in result.err.splitlines() if line.startswith("preprocessing: ")]
     assert line.endswith(origin)
     assert "8x8" in line
-    assert report_of(colours)["preprocessing"]["size"] == [8, 8]
+    report = report_of(colours)
+    assert report["preprocessing"]["size"] == [8, 8]
+    assert origin.startswith(f"from {report['preprocessing_origin']};")
+    assert report["preprocessing_origin"] in (colours / "calib-out/report.html").read_text()
 
 
 def write_two_inputs(path):
