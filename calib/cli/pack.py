@@ -28,6 +28,8 @@ def command(
 
     source = ImageFolder(folder, labels=labels, classes=classes)
     console = TerminalConsole(quiet=quiet)
+    for line in source.notes:
+        console.note(line)
     height_width = parsed_size(size, "--size")
     written = 0
 

@@ -167,6 +167,7 @@ def _left_for_evaluation(
         return every  # nothing is calibrated
     left = np.setdiff1d(every, selection)
     if len(left):
+        _tell_used_up(source, every, left, console)
         return left
     console.warn(
         f"{source.path}: calibration uses all {len(every)} images that could be evaluated, so the same ones are "
@@ -174,6 +175,20 @@ def _left_for_evaluation(
         "--num-images"
     )
     return every
+
+
+def _tell_used_up(source: AnySource, every: NDArray[np.int64], left: NDArray[np.int64], console: Console) -> None:
+    """Say which classes calibration leaves no image of: a class of few images gives it at least one."""
+    if source.labels is None or source.labels.dtype.kind == "f":
+        return
+    gone = np.setdiff1d(source.labels[every], source.labels[left]).tolist()
+    if gone:
+        names = [source.class_names[label] if source.class_names is not None else str(label) for label in gone]
+        shown = ", ".join([*names[:5], *["..."] * (len(names) > 5)])
+        console.warn(
+            f"{source.path}: calibration uses every image of {len(gone)} classes ({shown}), so none of these is "
+            "evaluated; give other images with --eval, or calibrate on fewer with --num-images"
+        )
 
 
 def data_inputs(settings: RunSettings, model: ModelInterface) -> list[TensorInfo]:

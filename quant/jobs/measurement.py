@@ -188,9 +188,11 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
         shown = "numbers alone"
         if names is not None:
             shown = f"{len(names)} ({', '.join([*names[:3], *['...'] * (len(names) > 3)])})"
+        background = names is not None and len(sizes) == 1 and sizes[0] == len(names) + 1
+        hint = " (the model has one more, which is often a background: it needs a line too)" if background else ""
         return (
             f"{source.path}: expected labels of {has}, found {shown}; give all class names in the model's order with "
-            "--classes"
+            f"--classes{hint}"
         )
     if found is None:
         return ""

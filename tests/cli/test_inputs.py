@@ -112,6 +112,30 @@ def test_labels_that_count_from_1_are_told(calib, flat):
     )
 
 
+def test_classes_that_calibration_uses_up_are_told(calib, colours):
+    for path in sorted((colours / "imgs" / "green").iterdir())[1:]:
+        path.unlink()
+    result = calib("run", "--num-images", "12", cwd=colours)
+    assert result.code == 0, result.err
+    (line,) = [line for line in result.warnings if "so none of these is evaluated" in line]
+    assert line.startswith(
+        "imgs: calibration uses every image of 1 classes (green), so none of these is evaluated; give"
+    )
+
+
+def test_one_class_more_than_there_are_names_may_be_a_background(calib, colours):
+    shutil.rmtree(colours / "imgs" / "green")
+    (colours / "classes.txt").write_text("blue\nred\n")
+    error = calib("run", "--quiet", "--classes", "classes.txt", cwd=colours).error
+    assert error.endswith("with --classes (the model has one more, which is often a background: it needs a line too)")
+
+
+def test_pack_says_what_it_reads(calib, colours):
+    (colours / "imgs/notes.gif").write_bytes(b"x")
+    result = calib("pack", "imgs", "imgs.h5", cwd=colours)
+    assert "imgs: 36 images in 3 folders (blue 12, green 12, red 12); not read: 1 .gif" in result.err
+
+
 @pytest.mark.parametrize(
     ("options", "origin"),
     [
