@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 _IMAGE_CHANNELS = (1, 3, 4)
 
@@ -59,9 +60,7 @@ def is_image(shape: Sequence[int], dtype: np.dtype[np.generic]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and (shape[2] in _IMAGE_CHANNELS or shape[0] in _IMAGE_CHANNELS))
 
 
-def as_image(
-    array: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def as_image(array: NDArray[Any]) -> NDArray[Any]:
     """An image with its channels last, [H, W, C]."""
     if array.ndim == 2:
         return array[:, :, np.newaxis]
@@ -72,8 +71,6 @@ def in_words(inputs: Sequence[ModelInput]) -> str:
     """A model's inputs for a message: 'input' [N, 3, 224, 224] float32."""
     told = []
     for each in inputs:
-        sides = ", ".join(
-            str(side) if isinstance(side, int) else "N" if i == 0 else "?" for i, side in enumerate(each.shape)
-        )
-        told.append(f"'{each.name}' [{sides}] {each.dtype}")
+        sides = [str(side) if isinstance(side, int) else "?" for side in each.shape[1:]]
+        told.append(f"'{each.name}' [{', '.join(['N', *sides])}] {each.dtype}")
     return ", ".join(told)

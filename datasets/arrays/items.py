@@ -87,7 +87,7 @@ def _parts(given: object, inputs: Sequence[ModelInput], place: int) -> tuple[dic
         missing = [name for name in names if name not in given]
         if missing:
             keys = ", ".join(repr(key) for key in list(given)[:8])
-            raise _misfit(inputs, place, f"found a dict with the keys {keys}, without '{missing[0]}'")
+            raise _misfit(inputs, place, f"found dict with the keys {keys}, without '{missing[0]}'")
         found = next((given[key] for key in _LABEL_KEYS if key in given and key not in names), label)
         return {name: given[name] for name in names}, found
     if isinstance(given, tuple | list):
@@ -98,9 +98,9 @@ def _parts(given: object, inputs: Sequence[ModelInput], place: int) -> tuple[dic
             return dict(zip(names, parts, strict=False)), parts[-1]
         if len(parts) == len(names):
             return dict(zip(names, parts, strict=True)), None
-        raise _misfit(inputs, place, f"found a {type(given).__name__} of {len(parts)}")
+        raise _misfit(inputs, place, f"found {type(given).__name__} of {len(parts)}")
     if len(names) != 1:
-        raise _misfit(inputs, place, f"found a {type(given).__name__} alone, for {len(names)} inputs")
+        raise _misfit(inputs, place, f"found {type(given).__name__} alone, for {len(names)} inputs")
     return {names[0]: given}, None
 
 
@@ -108,7 +108,7 @@ def _array(value: object, inputs: Sequence[ModelInput], place: int) -> NDArray[A
     """An array out of an array, a tensor of any framework, or a Pillow image."""
     if hasattr(value, "detach"):  # a tensor of PyTorch, which may be on a GPU and part of a graph
         value = value.detach().cpu()
-    if not (isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__") or _has_pixels(value)):
+    if not any(hasattr(value, way) for way in ("__array__", "__array_interface__")):
         raise _misfit(inputs, place, f"found {_kind(value)}")
     try:
         found = np.asarray(value)
@@ -119,13 +119,9 @@ def _array(value: object, inputs: Sequence[ModelInput], place: int) -> NDArray[A
     return found
 
 
-def _has_pixels(value: object) -> bool:
-    return hasattr(value, "__array_interface__")
-
-
 def _kind(value: object) -> str:
     shown = f" {str(value)!r:.60}" if isinstance(value, str | Path) else ""
-    return f"a {type(value).__name__}{shown}"
+    return f"{type(value).__name__}{shown}"
 
 
 def _images(array: NDArray[Any]) -> list[NDArray[Any]]:

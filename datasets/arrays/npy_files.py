@@ -21,6 +21,7 @@ from datasets.guards.regular_file import open_regular, size_of
 NPY_SUFFIXES = frozenset({".npy", ".npz"})
 _MOST_BYTES = 2**29  # of an array that must be read whole, and of a row
 _MOST_ARRAYS = 64  # in an .npz file
+_MOST_UNPACKED = 2**31  # bytes of all of them
 _DAMAGE = (  # what NumPy and zipfile raise, depending on where they meet it
     ValueError, EOFError, KeyError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -68,6 +69,11 @@ def stored_arrays(path: Path) -> dict[str, Stored]:
                     arrays[name.removesuffix(".npy")] = _header(member)
         if not arrays:
             raise ValueError("it holds no array")
+        together = sum(each.bytes for each in arrays.values())
+        if together > _MOST_UNPACKED:
+            raise ValueError(
+                f"its arrays take {together / 2**30:,.1f} GiB, at most {_MOST_UNPACKED >> 30} are unpacked"
+            )
         return arrays
 
 

@@ -122,7 +122,6 @@ class PassingSamples:
 
     Attributes:
         path: What they came from, for people.
-        batches: The batches that have passed are gone.
         identities: Of the samples that have passed, by their contents, as those of a source in memory.
         labels: None: what has passed is not evaluated.
         class_names: None.

@@ -40,12 +40,16 @@ class OwnPreprocessing:
     sample_shape: tuple[int, ...] = ()
     dtype: str = ""
     size: tuple[int, int] | None = None
-    resize: str = "own"
 
     @property
     def name(self) -> str:
         """For people."""
         return self.spec
+
+    @property
+    def resize(self) -> str:
+        """Only the function knows."""
+        return "own"
 
     @property
     def is_bound(self) -> bool:

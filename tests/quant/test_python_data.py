@@ -207,7 +207,7 @@ def test_several_inputs_come_as_dicts_or_in_order(tmp_path, write_model, samples
     ]
     found = [quant.build(tmp_path / "two.onnx", form, MinMaxCalibrator()).amax for form in forms]
     assert all(amax == found[0] for amax in found)
-    with pytest.raises(TypeError, match=r"item 0: .*'factor' \[N, 1\] float32 .* found a ndarray alone, for 2 inputs"):
+    with pytest.raises(TypeError, match=r"item 0: .*'factor' \[N, 1\] float32 .* found ndarray alone, for 2 inputs"):
         quant.build(tmp_path / "two.onnx", samples)
 
 
@@ -246,14 +246,14 @@ def test_a_source_of_ones_own(model, images, expected):
         (object(), "found object"),
         (type("Near", (Own,), {"read": property()})([]), r"found Near \(as a source of its own it lacks read\)"),
         (["a", 1], "expected paths of images alone, found int among them"),
-        ([3], r"item 0: expected 'input' \[N, 3, 8, 8\] float32 as an array or tensor, .*; found a int"),
+        ([3], r"item 0: expected 'input' \[N, 3, 8, 8\] float32 as an array or tensor, .*; found int"),
         ([np.zeros((4, 8, 8), np.float32)], r"item 0: .*; or uint8 images \[H, W, C\]; found \[4, 8, 8\] float32"),
         ([np.zeros((8, 8), np.int64)], r"found \[8, 8\] int64"),
         ([np.array(["a"])], "found an array of <U1"),
-        ([{"x": np.zeros((3, 8, 8), np.float32)}], "found a dict with the keys 'x', without 'input'"),
-        ([(1, 2, 3, 4)], "found a tuple of 4"),
-        ([None], "found a NoneType"),
-        ([b"bytes"], "found a bytes"),
+        ([{"x": np.zeros((3, 8, 8), np.float32)}], "found dict with the keys 'x', without 'input'"),
+        ([(1, 2, 3, 4)], "found tuple of 4"),
+        ([None], "found NoneType"),
+        ([b"bytes"], "found bytes"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_says_what_does(model, given, said):
