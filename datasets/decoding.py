@@ -25,7 +25,7 @@ from PIL import (
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE, bomb
 from datasets.guards.steps import CountedReads, has_too_many_scans
-from datasets.images.many_bits import low_bytes, many_bits
+from datasets.images.many_bits import bytes_of_grey_and_alpha, known_bits, low_bytes, many_bits
 
 try:  # part of Pillow since 11.3, if it was built with libavif
     from PIL import AvifImagePlugin
@@ -74,6 +74,7 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b
 _HEAD_BYTES = 16
 _ORIENTATION_TAG = 0x0112
 _STATE_RANGE = "state it as pixel_range = [lowest, highest] in the TOML file of --preprocess"
+_ALL_OF_16_BITS = np.iinfo(np.uint16).max
 _BAND_PIXELS = 2**22  # larger images become arrays band by band, so that no second copy of the whole is made
 # The keys under which Pillow keeps metadata that may hold an orientation; images without them need no EXIF lookup.
 _ORIENTATION_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
@@ -124,7 +125,7 @@ def decode_pixels(stream: BinaryIO, name: str, expected: str, wanted: Wanted | N
 
     Returns:
         uint8 [H, W, 3], RGB, or [H, W, 4] with alpha if that is wanted; of more than 8 bits uint16, int32 or float32
-        [H, W, 1] for grey, or uint16 [H, W, 3 or 4].
+        [H, W, 1] for grey, uint16 [H, W, 2] for grey and alpha, or uint16 [H, W, 3 or 4].
 
     Raises:
         UnreadableImageError: The file is empty, not an image, of another format than expected, damaged or truncated,
@@ -145,14 +146,15 @@ def decode_pixels(stream: BinaryIO, name: str, expected: str, wanted: Wanted | N
         raise UnreadableImageError(name, f"damaged or truncated {found} file: {message}") from error
 
 
-def has_many_bits(stream: BinaryIO, expected: str) -> bool:
-    """Does an image have more than 8 bits a channel, as far as its header tells? No pixel is decoded."""
+def lacks_range(stream: BinaryIO, expected: str) -> bool:
+    """Does an image have more than 8 bits a channel, and does its header not tell how many? Decodes no pixel."""
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     if expected not in ("PNG", "TIFF") or _format_of(head) != expected:
         return False
     try:
-        return many_bits(_DECODERS[expected](CountedReads(stream))) is not None
+        opened = _DECODERS[expected](CountedReads(stream))
+        return many_bits(opened) is not None and not known_bits(opened)
     except Exception:  # noqa: BLE001 - whoever decodes it is told what is wrong
         return False
 
@@ -166,17 +168,21 @@ def _decoded(stream: BinaryIO, name: str, found: str, wanted: Wanted | None) -> 
         raise UnreadableImageError(name, reason)
     if found == "JPEG" and isinstance(stream, io.BytesIO) and has_too_many_scans(stream.getvalue()):
         raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
-    kind = many_bits(opened)
+    kind, bits = many_bits(opened), known_bits(opened)
     SPACE.take(image.width * image.height * (1 if kind is None or wanted is None else 2))
+    if wanted is not None and kind == "grey and alpha":
+        halves = np.asarray(_upright(bytes_of_grey_and_alpha(opened))).astype(np.uint16)
+        return (halves[..., ::2] << 8) | halves[..., 1::2]
     if wanted is not None and kind == "colours":
         stream.seek(0)
         low = low_bytes(_DECODERS[found](CountedReads(stream)))
+        opened.load()
         high = _rgb_pixels(_upright(opened), name, wanted).astype(np.uint16)
         return (high << 8) | _rgb_pixels(_upright(low), name, wanted)
     image.load()
     image = _upright(image)  # under the same name, so that the other is freed before the array is made
     if wanted is not None and kind == "grey":
-        return _many_bits_of_grey(image, name, wanted)
+        return _many_bits_of_grey(image, name, wanted, bits)
     return _rgb_pixels(image, name, wanted)
 
 
@@ -184,9 +190,7 @@ def _format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
-        return {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}.get(
-            head[8:12], "video or HEIC"
-        )
+        return _BRANDS.get(head[8:12], "video or HEIC")
     return next((label for signature, label in _SIGNATURES if head.startswith(signature)), None)
 
 
@@ -232,17 +236,20 @@ def _rgb_band(image: Image.Image, name: str, mode: str) -> NDArray[np.uint8]:
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _many_bits_of_grey(image: Image.Image, name: str, wanted: Wanted) -> NDArray[Any]:
+def _many_bits_of_grey(image: Image.Image, name: str, wanted: Wanted, bits: int) -> NDArray[Any]:
     grey = np.asarray(image)[:, :, np.newaxis]
     if wanted.any_range:
         return grey.astype(grey.dtype.newbyteorder("="), copy=False)
     if grey.dtype.kind == "f":
         raise UnreadableImageError(name, f"floating-point pixels have no defined range; {_STATE_RANGE}")
     _check_16_bits(grey, name)
-    return grey.astype(np.uint16, copy=False)
+    if bits:  # as if they were all of 16
+        grey = np.rint(grey.astype(np.float32) * (_ALL_OF_16_BITS / (2**bits - 1)))
+    pixels: NDArray[np.uint16] = grey.astype(np.uint16, copy=False)
+    return pixels
 
 
 def _check_16_bits(grey: NDArray[np.generic], name: str) -> None:
     low, high = int(grey.min()), int(grey.max())
-    if low < 0 or high > np.iinfo(np.uint16).max:
+    if low < 0 or high > _ALL_OF_16_BITS:
         raise UnreadableImageError(name, f"integer pixels from {low} to {high}, which no type tells; {_STATE_RANGE}")

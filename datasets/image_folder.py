@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.decoding import FORMATS, Wanted, decode_image, decode_pixels, has_many_bits
+from datasets.decoding import FORMATS, Wanted, decode_image, decode_pixels, lacks_range
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.folder_contents import folder_contents
 from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_of
@@ -110,13 +110,13 @@ class ImageFolder:
         with self._stream(index) as stream:
             return decode_pixels(stream, self.names[index], self._formats[index], wanted)
 
-    def has_many_bits(self, index: int) -> bool:
-        """Does the image have more than 8 bits, as far as its header tells?"""
+    def lacks_range(self, index: int) -> bool:
+        """Does the image have more than 8 bits, and does its header not say which numbers they may hold?"""
         if self._formats[index] not in _OF_MANY_BITS:
             return False
         try:
             with self._stream(index) as stream:
-                return has_many_bits(stream, self._formats[index])
+                return lacks_range(stream, self._formats[index])
         except UnreadableImageError:
             return False
 

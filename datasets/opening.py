@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from datasets.arrays.array_folder import open_arrays
@@ -85,6 +86,9 @@ def _holds_arrays(path: Path) -> bool:
     """Is this a file of NumPy's, or a folder with such files and no images?"""
     if not path.is_dir():
         return path.suffix.lower() in NPY_SUFFIXES
+    for _, _, files in os.walk(path):  # one image is enough to tell, and folders may have a million
+        if any(PurePath(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+            return False
     listing = listing_from_folder(path, IMAGE_EXTENSIONS)
     return not listing.names and bool(NPY_SUFFIXES & set(listing.others or {}))
 

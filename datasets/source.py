@@ -64,8 +64,8 @@ class DeepImageSource(ImageSource, Protocol):
     def read_pixels(self, index: int, wanted: Wanted) -> NDArray[Any]:
         """The image with all its bits, see `datasets.decoding.decode_pixels`; raises UnreadableImageError."""
 
-    def has_many_bits(self, index: int) -> bool:
-        """Does an image have more bits than 8, as far as is known without decoding it?"""
+    def lacks_range(self, index: int) -> bool:
+        """Does an image have more bits than 8, and does nothing say what they mean? No pixel is decoded for it."""
 
 
 @runtime_checkable

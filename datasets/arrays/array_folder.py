@@ -176,7 +176,7 @@ class ArrayImages(_ArrayFolder):
             raise UnreadableImageError(self.names[index], reason)
         return as_image(array)
 
-    def has_many_bits(self, index: int) -> bool:
+    def lacks_range(self, index: int) -> bool:
         """Does the file hold other numbers than bytes?"""
         try:
             arrays = stored_arrays(self._folder / self._places[index].file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ class Item:
 
     def __len__(self) -> int:
         return len(self.images) or len(next(iter(self.inputs.values())))
+
+    def copied(self) -> Item:
+        """The same with arrays of its own: who gives one after another may fill the same array again."""
+        inputs = {name: array.copy() for name, array in self.inputs.items()}
+        return replace(self, inputs=inputs, images=[image.copy() for image in self.images])
 
     def samples(self) -> Iterator[dict[str, NDArray[Any]]]:
         """The inputs of each sample, without the batch axis."""

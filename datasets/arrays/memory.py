@@ -88,7 +88,7 @@ class MemoryImages(_InMemory):
         """The image as it is; nothing is left out, whatever is wanted."""
         return self._images[index]
 
-    def has_many_bits(self, index: int) -> bool:
+    def lacks_range(self, index: int) -> bool:
         """Are its numbers no bytes?"""
         return self._images[index].dtype != np.uint8
 
@@ -119,7 +119,7 @@ def in_memory(given: object, inputs: Sequence[ModelInput], most_bytes: int | Non
     paths, items = items_of(given, inputs)
     if paths is not None:
         return paths
-    limit = None if isinstance(given, list | tuple | np.ndarray) else most_bytes
+    limit = None if _is_in_memory(given) else most_bytes
     kept: list[Item] = []
     held = 0
     for item in items:
@@ -127,7 +127,7 @@ def in_memory(given: object, inputs: Sequence[ModelInput], most_bytes: int | Non
         held += sum(array.nbytes for array in (*item.inputs.values(), *item.images))
         if limit is not None and held > limit:
             raise DatasetError(
-                f"{type(given).__name__}: gives more than {limit / 2**20:,.0f} MB, and samples are needed several "
+                f"{type(given).__name__}: gives more than {limit / 10**6:,.0f} MB, and samples are needed several "
                 "times; give a folder, a list of paths, or a source with samples by index (docs/python.md)"
             )
     return source_of_items(kept, inputs, type(given).__name__)
@@ -167,7 +167,12 @@ def items_of(given: object, inputs: Sequence[ModelInput]) -> tuple[ImageFolder |
     first = list(islice(found, 1))
     if first and isinstance(first[0], str | Path):
         return _images_at([*first, *found]), iter(())
-    return None, (item_from_python(each, inputs, place) for place, each in enumerate(chain(first, found)))
+    items = (item_from_python(each, inputs, place) for place, each in enumerate(chain(first, found)))
+    return None, items if _is_in_memory(given) else (item.copied() for item in items)
+
+
+def _is_in_memory(given: object) -> bool:
+    return isinstance(given, list | tuple | np.ndarray | Mapping) or hasattr(given, "detach")
 
 
 def _each(given: object, inputs: Sequence[ModelInput]) -> Iterable[object]:

@@ -60,7 +60,7 @@ def model_batches(batches: Iterable[object], inputs: Sequence[ModelInput]) -> It
                     f"item {place}: images need preprocessing, and a calibrator's batches are the model's inputs; give "
                     "images to quant.build, or a datasets.BatchStream"
                 )
-            yield item
+            yield item.copied()
 
     yield from grouped(items(), _GROUP)
 

@@ -20,7 +20,9 @@ _COMPANIONS = frozenset(
         "labelids", "imagesets", "targets", "depth",
     }
 )  # fmt: skip
-_SPLIT = re.compile(r"(?:(train|training)|(val|valid|validation|dev)|(test|testing))[-_]?\d{0,4}")
+_SPLIT = re.compile(
+    r"(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?:[-_ ]?(?:set|data|images|imgs))?[-_]?\d{0,4}"
+)
 _NAMES_OF_SPLITS = ("train", "val", "test")
 _SHOWN = 4  # folders in a line
 
@@ -131,8 +133,9 @@ def _settle(
             for top in sorted(tops):
                 _settle(_below(images, top), f"{above}{top}/", _split_of(top), classes, found, left_out)
             return
-        if len(tops) == 1 and (companions or next(iter(tops)).lower() in _IMAGES):
-            top = next(iter(tops))
+        top = next(iter(tops), "")
+        again = split is not None and _split_of(top) == split  # unpacked into a folder of its own name
+        if len(tops) == 1 and (companions or again or top.lower() in _IMAGES):
             _settle(_below(images, top), f"{above}{top}/", split, classes, found, left_out)
             return
     for name, folders in images:

@@ -44,9 +44,14 @@ class _Reading:
     found: tuple[Found | None, ...]
 
     @property
+    def places(self) -> list[int | None]:
+        """The image of each row, by its place."""
+        return [None if found is None else found.index for found in self.found]
+
+    @property
     def images(self) -> int:
         """Number of images named."""
-        return len({found.index for found in self.found if found is not None})
+        return len({place for place in self.places if place is not None})
 
     @property
     def rank(self) -> tuple[int, bool, int, int, bool]:
@@ -115,7 +120,8 @@ def _reading(path: Path, text: str, folder: Path, images: ImageNames) -> _Readin
             f"{', '.join(repr(cell.strip()[:40]) for cell in row.cells[:4])}"
         )
     # Of two separators that fit alike, the first is meant: who uses tabs may have semicolons in a label.
-    second = next((other for other in readings[1:] if other.rank == best.rank and other.table is best.table), None)
+    others = (other for other in readings[1:] if other.rank == best.rank and other.table is best.table)
+    second = next((other for other in others if other.places != best.places), None)
     if second is not None:
         raise DatasetError(
             f"{path}: columns {best.column + 1} and {second.column + 1} both name images; put the header 'file,label' "

@@ -140,7 +140,7 @@ def _tell_range(source: ImageSource, bound: ImagePreprocessing, console: Console
     if bound.wanted.any_range or not isinstance(source, DeepImageSource):
         return
     places = np.unique(np.linspace(0, len(source) - 1, _PROBED).astype(int))
-    deep = [int(i) for i in places if source.has_many_bits(int(i))]
+    deep = [int(i) for i in places if source.lacks_range(int(i))]
     brightest, looked = 0, 0
     for index in deep:
         try:

@@ -49,6 +49,7 @@ FORMS = {
     ),
     "Windows paths": ("win.csv", "path,target\n" + rows([f"C:\\data\\flat\\{n}" for n in IMAGES], TRUTH)),
     "another extension": ("png.csv", "file,label\n" + rows([f"{n}.png" for n in STEMS], TRUTH)),
+    "names in two columns": ("two.csv", "id,file,label\n" + rows([f"{n[:-5]},flat/{n}" for n in IMAGES], TRUTH)),
     "more columns": ("more.csv", ",image,split,label\n" + rows([f"{i},{n},val" for i, n in enumerate(IMAGES)], TRUTH)),
     "words nobody expects above": ("odd.csv", "bild,klasse\n" + rows(IMAGES, TRUTH)),
     "quotes": ("quoted.csv", '"file","label"\n' + rows([f'"{n}"' for n in IMAGES], TRUTH)),

@@ -30,6 +30,11 @@ LAYOUTS = {
     ),
     "years of COCO": ("train2017/1.png val2017/2.png", "train2017/1.png: val2017/2.png:", "train val"),
     "other words": ("Validation/a/1.png training/a/1.png", "Validation/a/1.png:a training/a/1.png:a", "train val"),
+    "Kaggle's": (
+        "test_set/test_set/cats/1.png training_set/training_set/cats/1.png",
+        "test_set/test_set/cats/1.png:cats training_set/training_set/cats/1.png:cats",
+        "train test",
+    ),
     "one split alone": ("train/cat/1.png train/dog/1.png", "train/cat/1.png:cat train/dog/1.png:dog", "train"),
     "images beside masks": ("images/1.png masks/1.png", "images/1.png:", ""),
     "VOC": ("JPEGImages/1.jpg SegmentationClass/1.png SegmentationObject/1.png", "JPEGImages/1.jpg:", ""),

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from datasets import BatchStream, DatasetError, ImageFolder, Preprocessing
-from datasets.decoding import AVIF, Wanted, decode_image, decode_pixels, has_many_bits
+from datasets.decoding import AVIF, Wanted, decode_image, decode_pixels, lacks_range
 from datasets.errors import UnreadableImageError
 
 RNG = np.random.default_rng(5)
 
 
-def png_of(pixels, colour_type, depth=16):
+def png_of(pixels, colour_type, depth=16, part=1 << 30):
     """A PNG [H, W, C] of 16 bits, by the standard; the rows use its five filters in turn."""
     height, width, channels = pixels.shape
     rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1).astype(int)
@@ -36,8 +36,9 @@ def png_of(pixels, colour_type, depth=16):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + parts
+    packed = zlib.compress(data)
+    pieces = b"".join(chunk(b"IDAT", packed[i : i + part]) for i in range(0, len(packed), part))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pieces + chunk(b"IEND", b"")
 
 
 def tiff_of(pixels, order):
@@ -68,11 +69,28 @@ def pixels_of(data, expected, **wanted):
 def test_colours_of_16_bit_pngs_keep_all_bits(colour_type, channels):
     pixels = RNG.integers(0, 65536, (11, 7, channels)).astype(np.uint16)
     data = png_of(pixels, colour_type)
-    assert has_many_bits(io.BytesIO(data), "PNG")
+    assert lacks_range(io.BytesIO(data), "PNG")
     assert np.array_equal(pixels_of(data, "PNG"), pixels[..., :3])
     if channels == 4:
         assert np.array_equal(pixels_of(data, "PNG", alpha=True), pixels)
     assert np.array_equal(decode_image(io.BytesIO(data), "x", "PNG"), pixels[..., :3] >> 8)
+
+
+def test_grey_with_alpha_of_16_bits_keeps_all_bits():
+    pixels = RNG.integers(0, 65536, (11, 7, 2)).astype(np.uint16)
+    data = png_of(pixels, 4)
+    assert lacks_range(io.BytesIO(data), "PNG")
+    assert np.array_equal(pixels_of(data, "PNG"), pixels)
+    square = pixels[:8].repeat(2, axis=1)[:, :8]
+    found = bound(4, color="rgba", scale=257.0)(square)
+    np.testing.assert_allclose(found[[0, 3]], square.transpose(2, 0, 1), rtol=1e-5)
+
+
+def test_the_pixels_may_be_cut_into_many_parts():
+    pixels = RNG.integers(0, 65536, (300, 200, 3)).astype(np.uint16)
+    data = png_of(pixels, 2, part=5000)
+    assert data.count(b"IDAT") > 50
+    assert np.array_equal(pixels_of(data, "PNG"), pixels)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -91,6 +109,28 @@ def test_grey_of_16_bits_keeps_all_bits():
         assert np.array_equal(found[..., 0], pixels)
 
 
+def tiff_of_12_bits(pixels):
+    """A TIFF of grey [H, W] that says 12 bits, two pixels in three bytes, by the standard."""
+    height, width = pixels.shape
+    left, right = pixels[:, ::2].astype(int), pixels[:, 1::2].astype(int)
+    data = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], axis=2).astype(np.uint8).tobytes()
+    entries = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
+    entries.append((279, len(data)))
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag, v in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + bytes(4)
+
+
+def test_a_file_that_says_12_bits_is_taken_at_its_word():
+    pixels = RNG.integers(0, 4096, (6, 8)).astype(np.uint16)
+    pixels[0, :2] = 0, 4095
+    data = tiff_of_12_bits(pixels)
+    assert not lacks_range(io.BytesIO(data), "TIFF")
+    found = pixels_of(data, "TIFF")[..., 0]
+    np.testing.assert_allclose(found / 65535, pixels / 4095, atol=1e-5)
+    assert (found.min(), found.max()) == (0, 65535)
+    assert np.array_equal(pixels_of(data, "TIFF", any_range=True)[..., 0], pixels)
+
+
 def saved(pixels, file_format):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, file_format)
@@ -100,10 +140,10 @@ def saved(pixels, file_format):
 def test_eight_bits_stay_eight_bits():
     pixels = RNG.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     data = saved(pixels, "PNG")
-    assert not has_many_bits(io.BytesIO(data), "PNG")
+    assert not lacks_range(io.BytesIO(data), "PNG")
     assert np.array_equal(pixels_of(data, "PNG"), pixels)
     assert pixels_of(data, "PNG").dtype == np.uint8
-    assert not has_many_bits(io.BytesIO(b"\x89PNG\r\n\x1a\nbroken"), "PNG")
+    assert not lacks_range(io.BytesIO(b"\x89PNG\r\n\x1a\nbroken"), "PNG")
 
 
 def test_numbers_without_a_range_are_unreadable_until_it_is_stated():
@@ -162,7 +202,7 @@ def test_a_folder_of_8_and_16_bits_becomes_one_batch(tmp_path):
     Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(png_of(np.full((8, 8, 3), value * 257, np.uint16), 2))
     folder = ImageFolder(tmp_path)
-    assert [folder.has_many_bits(i) for i in range(2)] == [False, True]
+    assert [folder.lacks_range(i) for i in range(2)] == [False, True]
     (batch,) = BatchStream(folder, preprocessing=bound())
     np.testing.assert_allclose(batch.inputs["input"], value / 255, rtol=1e-6)
 

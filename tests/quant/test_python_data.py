@@ -130,6 +130,24 @@ def test_a_list_of_paths(model, images, tmp_path, expected):
         quant.build(model, [paths[0], np.zeros((8, 8, 3), np.uint8)])
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_array_that_is_filled_again_and_again_is_copied(model, samples, expected, batched):
+    """As a camera's driver does it, or a loader that keeps one buffer."""
+
+    def refilled():
+        buffer = np.empty((6, 3, 8, 8) if batched else (3, 8, 8), np.float32)
+        for i in range(0, 30, 6 if batched else 1):
+            buffer[...] = samples[i : i + 6] if batched else samples[i]
+            yield buffer
+
+    assert quant.build(model, refilled(), MinMaxCalibrator()).amax == expected
+    calibrator = MinMaxCalibrator(refilled())
+    quant.collect_statistics(quant.load_model(model), calibrator)
+    assert calibrator.compute_amax() == expected
+    source = source_from_python(refilled(), quant.load_model(model).inputs, RunSettings())
+    assert np.array_equal(source.load(0)["input"], samples[0])
+
+
 def test_only_as_many_samples_as_are_asked_for_are_taken(model, samples):
     taken = []
 

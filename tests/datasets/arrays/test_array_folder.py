@@ -83,7 +83,7 @@ def test_16_bits_and_numbers_with_a_stated_range(tmp_path):
     save(tmp_path / "a.npy", np.full((8, 6), 4095, np.uint16))
     save(tmp_path / "b.npy", np.full((8, 6), -1000.0, np.float32))
     source = open_source(tmp_path, forms=FORMS)
-    assert source.has_many_bits(0)
+    assert source.lacks_range(0)
     plain = Preprocessing.preset("unit").bound_to(FORMS[0].shape, "float32")
     stream = BatchStream(source, preprocessing=plain, max_bad=1)
     (batch,) = stream
