@@ -15,8 +15,9 @@ from datasets.arrays.memory import in_memory, is_source
 from datasets.labels.class_labels import are_labelled
 from datasets.opening import has_validation
 from datasets.preprocessing.interface import ImagePreprocessing
-from datasets.source import AnySource
+from datasets.source import AnySource, BoxSource
 from quant.calibration.constants import constants_from_texts, image_input
+from quant.calibration.own_preprocessing import OwnPreprocessing
 from quant.calibration.preprocessing_choice import check_description, chosen_preprocessing
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.model import ModelInterface, TensorInfo
@@ -202,6 +203,11 @@ def labelled(source: AnySource, indices: NDArray[np.int64]) -> NDArray[np.int64]
     return indices if source.labels is None else indices[are_labelled(source.labels[indices])]
 
 
+def _says_places(source: AnySource) -> bool:
+    """Are the labels boxes, or masks?"""
+    return isinstance(source, BoxSource) or hasattr(source, "mask")
+
+
 def tell(source: AnySource, console: Console, already: Collection[str] = ()) -> frozenset[str]:
     """Say what is read, what is not, and how labels were read; gives the lines that were said."""
     notes, warnings = getattr(source, "notes", ()), getattr(source, "warnings", ())
@@ -247,6 +253,11 @@ def _fitted(data: RunData, settings: RunSettings, model: ModelInterface, console
     info = info or model.inputs[0]
     chosen = chosen_preprocessing(data.source, settings, model, info, console)
     preprocessing, origin = (None, "") if chosen is None else (chosen.preprocessing, chosen.origin)
+    if isinstance(preprocessing, OwnPreprocessing) and _says_places(data.eval_source):
+        raise SettingsError(
+            f"--preprocess {settings.preprocess}: a function does not tell where an image lies in the model's input, "
+            "which labels of places need; describe it in a TOML file, or leave the labels out with --no-labels"
+        )
     return replace(
         data, preprocessing=preprocessing, preprocessing_origin=origin, input_name=info.name, constants=constants
     )
