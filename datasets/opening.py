@@ -52,7 +52,8 @@ def open_source(
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder; expected a folder of images or a .h5 pack")
     if is_data_yaml(path):
-        return _split(path, split, classes)
+        named = _split(path, split, classes)
+        return named if task in ("auto", "detect") else ImageFolder(named.path, names=named.names, unlabelled=True)
     if _holds_arrays(path):
         unlabelled = task not in ("auto", "classify")
         return open_arrays(path, forms, labels=labels, classes=classes, unlabelled=unlabelled, split=split)

@@ -39,7 +39,8 @@ def _with_texts(found: Split, classes: Sequence[str] | None) -> ImageFolder:
     files = label_files(found.folder, found.names)
     if all(file is None for file in files):
         return ImageFolder(found.folder, names=found.names, unlabelled=True)
-    return BoxedImages(found.folder, labels_from_texts(found.folder, found.names, files, found.class_names), classes)
+    labels = labels_from_texts(found.folder, found.names, files, found.class_names)
+    return BoxedImages(found.folder, labels, classes, (f"{found.folder}: {len(found.names):,} images",))
 
 
 def open_boxed(

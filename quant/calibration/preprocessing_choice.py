@@ -94,7 +94,7 @@ def _described(
     if is_code(spec):
         if console is not None:
             console.note(f"preprocess: executes {Path(file_of(spec)).absolute()}")
-        return replace(own_preprocessing(spec), size=settings.size), "the function named"
+        return replace(own_preprocessing(spec), size=settings.size or metadata.size), "the function named"
     origin = f"the file {spec}" if spec.lower().endswith(".toml") else "the preset named"
     if spec == AUTO:
         spec, origin = _automatic(source, settings, metadata)
