@@ -68,7 +68,7 @@ CASES = {
     "nowhere": ("nowhere: no such file or folder", "expected a folder of images"),
     "empty": ("empty: no images in it", "found no files at all"),
     "texts": ("texts: no images in it", "expected files ending in .jpg", "found 2 .txt"),
-    "notes.txt": ("notes.txt: expected a folder of images, a data.yaml, or a pack ending in .h5",),
+    "notes.txt": ("notes.txt: expected a folder of images, a data.yaml, a pack ending in .h5",),
     "broken.h5": ("broken.h5: not an HDF5 file", "calib pack"),
 }
 
