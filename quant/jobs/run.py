@@ -323,8 +323,8 @@ def _shows_something(found: Measurement, settings: RunSettings) -> bool:
 
 def _warn_near_chance(found: Measurement, listener: RecordingConsole) -> None:
     baseline = found.evaluations[_BASELINE]
-    detection = found.metric if found.metric is not None and "detection" in found.metric else None
-    problem = nothing_shown(baseline, detection)
+    of_task = found.metric if found.metric is not None and "task" in found.metric else None
+    problem = nothing_shown(baseline, of_task)
     if problem and not baseline.not_numbers:  # these were told where they were found
         listener.warn(problem)
 

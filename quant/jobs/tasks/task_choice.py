@@ -19,6 +19,7 @@ from quant.settings.run_settings import RunSettings
 from quant.tasks.detection.finding import Evidence, head_from_outputs
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.recorder import DetectionRecorder
+from quant.tasks.drawn_recorder import DrawnRecorder
 
 _UNSCORED = ("detect", "segment", "embed")  # no output of theirs answers which class an image shows
 
@@ -92,7 +93,7 @@ def chosen_task(
 
 def usable_recorder(task: ChosenTask, console: Console) -> Recorder | None:
     """The task's recorder after the evaluation; None, with a warning, where the images show nothing to score."""
-    if isinstance(task.recorder, DetectionRecorder):
+    if isinstance(task.recorder, DrawnRecorder):
         problem = task.recorder.problem()
         if problem:
             console.warn(problem)

@@ -40,7 +40,8 @@ def summary_from_document(document: Document, out: Path) -> str:
     names = [row[0] for row in rows]
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
-    metric = None if document.get("detection") else document.get("metric")  # the table shows those of detections
+    metric = document.get("metric")
+    metric = None if metric and metric.get("task") else metric  # the table shows a task's
     for name, build in list(zip(names, (metric or {"builds": []})["builds"], strict=False))[1:]:
         low, high = build["drop_ci95"]
         lines.append(

@@ -118,7 +118,7 @@ def _decibels(value: float | None) -> str:
 def _metric(document: Document) -> list[Section]:
     """The user's own metric."""
     found = document.get("metric")
-    if not found or document.get("detection"):
+    if not found or found.get("task"):
         return []
     columns = (
         tables.Column("Build", "precision"),
