@@ -6,7 +6,8 @@ against its first bytes, so no formats are tried in turn. A decompression bomb i
 """
 
 import io
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,24 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
         UnreadableImageError: The file is empty, not an image, of another format than expected, damaged or truncated,
             has too many pixels, or has pixels of a type without a defined range.
     """
+    pixels: NDArray[np.uint8] = decode_with(lambda image: _rgb_pixels(_upright(image), name), stream, name, expected)
+    return pixels
+
+
+def decode_with(
+    pixels: Callable[[Image.Image], NDArray[Any]], stream: BinaryIO, name: str, expected: str
+) -> NDArray[Any]:
+    """Decode an image as `decode_image` does, but for what its pixels become.
+
+    Args:
+        pixels: Makes an array of the loaded image.
+        stream: A seekable binary stream at its start.
+        name: Name of the image in its source, for the error.
+        expected: The format that the file name promises.
+
+    Raises:
+        UnreadableImageError: See `decode_image`.
+    """
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     found = _format_of(head)
@@ -90,7 +109,7 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
         raise UnreadableImageError(name, _format_reason(head, found, expected))
     try:
         with SPACE.turn():
-            return _decoded(stream, name, found)
+            return pixels(_loaded(stream, name, found))
     except (DatasetError, MemoryError):
         raise
     except Exception as error:
@@ -98,7 +117,7 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
         raise UnreadableImageError(name, f"damaged or truncated {found} file: {message}") from error
 
 
-def _decoded(stream: BinaryIO, name: str, found: str) -> NDArray[np.uint8]:
+def _loaded(stream: BinaryIO, name: str, found: str) -> Image.Image:
     # Pillow gets no file name: it would map the file of that name in the working folder instead of reading the stream.
     image: Image.Image = _DECODERS[found](CountedReads(stream))
     reason = bomb(*image.size)
@@ -108,8 +127,7 @@ def _decoded(stream: BinaryIO, name: str, found: str) -> NDArray[np.uint8]:
         raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
     SPACE.take(image.width * image.height)
     image.load()
-    image = _upright(image)  # under the same name, so that the other is freed before the array is made
-    return _rgb_pixels(image, name)
+    return image
 
 
 def _format_of(head: bytes) -> str | None:

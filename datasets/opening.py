@@ -10,6 +10,7 @@ from datasets.boxes.opening import is_data_yaml, open_boxed, open_split
 from datasets.errors import DatasetError
 from datasets.image_folder import ImageFolder
 from datasets.labels import read_class_names
+from datasets.masks.masked_images import open_masked
 from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
 from datasets.packs.structure import damage_told, dataset_at, holds_images, listing_of, open_hdf5
 from datasets.packs.trial import check_that_reading_ends
@@ -29,11 +30,12 @@ def open_source(
 
     Args:
         path: A folder, a file ending in .h5 or .hdf5, or a data.yaml that names folders.
-        labels: The labels of a folder: a CSV of classes, a COCO JSON file or a folder of text files of boxes.
+        labels: The labels of a folder: a CSV of classes, a COCO JSON file, a folder of text files of boxes or of masks.
         classes: The class names in the desired order, or a file with one name per line.
         inputs: The model's input names, for a tensor pack.
         task: What the labels are for: `classify` takes folders and CSVs as classes, `detect` looks for boxes, `auto`
-            does that first; with any other task there are no labels.
+            does that first; `segment` looks for masks, as `auto` does where there are no boxes; with any other task
+            there are no labels.
         split: Which images a data.yaml is opened for: train, val or test.
 
     Raises:
@@ -86,6 +88,10 @@ def _split(path: Path, split: str, classes: str | Path | Sequence[str] | None) -
 
 
 def _folder(path: Path, labels: Path | None, classes: str | Path | Sequence[str] | None, task: str) -> ImageFolder:
+    if task == "auto" and labels is not None and labels.is_dir():
+        masked = open_masked(path, labels, classes)
+        if masked is not None:
+            return masked
     if task in ("auto", "detect"):
         given = None if classes is None else read_class_names(classes)
         boxed = open_boxed(path, labels, given, asked=task == "detect")
@@ -95,6 +101,10 @@ def _folder(path: Path, labels: Path | None, classes: str | Path | Sequence[str]
             if labels is not None:
                 raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
             return ImageFolder(path, unlabelled=True)
+    if task in ("auto", "segment"):
+        masked = open_masked(path, labels, classes, asked=task == "segment")
+        if masked is not None:
+            return masked
     if task not in _LABELLED:
         return ImageFolder(path, unlabelled=True)
     return ImageFolder(path, labels=labels, classes=classes)

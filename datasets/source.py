@@ -67,6 +67,25 @@ class BoxSource(ImageSource, Protocol):
 
 
 @runtime_checkable
+class MaskSource(ImageSource, Protocol):
+    """A source of images whose labels are masks.
+
+    Attributes:
+        text: How the labels were read, for people.
+        values: The class numbers in some of the masks, in order.
+    """
+
+    text: str
+    values: tuple[int, ...]
+
+    def mask(self, index: int) -> NDArray[np.int32]:
+        """The class number of each pixel of an image, int32 [H, W]."""
+
+    def mask_path(self, index: int) -> Path:
+        """The file of an image's mask."""
+
+
+@runtime_checkable
 class TensorSource(Source, Protocol):
     """A source whose samples are ready-made model inputs, one array per input."""
 

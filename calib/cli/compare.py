@@ -13,7 +13,7 @@ from calib.cli.parts.terminal import TerminalConsole, say
 _FILE = click.Path(path_type=Path)
 _SHARED = (
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "task",
-    "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
+    "ignore_index", "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 
 

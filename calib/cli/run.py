@@ -24,7 +24,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--labels",
     type=_FILE,
-    help="Labels of the evaluated images: a CSV with the columns file,label, a COCO JSON, or a folder of YOLO's texts.",
+    help="Labels of the evaluated images: a CSV (file,label), a COCO JSON, or a folder of YOLO's texts or masks.",
 )
 @click.option(
     "--task",
@@ -32,6 +32,7 @@ _FILE = click.Path(path_type=Path)
     help="What the model is for; default auto: found from labels, outputs and the model's metadata, and said.",
 )
 @click.option("--no-labels", is_flag=True, help="Ignore what the folders' names say; the same as --task none.")
+@click.option("--ignore-index", type=int, help="Segmentation: the number in masks that is no class; default 255.")
 @click.option("--classes", type=_FILE, help="File with one class name per line, in the model's order.")
 @click.option(
     "--preprocess",

@@ -30,11 +30,13 @@ class OutputLayout:
         name: Its name.
         axis: The axis that holds the images; None where the output is not compared.
         left_out: Why it is not compared; empty where it is.
+        judged: Does its SQNR tell anything? That of class numbers does not: 3 is no larger mistake for 1 than 2 is.
     """
 
     name: str
     axis: int | None
     left_out: str = ""
+    judged: bool = True
 
     def by_image(self, array: Array) -> Array:
         """The output with the images first."""
@@ -97,7 +99,12 @@ class OutputReader:
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """Places of the outputs that are compared."""
+        """Places of the outputs that are compared value by value."""
+        return tuple(i for i, layout in enumerate(self.layouts) if layout.axis is not None and layout.judged)
+
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """Places of the outputs whose axis of images is known."""
         return tuple(i for i, layout in enumerate(self.layouts) if layout.axis is not None)
 
 

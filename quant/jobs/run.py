@@ -127,7 +127,7 @@ def _result(
     found, head = split_trial(together, task, settings)
     recovered = None
     if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
-        job = RecoveryJob(settings, model, data, backend, collector, reader, listener)
+        job = RecoveryJob(settings, model, data, backend, collector, task, listener)
         outcome = job.run(calibration, builds, found, task.float_nodes, given.file)
         if outcome is not None:
             recovered, found = outcome

@@ -13,7 +13,7 @@ from quant.settings.values import KINDS, checked_value
 
 _COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
-    "task", "out",
+    "task", "ignore_index", "out",
 )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: Labels of the evaluated images: a CSV `file,label`, a COCO JSON file, or a folder of YOLO's text files.
+        labels: Labels of the evaluated images: a CSV `file,label`, a COCO JSON file, or a folder of YOLO's text files
+            or of masks.
         classes: File with one class name per line, in the model's order.
         preprocess: Preset, or path of a TOML file; auto takes `yolo` for detectors and `imagenet` for others.
         algo: How amax is computed: entropy, minmax, percentile, mse; auto is minmax for detectors, else entropy.
@@ -52,6 +53,7 @@ class RunSettings:
         dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU only.
         task: What the model is for: auto (found from labels, outputs and the model's metadata), classify, detect,
             segment, embed, or none, which ignores what folders say.
+        ignore_index: Segmentation: the number in masks that stands for no class; None for 255.
         head: Detection: float (the last products before the outputs stay float) or int8.
         metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
         recover: What to do where INT8 loses too much: auto (all steps as needed), off, or steps by name, separated by
@@ -91,6 +93,7 @@ class RunSettings:
     dla: int | None = None
     metric: str | None = None
     task: str = "auto"
+    ignore_index: int | None = None
     head: str = "float"
     recover: str = "auto"
     precisions: Path | None = None
@@ -119,6 +122,8 @@ class RunSettings:
             raise SettingsError("precisions: only INT8 leaves products in float; leave it out, or use precision int8")
         if self.cache_only and self.precision != "int8":
             raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        if self.ignore_index is not None and self.ignore_index < 0:
+            raise SettingsError(f"ignore_index: expected a number of a mask's pixels, found {self.ignore_index}")
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
         if unknown:
             raise SettingsError(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import SET_RESAMPLES, MetricDrop, Scores, drop_from_draws, scores_of_draws
+from quant.evaluation.recorder import Recorder
 from quant.evaluation.sample_size import images_from_width, tells
 
 Weights = NDArray[np.int64]
@@ -85,6 +86,10 @@ class DrawnRecorder(ABC):
     @abstractmethod
     def details(self, baseline: str, *, seed: int) -> dict[str, Any]:
         """The task's own part of the section."""
+
+    @abstractmethod
+    def adopt(self, build: str, other: Recorder) -> None:
+        """Take what another recorder of the task kept of a build, in place of what is here."""
 
     def problem(self) -> str:
         """Why there is no figure at all; empty where there is one."""
@@ -176,7 +181,10 @@ class DrawnRecorder(ABC):
 
     def _judged(self, row: dict[str, Any], drop: MetricDrop, images: int, allowed: float) -> dict[str, Any]:
         if not self.labelled:
-            return {"enough_images": None, "images_needed": None, "fit": self.is_fit(row)}
+            perfect = 0.0 if self.lower_is_better else row["score"] + drop.drop  # FP32 agrees with itself
+            ends = sorted(abs(perfect - end) for end in (drop.low, drop.high))
+            told = {"agreement_ci95": ends, "fit": self.is_fit(row)}
+            return {"enough_images": None, "images_needed": None, **told}
         enough = tells(drop, allowed)
         needed = None if enough else images_from_width(drop.high - drop.low, drop.drop - allowed, images)
         return {"enough_images": enough, "images_needed": needed}

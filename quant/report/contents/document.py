@@ -23,6 +23,7 @@ from quant.report.contents.outputs import deployed_from_evaluation, outputs_from
 from quant.report.contents.recovery import recovery_from_result
 from quant.report.contents.tasks.detection import detection_from_run
 from quant.report.contents.tasks.figures import figures_of_build, judged_by_labels
+from quant.report.contents.tasks.segmentation import segmentation_from_run
 from quant.report.result import RunResult
 from quant.settings.command_line import values_from_settings
 
@@ -38,7 +39,7 @@ def document_from_run(result: RunResult) -> Document:
     """
     settings, data, verdict, backend = result.settings, result.data, result.verdict, result.backend
     measured, calibration = result.measured, result.calibration
-    evaluation = measured.evaluations[result.baseline]
+    evaluation, details = measured.evaluations[result.baseline], details_from_run(result)
     document = {
         "schema": SCHEMA,
         "verdict": verdict.verdict,
@@ -75,8 +76,9 @@ def document_from_run(result: RunResult) -> Document:
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
         "metric": _metric(result, measured.metric),
         "detection": detection_from_run(result),
+        "segmentation": segmentation_from_run(result, details["examined"]),
         "peak_rss_mb": _peak_rss_mb(),
-        **details_from_run(result),
+        **details,
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),

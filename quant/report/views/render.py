@@ -58,7 +58,7 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
 
     Args:
         document: The report.
-        thumbnails: Data URIs of images by name, see `flipped_files`.
+        thumbnails: Data URIs of images by name, see `flipped_files`, and by place, see `changed_files`.
     """
     import jinja2
     import markupsafe
@@ -91,6 +91,12 @@ def _plain(value: object) -> object:
 
 
 def flipped_files(document: Document) -> list[str]:
-    """Names of the images whose pictures the HTML shows."""
+    """Names of the images whose pictures the HTML shows as they are."""
     cards = (card for section in sections_from_document(document) for _, group in section.cards for card in group)
     return [card.file.text for card in cards]
+
+
+def changed_files(document: Document) -> dict[str, str]:
+    """Names of the images on which the HTML shows what changed, by the place of that in report.json."""
+    sections = sections_from_document(document)
+    return {picture.key: picture.file.text for section in sections for picture in section.pictures}

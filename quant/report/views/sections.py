@@ -12,6 +12,7 @@ from quant.report.views.detection.sections import detection_sections
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.parts import Answer, Card, Section
 from quant.report.views.provenance_facts import facts_from_document
+from quant.report.views.segmentation.sections import segmentation_sections
 from quant.report.views.tables import Cell, Table
 
 Document = dict[str, Any]
@@ -32,6 +33,7 @@ def sections_from_document(document: Document) -> list[Section]:
         _outputs,
         _metric,
         detection_sections,
+        segmentation_sections,
         _classes,
         _flips,
         _confusion,
@@ -185,18 +187,14 @@ def _card(row: Document, key: str, baseline: str, build: str) -> Card:
         return Answer(
             who,
             Cell(said["name"], f"{key}.{part}.name", is_name=True),
-            _figure(said["confidence"], "{:.2f}", f"{key}.{part}.confidence"),
-            _figure(said["margin"], "{:.2f}", f"{key}.{part}.margin"),
+            tables.figure(said["confidence"], "{:.2f}", f"{key}.{part}.confidence"),
+            tables.figure(said["margin"], "{:.2f}", f"{key}.{part}.margin"),
         )
 
     label = None if row["label"] is None else Cell(row["label_name"], f"{key}.label_name", is_name=True)
     return Card(
         Cell(row["file"], f"{key}.file", is_name=True), label, (answer(baseline, "fp32"), answer(build, "build"))
     )
-
-
-def _figure(value: float | None, form: str, key: str) -> Cell:
-    return Cell("-") if value is None else Cell(form.format(value), key)
 
 
 def _confusion(document: Document) -> list[Section]:

@@ -15,6 +15,7 @@ from datasets.source import AnySource, BoxSource
 from quant.errors import QuantError
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import Scores
+from quant.evaluation.recorder import Recorder
 from quant.tasks.detection.boxes import Detections, areas
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.matching import ClassMatches, matches, mean_precisions
@@ -96,9 +97,7 @@ class DetectionRecorder(DrawnRecorder):
                 if self._place_of is not None:
                     objects = ImageBoxes(objects.boxes, self._place_of[objects.classes], objects.crowd, objects.areas)
                 self._objects.setdefault(build, []).append(objects)
-        self._matches.pop(build, None)
-        self._precisions.pop(build, None)
-        self.forget(build)
+        self._start_anew(build)
 
     def _check_classes(self, objects: ImageBoxes, name: str) -> None:
         """Labels without names may count further than the model does."""
@@ -108,6 +107,19 @@ class DetectionRecorder(DrawnRecorder):
                 f"{name}: expected boxes of the classes 0..{count - 1}, as the model has {count}, found class "
                 f"{int(objects.classes.max())}; give labels of this model"
             )
+
+    def adopt(self, build: str, other: Recorder) -> None:
+        """Take what another recorder kept of a build."""
+        if isinstance(other, DetectionRecorder):
+            self._found[build] = other._found[build]
+            self._objects[build] = other._objects.get(build, [])
+            self._start_anew(build)
+
+    def _start_anew(self, build: str) -> None:
+        """Forget what was worked out of a build, of which there is more now, or something else."""
+        self._matches.pop(build, None)
+        self._precisions.pop(build, None)
+        self.forget(build)
 
     def truth(self, baseline: str) -> list[ImageBoxes]:
         """The objects of each image; without labels, what the baseline detects with the usual confidence."""

@@ -37,7 +37,9 @@ def test_text_files_in_a_folder_that_is_named(tmp_path, pictures, texts):
     assert source.class_names == ("cat", "dog")
     assert len(source.boxes(0, 40, 80)) == 1
     texts(tmp_path / "others", z="0 0.5 0.5 0.25 0.5")
-    with pytest.raises(DatasetError, match=r"others: expected a text file for each image .* such as 'a\.txt'"):
+    with pytest.raises(
+        DatasetError, match=r"others: expected a text file of boxes or a mask for each image .* such as 'a\.txt'"
+    ):
         open_source(tmp_path / "photos", labels=tmp_path / "others")
 
 

@@ -8,9 +8,16 @@ from typing import Any
 from quant.report.contents.figures import rounded
 
 Document = dict[str, Any]
-# By task: what the score is called in `builds`, and which of the row's other figures stand beside it.
-_KEYS = {
-    "detect": ("map", ("map50",)),
+# By task: keys in `builds`, and those of the score's row that they are.
+_LABELLED = {
+    "detect": {"map": "score", "map50": "map50", "drop_map": "drop", "drop_map_ci95": "drop_ci95"},
+    "segment": {
+        "miou": "score", "pixel_accuracy": "pixel_accuracy", "drop_miou": "drop", "drop_miou_ci95": "drop_ci95",
+    },
+}  # fmt: skip
+_AGREEING = {
+    "detect": {"agreement_map": "score", "agreement_map50": "map50"},
+    "segment": {"agreement_pixels": "score", "agreement_miou": "miou", "agreement_pixels_ci95": "agreement_ci95"},
 }
 
 
@@ -29,11 +36,9 @@ def figures_of_build(metric: Mapping[str, Any] | None, name: str) -> Document:
     row = next((each for each in metric["builds"] if each["precision"] == name), None)
     if row is None:
         return {}
-    key, others = _KEYS[metric["task"]]
-    against = "" if metric["against"] == "labels" else "agreement_"
-    figures: Document = {f"{against}{key}": rounded(row["score"], 4)}
-    figures |= {f"{against}{other}": rounded(row.get(other), 4) for other in others}
-    if not against and "drop" in row:
-        figures[f"drop_{key}"] = rounded(row["drop"], 4)
-        figures[f"drop_{key}_ci95"] = [rounded(end, 4) for end in row["drop_ci95"]]
-    return figures
+    keys = (_LABELLED if metric["against"] == "labels" else _AGREEING)[metric["task"]]
+    return {key: _rounded(row[of]) for key, of in keys.items() if of in row}
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - a number or an interval
+    return [rounded(end, 4) for end in value] if isinstance(value, list) else rounded(value, 4)

@@ -80,21 +80,17 @@ def _classes(document: Document, found: Document) -> list[Section]:
     lines = []
     for i in order:
         row, key = rows[i], f"detection.classes.{i}"
-        precisions = [_figure(row["ap"][k], "{:.2f}", f"{key}.ap.{k}") for k in shown]
+        precisions = [tables.figure(row["ap"][k], "{:.2f}", f"{key}.ap.{k}") for k in shown]
         lines.append(
             [
                 Cell(row["name"], f"{key}.name", is_name=True),
                 Cell(f"{row['objects']:,}", f"{key}.objects"),
                 *precisions,
-                _figure(row["drop"][place], "{:+.2f}", f"{key}.drop.{place}"),
+                tables.figure(row["drop"][place], "{:+.2f}", f"{key}.drop.{place}"),
             ]
         )
     table = Table(titles, lines, shown=20, what="classes")
     return [Section(f"{found['score']} by class, worst first", "detection-classes", tables=[("", table)])]
-
-
-def _figure(value: float | None, form: str, key: str) -> Cell:
-    return Cell("-") if value is None else Cell(form.format(value), key)
 
 
 def _confidence(document: Document, found: Document) -> Section:
@@ -111,7 +107,10 @@ def _confidence(document: Document, found: Document) -> Section:
         lines = [
             [
                 Cell(what),
-                *(_figure(at.get(part), form, f"detection.confidence.{i}.{key}.{part}") for i, at in enumerate(rows)),
+                *(
+                    tables.figure(at.get(part), form, f"detection.confidence.{i}.{key}.{part}")
+                    for i, at in enumerate(rows)
+                ),
             ]
             for what, part, form in _FIGURES_AT
         ]
