@@ -89,5 +89,5 @@ def write_project(project, images=24):
     (project / "preprocess.toml").write_text('preset = "unit"\n')
     (project / "calib.toml").write_text(
         'model = "model.onnx"\ndata = "images"\npreprocess = "preprocess.toml"\nbatch_size = 8\nnum_images = 12\n'
-        'backend = "onnxruntime"\n'
+        'backend = "onnxruntime"\nalgo = "minmax"\n'
     )
