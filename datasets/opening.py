@@ -15,6 +15,7 @@ from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
 from datasets.packs.structure import damage_told, dataset_at, holds_images, listing_of, open_hdf5
 from datasets.packs.trial import check_that_reading_ends
 from datasets.source import ImageSource, TensorSource
+from datasets.values.valued_images import open_valued
 
 
 def open_source(
@@ -33,9 +34,9 @@ def open_source(
         labels: The labels of a folder: a CSV of classes, a COCO JSON file, a folder of text files of boxes or of masks.
         classes: The class names in the desired order, or a file with one name per line.
         inputs: The model's input names, for a tensor pack.
-        task: What the labels are for: `classify` takes folders and CSVs as classes, `detect` looks for boxes, `auto`
-            does that first; `segment` looks for masks, as `auto` does where there are no boxes; with any other task
-            there are no labels.
+        task: What the labels are for: `classify` takes folders and CSVs as classes, as `embed` does for identities and
+            `multilabel`, `regress` and `keypoints` for values; `detect` looks for boxes, `segment` for masks, `auto`
+            for all of them, boxes first. With any other task there are no labels.
         split: Which images a data.yaml is opened for: train, val or test.
 
     Raises:
@@ -69,7 +70,7 @@ def open_source(
     return found if task in _LABELLED else _without_labels(found)
 
 
-_LABELLED = ("auto", "classify", "detect")
+_LABELLED = ("auto", "classify", "detect", "embed", "multilabel", "regress", "keypoints")
 _Pack = TypeVar("_Pack", ImagePack, TensorPack)
 
 
@@ -88,23 +89,19 @@ def _split(path: Path, split: str, classes: str | Path | Sequence[str] | None) -
 
 
 def _folder(path: Path, labels: Path | None, classes: str | Path | Sequence[str] | None, task: str) -> ImageFolder:
-    if task == "auto" and labels is not None and labels.is_dir():
-        masked = open_masked(path, labels, classes)
+    """A folder's images with the labels that the task is about; where it is to be found, in a fixed order."""
+    given = None if classes is None else read_class_names(classes)
+    if task == "segment" or (task == "auto" and labels is not None and labels.is_dir()):
+        masked = open_masked(path, labels, given, asked=task == "segment")
         if masked is not None:
             return masked
     if task in ("auto", "detect"):
-        given = None if classes is None else read_class_names(classes)
         boxed = open_boxed(path, labels, given, asked=task == "detect")
         if boxed is not None:
             return boxed
-        if task == "detect":
-            if labels is not None:
-                raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
-            return ImageFolder(path, unlabelled=True)
-    if task in ("auto", "segment"):
-        masked = open_masked(path, labels, classes, asked=task == "segment")
-        if masked is not None:
-            return masked
-    if task not in _LABELLED:
+        if task == "detect" and labels is not None:
+            raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
+    if task == "detect" or task not in _LABELLED:
         return ImageFolder(path, unlabelled=True)
-    return ImageFolder(path, labels=labels, classes=classes)
+    found = open_masked(path, labels, given) if task == "auto" else None
+    return found or open_valued(path, labels, given) or ImageFolder(path, labels=labels, classes=classes)

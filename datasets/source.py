@@ -21,7 +21,10 @@ class Source(Protocol):
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """Class index of every sample, int64 [N], or a number that is no class, float64 [N]; None if unlabelled."""
+        """Class index of every sample, int64 [N], a number that is no class, float64 [N], or several values [N, K].
+
+        None if unlabelled.
+        """
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

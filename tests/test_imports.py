@@ -44,7 +44,7 @@ ROOMS = (
     "datasets.text_file datasets.field_checks datasets.geometry datasets.decoding datasets.source",
     "datasets.identity datasets.sampling datasets.labels datasets.preprocessing",
     "datasets.image_folder datasets.batches",
-    "datasets.boxes datasets.masks",
+    "datasets.boxes datasets.masks datasets.values",
     "datasets.packs",
     "datasets.opening",
     "datasets",

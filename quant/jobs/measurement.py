@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import chain, islice, repeat
-from typing import Any
-
-from numpy.typing import NDArray
 
 from datasets import Batch
 from datasets.source import AnySource
 from quant.backend import Build, Latency, Runnable
 from quant.calibration.run_data import RunData
 from quant.errors import QuantError
-from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate, reader_from_batch
+from quant.evaluation.accuracy import Evaluation, Observe, evaluate, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
 from quant.evaluation.not_numbers import nan_in_words
@@ -26,8 +23,6 @@ from quant.onnxruntime.resident import fit_together
 from quant.progress import Console
 from quant.report.result import Measurement
 from quant.settings.run_settings import RunSettings
-
-Observe = Callable[[str, Sequence[NDArray[Any]], EvaluationBatch], None]
 
 
 def measured(
@@ -150,6 +145,20 @@ def output_reader(
     Raises:
         QuantError: Labels that were asked for fit no output.
     """
+    reader, problem = read_outputs(model, baseline, batch, data, console)
+    if unscored:
+        return OutputReader(reader.layouts)
+    say_of_labels(problem, settings, console)
+    return reader
+
+
+def read_outputs(
+    model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, console: Console
+) -> tuple[OutputReader, str]:
+    """How the outputs of a run are read, and why labels do not answer to any; empty where they do.
+
+    Outputs that are left out are said.
+    """
     source = data.eval_source
     sigmoid = outputs_after(model.graph, "Sigmoid") if isinstance(model, OnnxModel) else frozenset()
     names = source.class_names
@@ -159,14 +168,20 @@ def output_reader(
         console.warn(note)
     if not reader.compared:
         console.warn(f"{model.path}: none of its outputs can be compared; only a metric (--metric) can tell a drop")
-    if unscored:
-        return OutputReader(reader.layouts)
     problem = _label_problem(source, reader, model)
+    return OutputReader(reader.layouts, None) if problem else reader, problem
+
+
+def say_of_labels(problem: str, settings: RunSettings, console: Console) -> None:
+    """Say that labels are not used, if they are not; a metric uses any.
+
+    Raises:
+        QuantError: They were asked for.
+    """
     if problem and settings.metric is None:
         if settings.labels is not None or settings.classes is not None:
             raise QuantError(problem)
         console.warn(f"{problem}; the labels are not used")
-    return OutputReader(reader.layouts, None) if problem else reader
 
 
 def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterface) -> str:
@@ -174,10 +189,11 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
     labels, names = source.labels, source.class_names
     if labels is None:
         return ""
-    if labels.dtype.kind == "f":
+    if labels.dtype.kind != "i" or labels.ndim != 1:
+        many = f"{labels.shape[1]} values an image" if labels.ndim > 1 else f"numbers such as {labels[0]:g}"
         return (
-            f"{source.path}: expected labels that are class names or indices, found numbers such as {labels[0]:g}; "
-            "only a metric (--metric) can use those"
+            f"{source.path}: expected labels that are class names or indices, found {many}, and no output of as many "
+            "values; only a metric (--metric) can use those"
         )
     found = reader.scores.classes if reader.scores is not None else None
     if reader.scores is None:
@@ -188,7 +204,7 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
             shown = f"{len(names)} ({', '.join([*names[:3], *['...'] * (len(names) > 3)])})"
         return (
             f"{source.path}: expected labels of {has}, found {shown}; give all class names in the model's order with "
-            "--classes"
+            "--classes, or say what the model is for with --task"
         )
     if found is None:
         return ""

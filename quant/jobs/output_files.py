@@ -11,8 +11,8 @@ from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model_file import stage_model
 from quant.report.contents.document import Document
 from quant.report.views.markdown import markdown_from_document
-from quant.report.views.pictures import pictures_from_source
 from quant.report.views.render import changed_files, flipped_files, html_from_document, json_from_document
+from quant.report.views.tasks.pictures import pictures_from_source
 from quant.report.views.thumbnails import thumbnails_from_source
 from quant.settings.output_names import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 

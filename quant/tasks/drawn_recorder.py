@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import SET_RESAMPLES, MetricDrop, Scores, drop_from_draws, scores_of_draws
-from quant.evaluation.recorder import Recorder
+from quant.evaluation.recorder import Outputs, Recorder
 from quant.evaluation.sample_size import images_from_width, tells
 
 Weights = NDArray[np.int64]
@@ -60,7 +60,7 @@ class DrawnRecorder(ABC):
         """The builds of which there are outputs, the baseline first."""
 
     @abstractmethod
-    def observe(self, build: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+    def observe(self, build: str, outputs: Outputs, batch: EvaluationBatch, reference: Outputs = ()) -> None:
         """Keep what is needed of a batch."""
 
     @abstractmethod

@@ -201,7 +201,8 @@ class RecoveryJob:
         """Build a candidate and evaluate it against FP32."""
         cache = cache_from_amax(candidate.amax, candidate.algorithm)
         build = self._backend.build(self._model_of(candidate.proto), "int8", cache, candidate.float_nodes)
-        own = recorder_from_settings(self._settings, self._model, RecordingConsole())  # the run has named the file
+        named = RecordingConsole()  # the run has named the file
+        own = recorder_from_settings(self._settings, self._model, named, self._task.texts)
         recorder = own if own is not None else self._task.fresh()
         evaluations, _ = evaluated(
             {"fp32": baseline, "int8": build},

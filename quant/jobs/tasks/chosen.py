@@ -37,6 +37,7 @@ class ChosenTask:
         head: The detector's head; None where it is none.
         float_nodes: Products that stay float in INT8.
         text: How it was found, for people.
+        texts: What labels stand for that are no classes of the model, for a metric; None where they are classes.
         fresh: Makes another recorder of the task, without scores; None as `recorder` is.
     """
 
@@ -46,6 +47,7 @@ class ChosenTask:
     head: Head | None = None
     float_nodes: frozenset[str] = frozenset()
     text: str = ""
+    texts: tuple[str, ...] | None = None
     fresh: Callable[[], Recorder | None] = field(default=_nothing)
 
     def with_float(self, nodes: frozenset[str]) -> ChosenTask:

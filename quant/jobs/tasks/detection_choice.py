@@ -36,7 +36,7 @@ def detection_task(asked: Asked) -> ChosenTask | None:
         return _recorder(head, asked)
 
     reader = OutputReader(asked.reader.layouts)
-    return ChosenTask("detect", reader, fresh(), head, nodes, head.text, fresh)
+    return ChosenTask("detect", reader, fresh(), head, nodes, head.text, fresh=fresh)
 
 
 def check_boxes(asked: Asked) -> None:

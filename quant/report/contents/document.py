@@ -23,6 +23,7 @@ from quant.report.contents.outputs import deployed_from_evaluation, outputs_from
 from quant.report.contents.recovery import recovery_from_result
 from quant.report.contents.tasks.detection import detection_from_run
 from quant.report.contents.tasks.figures import figures_of_build, judged_by_labels
+from quant.report.contents.tasks.scores import scores_from_run
 from quant.report.contents.tasks.segmentation import segmentation_from_run
 from quant.report.result import RunResult
 from quant.settings.command_line import values_from_settings
@@ -77,6 +78,7 @@ def document_from_run(result: RunResult) -> Document:
         "metric": _metric(result, measured.metric),
         "detection": detection_from_run(result),
         "segmentation": segmentation_from_run(result, details["examined"]),
+        "scores": scores_from_run(result, details["examined"]),
         "peak_rss_mb": _peak_rss_mb(),
         **details,
         "precisions": _precisions(result),

@@ -15,9 +15,7 @@ from quant.report.views.names import build_names
 from quant.report.views.sections import Document, sections_from_document
 from quant.settings.output_names import REPORT_HTML
 
-_COLUMNS = tuple(
-    column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio", "agreement_ci95")
-)
+_LEFT_OUT = ("lost", "won", "size_ratio", "agreement_ci95")
 
 
 def json_from_document(document: Document) -> str:
@@ -27,7 +25,8 @@ def json_from_document(document: Document) -> str:
 
 def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
     """The builds side by side: column titles, then a row of texts per build, without columns that no build fills."""
-    table = tables.table_from_rows(document["builds"], "builds", _COLUMNS)
+    columns = [column for column in tables.columns_of_builds(document) if column.key not in _LEFT_OUT]
+    table = tables.table_from_rows(document["builds"], "builds", columns)
     names = build_names(document) if document.get("compared") else [row["precision"] for row in document["builds"]]
     return list(table.titles), [
         [name, *(cell.text for cell in row[1:])] for name, row in zip(names, table.rows, strict=True)

@@ -14,6 +14,7 @@ from quant.report.views.parts import Answer, Card, Section
 from quant.report.views.provenance_facts import facts_from_document
 from quant.report.views.segmentation.sections import segmentation_sections
 from quant.report.views.tables import Cell, Table
+from quant.report.views.tasks.scores import scores_sections
 
 Document = dict[str, Any]
 SHOWN_FLIPS = 18  # of each kind, with a picture
@@ -34,6 +35,7 @@ def sections_from_document(document: Document) -> list[Section]:
         _metric,
         detection_sections,
         segmentation_sections,
+        scores_sections,
         _classes,
         _flips,
         _confusion,
@@ -47,14 +49,14 @@ def sections_from_document(document: Document) -> list[Section]:
 
 
 def _builds(document: Document) -> list[Section]:
-    rows = document["builds"]
+    rows, columns = document["builds"], tables.columns_of_builds(document)
     notes = [f"Latency: median of a batch of {rows[0]['latency_batch']}."]
     return [
         Section(
             "Builds side by side",
             "builds",
             notes,
-            [("", tables.turned_table(rows, "builds", tables.BUILDS, build_names(document)))],
+            [("", tables.turned_table(rows, "builds", columns, build_names(document)))],
         )
     ]
 
@@ -129,8 +131,8 @@ def _metric(document: Document) -> list[Section]:
         tables.Column("Drop's 95 % CI", "drop_ci95", "{0[0]:+.4g} to {0[1]:+.4g}"),
     )
     notes = [
-        f"Average of {found['spec']} over {found['images']:,} images, higher is better; the interval is a paired "
-        f"bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
+        f"{'Score' if found.get('of_all') else 'Average'} of {found['spec']} over {found['images']:,} images, higher "
+        f"is better; the interval is a paired bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
         f"The verdict is based on it: {document['max_drop']:g} % of {baseline_name(document)}'s score, "
         f"{found['allowed_drop']:.4g}, is allowed.",
     ]

@@ -147,6 +147,23 @@ BUILDS = (
     Column("Bytes", "bytes", "{:,}"),
     Column("Times smaller", "size_ratio", "{:.2f}"),
 )
+
+
+def columns_of_builds(document: dict[str, Any]) -> tuple[Column, ...]:
+    """The columns of builds side by side, with the task's score under its own name where it has one."""
+    found = document.get("scores")
+    if not found:
+        return BUILDS
+    name = found["score"][0].upper() + found["score"][1:]
+    own = (
+        Column(name, "score", "{:.5g}"),
+        Column(f"{name} against FP32", "agreement_score", "{:.5g}"),
+        Column("Drop" if not document["metric"]["lower_is_better"] else "Added", "drop_score", "{:+.4g}"),
+        Column("Its 95 % CI", "drop_score_ci95", "{0[0]:+.4g} to {0[1]:+.4g}"),
+    )
+    return (BUILDS[0], *own, *BUILDS[1:])
+
+
 CLASSES = (
     name_column("Class", "name"),
     Column("Images", "images", "{:,}"),

@@ -15,7 +15,7 @@ from datasets.source import AnySource, BoxSource
 from quant.errors import QuantError
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import Scores
-from quant.evaluation.recorder import Recorder
+from quant.evaluation.recorder import Outputs, Recorder
 from quant.tasks.detection.boxes import Detections, areas
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.matching import ClassMatches, matches, mean_precisions
@@ -81,7 +81,7 @@ class DetectionRecorder(DrawnRecorder):
         """The builds of which there are detections."""
         return self._found.keys()
 
-    def observe(self, build: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+    def observe(self, build: str, outputs: Outputs, batch: EvaluationBatch, reference: Outputs = ()) -> None:
         """Keep what a build detects in a batch."""
         images = len(batch.names)
         found = self.head.decode(outputs, images, self._size)

@@ -15,7 +15,7 @@ from datasets import Preprocessing
 from datasets.source import AnySource, MaskSource
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import SET_RESAMPLES, Scores, drawn_weights, drop_from_draws
-from quant.evaluation.recorder import Recorder
+from quant.evaluation.recorder import Outputs, Recorder
 from quant.tasks.drawn_recorder import DrawnRecorder, Weights, known
 from quant.tasks.segmentation.map_head import MapHead
 from quant.tasks.segmentation.overlap import Counts, Ints, counts_of_image, gathered, mean_overlap, share_of
@@ -109,7 +109,7 @@ class SegmentationRecorder(DrawnRecorder):
         """Of how many images there are maps."""
         return len(self._kept[build].parts)
 
-    def observe(self, build: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+    def observe(self, build: str, outputs: Outputs, batch: EvaluationBatch, reference: Outputs = ()) -> None:
         """Count a build's pixels in a batch.
 
         Raises:

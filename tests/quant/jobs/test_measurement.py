@@ -135,7 +135,7 @@ def test_progress_counts_images_and_unreadable_ones_are_named_with_the_reason(bu
     data = evaluation_data(open_source(images), settings, model)
     reader, _ = reader_of(model, data)
     evaluations, quarantined = evaluated(
-        built, "fp32", data, settings, console, reader, lambda name, _, batch: seen.append((name, *batch.names))
+        built, "fp32", data, settings, console, reader, lambda name, _, batch, __: seen.append((name, *batch.names))
     )
     ((description, total, done),) = console.tasks
     assert (description, total) == ("Evaluating", 6)

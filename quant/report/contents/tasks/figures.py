@@ -19,6 +19,7 @@ _AGREEING = {
     "detect": {"agreement_map": "score", "agreement_map50": "map50"},
     "segment": {"agreement_pixels": "score", "agreement_miou": "miou", "agreement_pixels_ci95": "agreement_ci95"},
 }
+_SCORED = {"score": "score", "drop_score": "drop", "drop_score_ci95": "drop_ci95"}
 
 
 def judged_by_labels(metric: Mapping[str, Any] | None) -> bool:
@@ -36,9 +37,12 @@ def figures_of_build(metric: Mapping[str, Any] | None, name: str) -> Document:
     row = next((each for each in metric["builds"] if each["precision"] == name), None)
     if row is None:
         return {}
+    if metric["part"] == "scores":
+        keys = _SCORED if metric["against"] == "labels" else {"agreement_score": "score"}
+        return {key: _rounded(row[of], 6) for key, of in keys.items() if of in row}
     keys = (_LABELLED if metric["against"] == "labels" else _AGREEING)[metric["task"]]
-    return {key: _rounded(row[of]) for key, of in keys.items() if of in row}
+    return {key: _rounded(row[of], 4) for key, of in keys.items() if of in row}
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - a number or an interval
-    return [rounded(end, 4) for end in value] if isinstance(value, list) else rounded(value, 4)
+def _rounded(value: Any, digits: int) -> Any:  # noqa: ANN401 - a number or an interval
+    return [rounded(end, digits) for end in value] if isinstance(value, list) else rounded(value, digits)
