@@ -213,3 +213,61 @@ def test_a_task_that_the_outputs_do_not_fit_is_named(run, tmp_path, task):
     result, _ = run("--quiet", "--data", "imgs", "--task", task, *options)
     assert result.code == 1
     assert "expected " in result.error and "found '" in result.error
+
+
+METRICS = """
+import numpy as np
+
+def spells(outputs, labels):
+    # each image says its own name
+    assert labels.dtype.kind == "U" and labels.ndim == 1
+    return [float(text.startswith("text")) for text in labels]
+
+def boxes(outputs, labels, names):
+    assert labels.shape == (len(names), 4) and labels.dtype == np.float64
+    return [float(row[0] == int(name[:3]) + 0.5) for row, name in zip(labels, names)]
+
+class Accuracy:
+    def per_image(self, outputs, labels, names):
+        return [(row.argmax(), name) for row, name in zip(outputs["y"], names)]
+
+    def score(self, records):
+        return float(np.mean([answer >= 0 for answer, _ in records]))
+"""
+
+
+def test_a_metric_gets_the_texts_of_a_table(run, tmp_path):
+    """Forty texts, no classes of a model of three numbers: no error about them, no numbers in alphabetical order."""
+    answer_projects.write_images(tmp_path / "imgs", COLOURS)
+    answer_projects.write_model(tmp_path / "model.onnx", np.eye(3))
+    (tmp_path / "mine.py").write_text(METRICS)
+    lines = [f"{i:03}.png,text {i}" for i in range(40)]
+    (tmp_path / "texts.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+    result, document = run("--data", "imgs", "--labels", "texts.csv", "--metric", "mine.py:spells")
+    assert result.code == 0, result.err
+    assert [row["score"] for row in document["metric"]["builds"]] == [1, 1, 1]
+    assert not any("expected labels" in line for line in result.warnings)
+
+
+def test_a_metric_gets_all_columns_and_the_images_names(run, tmp_path):
+    answer_projects.write_images(tmp_path / "imgs", COLOURS)
+    answer_projects.write_model(tmp_path / "model.onnx", np.eye(3))
+    (tmp_path / "mine.py").write_text(METRICS)
+    write_table(tmp_path / "boxes.csv", "file,left,top,right,bottom", np.arange(40)[:, None] + [0.5, 2, 3, 4])
+    result, document = run("--data", "imgs", "--labels", "boxes.csv", "--metric", "mine.py:boxes")
+    assert result.code == 0, result.err
+    assert [row["score"] for row in document["metric"]["builds"]] == [1, 1, 1]
+
+
+def test_a_metric_of_a_whole_set_decides(run, calib, tmp_path):
+    answer_projects.write_images(tmp_path / "imgs", COLOURS)
+    answer_projects.write_model(tmp_path / "model.onnx", np.eye(3))
+    (tmp_path / "mine.py").write_text(METRICS)
+    result, document = run("--data", "imgs", "--metric", "mine.py:Accuracy")
+    assert result.code == 0, result.err
+    assert document["decided_by"] == "metric" and document["metric"]["resamples"] == 200
+    assert "Score of mine.py:Accuracy over 24 images" in (tmp_path / "calib-out/report.md").read_text().replace(
+        "\\", ""
+    )
+    swept = calib("sweep", *OPTIONS[:8], "--data", "imgs", "--metric", "mine.py:Accuracy", "--json", cwd=tmp_path)
+    assert json.loads(swept.out)["decided_by"] == "metric"

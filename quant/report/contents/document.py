@@ -76,7 +76,7 @@ def document_from_run(result: RunResult) -> Document:
         "builds": [_build(result, name) for name in _in_order(result)],
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
         "metric": _metric(result, measured.metric),
-        "detection": detection_from_run(result),
+        "detection": detection_from_run(result, details["examined"]),
         "segmentation": segmentation_from_run(result, details["examined"]),
         "scores": scores_from_run(result, details["examined"]),
         "peak_rss_mb": _peak_rss_mb(),

@@ -17,6 +17,7 @@ from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import Scores
 from quant.evaluation.recorder import Outputs, Recorder
 from quant.tasks.detection.boxes import Detections, areas
+from quant.tasks.detection.changes import changed_boxes
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.matching import ClassMatches, matches, mean_precisions
 from quant.tasks.detection.precision import Precision, precision_of
@@ -25,6 +26,7 @@ from quant.tasks.drawn_recorder import DrawnRecorder, Weights, known
 
 FLOOR_AGREEMENT = 80.0  # mAP 50 against FP32's detections: below that, more than a fifth is lost or elsewhere
 LEAST_MAP50 = 1.0  # a detector that reaches less of it does not detect what the labels are of
+SHOWN = 12  # images whose changes the report shows
 _FAINT = 0.05  # where FP32 detects nothing with the usual confidence
 
 
@@ -70,6 +72,7 @@ class DetectionRecorder(DrawnRecorder):
         self._objects: dict[str, list[ImageBoxes]] = {}
         self._matches: dict[str, list[ClassMatches]] = {}
         self._precisions: dict[str, Precision] = {}
+        self._names: list[str] = []
 
     @property
     def name(self) -> str:
@@ -85,6 +88,8 @@ class DetectionRecorder(DrawnRecorder):
         """Keep what a build detects in a batch."""
         images = len(batch.names)
         found = self.head.decode(outputs, images, self._size)
+        if build == next(iter(self._found), build):
+            self._names.extend(batch.names)
         for i, each in enumerate(found):
             height, width = self._size if batch.sizes is None else (int(side) for side in batch.sizes[i])
             boxes = each.boxes
@@ -201,9 +206,11 @@ class DetectionRecorder(DrawnRecorder):
             "head": self.head.text,
             "against": "labels" if self.labelled else "fp32",
             "threshold": USUAL,
+            "shown_from": self._confidence(baseline),
             "objects": int(sum((~each.crowd).sum() for each in truth)),
             "class_names": list(self.class_names) if self.class_names is not None else None,
             "classes": self._by_class(figures),
+            "changed": {name: self._changes(name, baseline) for name in self._found if name != baseline},
             "curves": {
                 name: [round(value, 3) if math.isfinite(value) else None for value in each.curve]
                 for name, each in figures.items()
@@ -214,15 +221,36 @@ class DetectionRecorder(DrawnRecorder):
             },
         }
 
+    def _changes(self, build: str, baseline: str) -> list[dict[str, Any]]:
+        """The images on which a build's detections differ most from FP32's: boxes lost and gained, then moved."""
+        confidence, found = self._confidence(baseline), []
+        for place, (first, mine) in enumerate(zip(self._found[baseline], self._found[build], strict=True)):
+            changed = changed_boxes(first, mine, confidence)
+            if changed:
+                counts = {kind: sum(each.kind == kind for each in changed) for kind in ("lost", "gained", "moved")}
+                found.append(((-counts["lost"] - counts["gained"], -counts["moved"], place), counts, changed))
+        found.sort(key=lambda entry: entry[0])
+        return [
+            {
+                "file": self._names[place],
+                **counts,
+                "boxes": [each.row(self._class_name(each.label)) for each in changed],
+            }
+            for (_, _, place), counts, changed in found[:SHOWN]
+        ]
+
+    def _class_name(self, label: int) -> str:
+        names = self.class_names
+        return names[label] if names is not None and 0 <= label < len(names) else str(label)
+
     def _by_class(self, figures: dict[str, Precision]) -> list[dict[str, Any]]:
         """A row for each class that has objects, with every build's average precision."""
         rows = []
         for place, first in enumerate(next(iter(figures.values())).classes):
-            names = self.class_names
             rows.append(
                 {
                     "class": first.index,
-                    "name": names[first.index] if names is not None and first.index < len(names) else str(first.index),
+                    "name": self._class_name(first.index),
                     "objects": first.objects,
                     "ap": {name: known(each.classes[place].ap) for name, each in figures.items()},
                     "ap50": {name: known(each.classes[place].ap50) for name, each in figures.items()},

@@ -12,8 +12,13 @@ Document = dict[str, Any]
 _FIGURES = ("score", "map50", "map75", "map_small", "map_medium", "map_large")
 
 
-def detection_from_run(result: RunResult) -> Document | None:
-    """The report's key `detection`; None of other models."""
+def detection_from_run(result: RunResult, examined: str | None) -> Document | None:
+    """The report's key `detection`; None of other models.
+
+    Args:
+        result: The run.
+        examined: The build whose changes are shown; None where there is only the baseline.
+    """
     metric = result.measured.metric
     if metric is None or metric.get("part") != "detection":
         return None
@@ -29,6 +34,7 @@ def detection_from_run(result: RunResult) -> Document | None:
             for row in metric["builds"]
         ],
         "classes": [_class_row(row, names) for row in found["classes"]],
+        "changed": found["changed"].get(examined, []) if examined is not None else [],
         "curves": [{"precision": precisions[name], "at_recall": found["curves"][name]} for name in names],
         "confidence": [{"precision": precisions[name], **found["confidence"][name]} for name in names],
         "head_kept": head_from_run(result),

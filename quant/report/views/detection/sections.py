@@ -6,7 +6,7 @@ from typing import Any
 
 from quant.report.views import tables
 from quant.report.views.names import baseline_name, build_names, examined_name
-from quant.report.views.parts import Section
+from quant.report.views.parts import Picture, Section
 from quant.report.views.tables import Cell, Column, Table
 
 Document = dict[str, Any]
@@ -46,7 +46,13 @@ def detection_sections(document: Document) -> list[Section]:
     found = document.get("detection")
     if not found:
         return []
-    return [_precision(document, found), *_classes(document, found), _confidence(document, found), *_head(found)]
+    return [
+        _precision(document, found),
+        *_classes(document, found),
+        _confidence(document, found),
+        *_head(found),
+        *_changes(document, found),
+    ]
 
 
 def _precision(document: Document, found: Document) -> Section:
@@ -62,7 +68,7 @@ def _precision(document: Document, found: Document) -> Section:
     else:
         notes.append(
             f"There are no labels: the {found['objects']:,} detections of {baseline} with a score of at least "
-            f"{found['threshold']:g} count as right, so this is agreement, not accuracy."
+            f"{found['shown_from']:g} count as right, so this is agreement, not accuracy."
         )
     table = tables.turned_table(rows, "detection.builds", _FIGURES, build_names(document))
     return Section(found["score"], "detection", notes, [("", table)])
@@ -134,3 +140,24 @@ def _head(found: Document) -> list[Section]:
         heads = [f"head in {row['head'].upper() if row['head'] == 'int8' else row['head']}" for row in head["builds"]]
         shown = [("", tables.turned_table(head["builds"], "detection.head_kept.builds", _HEADS, heads))]
     return [Section("The head in float and in INT8", "head", notes, shown)]
+
+
+def _changes(document: Document, found: Document) -> list[Section]:
+    """The images on which detections changed most, with the boxes."""
+    rows = found["changed"]
+    if not rows:
+        return []
+    baseline, build = baseline_name(document), examined_name(document)
+    pictures = []
+    for i, row in enumerate(rows):
+        key = f"detection.changed.{i}"
+        facts = [(kind, Cell(f"{row[kind]:,}", f"{key}.{kind}")) for kind in ("lost", "gained", "moved")]
+        pictures.append(Picture(key, Cell(row["file"], f"{key}.file", is_name=True), facts))
+    titles = ["Image", *(title for title, _ in pictures[0].facts)]
+    table = Table(titles, [[each.file, *(cell for _, cell in each.facts)] for each in pictures], what="images")
+    notes = [
+        f"Boxes with a score of at least {found['shown_from']:g} on the images where they changed most. Red: "
+        f"{baseline} finds it, {build} does not. Green: the reverse. Yellow: it moved, from the thin box to the thick "
+        "one."
+    ]
+    return [Section("Detections that changed", "detection-changes", notes, [("", table)], pictures=pictures)]

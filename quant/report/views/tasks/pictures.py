@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +55,26 @@ def _drawn(pixels: Any, row: Mapping[str, Any]) -> Image:  # noqa: ANN401 - an a
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    width = image.width
     image.thumbnail((SIDE, SIDE))
-    return _with_map(image, row["overlay"])
+    return (
+        _with_map(image, row["overlay"]) if "overlay" in row else _with_boxes(image, row["boxes"], image.width / width)
+    )
+
+
+def _with_boxes(image: Image, boxes: Sequence[Mapping[str, Any]], scale: float) -> Image:
+    """The image with boxes in the colours of what became of them; see `quant.tasks.detection.changes`."""
+    from PIL import ImageDraw
+
+    colours = {"lost": _RED, "gained": _GREEN, "moved": _YELLOW}
+    pen = ImageDraw.Draw(image)
+    for box in boxes:
+        for corners, width in ((box["before"], 1), (box["box"], 2)):
+            if corners is not None:
+                left, top, right, bottom = (value * scale for value in corners)
+                sides = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+                pen.rectangle(sides, outline=colours[box["kind"]], width=width)
+    return image
 
 
 def _with_map(image: Image, overlay: str) -> Image:
