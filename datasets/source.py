@@ -61,9 +61,11 @@ class BoxSource(ImageSource, Protocol):
 
     Attributes:
         text: How the labels were read, for people.
+        numbers: The number that the labels have for each class; None where that is its index.
     """
 
     text: str
+    numbers: tuple[int, ...] | None
 
     def boxes(self, index: int, height: int, width: int) -> Any:  # noqa: ANN401 - see datasets.boxes.box_labels
         """The objects in an image of this size, an `ImageBoxes`."""

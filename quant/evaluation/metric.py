@@ -143,6 +143,10 @@ class SetMetricRecorder(MetricRecorder):
         """Load the metric; see `MetricRecorder`."""
         super().__init__(spec, outputs, texts, loaded)
         self._whole = _made(self._metric, spec, self._path)
+        asked = getattr(self._whole, "resamples", self.resamples)
+        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+            raise QuantError(f"metric {spec}: resamples: expected a whole number of at least 1, found {asked!r:.40}")
+        self.resamples = asked
         self._wants_names = _takes_names(self._whole.per_image)
         self._records: dict[str, list[Any]] = {}
         self._drawn: dict[tuple[str, int], Scores] = {}

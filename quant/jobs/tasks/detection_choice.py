@@ -13,6 +13,7 @@ from quant.qdq.output_head import head_nodes
 from quant.tasks.detection.finding import Evidence, head_from_outputs
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.recorder import DetectionRecorder
+from quant.tasks.detection.undecoded import undecoded
 
 
 def detection_task(asked: Asked) -> ChosenTask | None:
@@ -21,7 +22,7 @@ def detection_task(asked: Asked) -> ChosenTask | None:
     Raises:
         QuantError: The classes of the labels are not those of the model.
     """
-    head = _head(asked)
+    head = head_from_outputs(_evidence(asked))
     if head is None:
         return None
     data, model, settings = asked.data, asked.model, asked.settings
@@ -46,11 +47,18 @@ def check_boxes(asked: Asked) -> None:
         QuantError: Detection was asked for.
     """
     has_boxes = isinstance(asked.data.eval_source, BoxSource)
+    reason = undecoded(_evidence(asked)) if asked.settings.task in ("auto", "detect", "none") else ""
     if asked.settings.task != "detect" and not has_boxes:
+        if reason and asked.settings.metric is None:
+            asked.console.warn(f"{asked.model.path}: {reason}; a metric of your own can score them (--metric)")
         return
     problem = (
-        f"{asked.model.path}: expected the outputs of a detector (boxes and scores in one output or several, raw "
-        f"levels, or final detections), found {asked.outputs_text()}"
+        f"{asked.model.path}: {reason}, found {asked.outputs_text()}"
+        if reason
+        else (
+            f"{asked.model.path}: expected the outputs of a detector (boxes and scores in one output or several, raw "
+            f"levels, or final detections), found {asked.outputs_text()}"
+        )
     )
     if asked.settings.task == "detect":
         raise QuantError(f"{problem}; score them with a metric of your own (--metric)")
@@ -58,21 +66,19 @@ def check_boxes(asked: Asked) -> None:
         asked.console.warn(f"{problem}; the boxes of the labels are not used, a metric of your own can (--metric)")
 
 
-def _head(asked: Asked) -> Head | None:
+def _evidence(asked: Asked) -> Evidence:
     source = asked.data.eval_source
     has_boxes = isinstance(source, BoxSource)
     names = source.class_names if has_boxes else None
     infos = asked.model.outputs
-    return head_from_outputs(
-        Evidence(
-            [infos[i].name if i < len(infos) else f"#{i}" for i in range(len(asked.outputs))],
-            asked.outputs,
-            asked.images,
-            asked.input_size,
-            asked.metadata,
-            len(names) if names is not None else None,
-            certain=asked.settings.task == "detect" or has_boxes,
-        )
+    return Evidence(
+        [infos[i].name if i < len(infos) else f"#{i}" for i in range(len(asked.outputs))],
+        asked.outputs,
+        asked.images,
+        asked.input_size,
+        asked.metadata,
+        len(names) if names is not None else None,
+        certain=asked.settings.task == "detect" or has_boxes,
     )
 
 

@@ -18,6 +18,7 @@ from quant.evaluation.drop import Scores
 from quant.evaluation.recorder import Outputs, Recorder
 from quant.tasks.detection.boxes import Detections, areas
 from quant.tasks.detection.changes import changed_boxes
+from quant.tasks.detection.class_places import ClassPlaces
 from quant.tasks.detection.heads import Head
 from quant.tasks.detection.matching import ClassMatches, matches, mean_precisions
 from quant.tasks.detection.precision import Precision, precision_of
@@ -66,8 +67,8 @@ class DetectionRecorder(DrawnRecorder):
         self.labelled = self._truth is not None
         self._preprocessing = preprocessing
         names = tuple(class_names) if class_names is not None else source.class_names if self.labelled else None
-        self.class_names = names
-        self._place_of = places_of_classes(source, head.classes, names) if self.labelled else None
+        self._given_names = names
+        self._classes_of = ClassPlaces(source, head, names) if self.labelled else None
         self._found: dict[str, list[Detections]] = {}
         self._objects: dict[str, list[ImageBoxes]] = {}
         self._matches: dict[str, list[ClassMatches]] = {}
@@ -78,6 +79,18 @@ class DetectionRecorder(DrawnRecorder):
     def name(self) -> str:
         """Of the score."""
         return "mAP 50-95" if self.labelled else "agreement mAP 50-95"
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes in the model's order, where known."""
+        return self._given_names if self._classes_of is None else self._classes_of.names(self._first())
+
+    def _first(self) -> list[Detections]:
+        """What the baseline detects."""
+        return next(iter(self._found.values()), [])
+
+    def _places(self) -> NDArray[np.int64] | None:
+        return None if self._classes_of is None else self._classes_of.places(self._first())
 
     @property
     def builds(self) -> Collection[str]:
@@ -99,14 +112,13 @@ class DetectionRecorder(DrawnRecorder):
             if self._truth is not None:
                 objects = self._truth.boxes(int(batch.indices[i]), height, width)
                 self._check_classes(objects, batch.names[i])
-                if self._place_of is not None:
-                    objects = ImageBoxes(objects.boxes, self._place_of[objects.classes], objects.crowd, objects.areas)
                 self._objects.setdefault(build, []).append(objects)
         self._start_anew(build)
 
     def _check_classes(self, objects: ImageBoxes, name: str) -> None:
         """Labels without names may count further than the model does."""
-        count = self.head.classes if self._place_of is None else len(self._place_of)
+        settled = None if self._classes_of is None else self._classes_of.settled
+        count = self.head.classes if settled is None else len(settled)
         if count is not None and len(objects) and int(objects.classes.max()) >= count:
             raise QuantError(
                 f"{name}: expected boxes of the classes 0..{count - 1}, as the model has {count}, found class "
@@ -129,7 +141,11 @@ class DetectionRecorder(DrawnRecorder):
     def truth(self, baseline: str) -> list[ImageBoxes]:
         """The objects of each image; without labels, what the baseline detects with the usual confidence."""
         if self.labelled:
-            return self._objects[baseline]
+            places = self._places()
+            return [
+                each if places is None else ImageBoxes(each.boxes, places[each.classes], each.crowd, each.areas)
+                for each in self._objects[baseline]
+            ]
         return [boxes_from_detections(each, self._confidence(baseline)) for each in self._found[baseline]]
 
     def _confidence(self, baseline: str) -> float:
@@ -138,7 +154,8 @@ class DetectionRecorder(DrawnRecorder):
         return USUAL if surest >= USUAL else _FAINT
 
     def _classes(self) -> int:
-        told = [self.head.classes or 0, len(self.class_names or ())]
+        places = self._places()
+        told = [self.head.classes or 0, len(self.class_names or ()), 0 if places is None else int(places.max()) + 1]
         largest = [int(each.classes.max(initial=-1)) + 1 for found in self._found.values() for each in found]
         objects = [int(each.classes.max(initial=-1)) + 1 for found in self._objects.values() for each in found]
         return max([1, *told, *largest, *objects])
@@ -208,6 +225,7 @@ class DetectionRecorder(DrawnRecorder):
             "threshold": USUAL,
             "shown_from": self._confidence(baseline),
             "objects": int(sum((~each.crowd).sum() for each in truth)),
+            "counts_as_labels": self._classes_of is not None and self._classes_of.are_numbers(self._first()),
             "class_names": list(self.class_names) if self.class_names is not None else None,
             "classes": self._by_class(figures),
             "changed": {name: self._changes(name, baseline) for name in self._found if name != baseline},
@@ -257,32 +275,6 @@ class DetectionRecorder(DrawnRecorder):
                 }
             )
         return rows
-
-
-def places_of_classes(source: AnySource, classes: int | None, names: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """Where the labels' classes stand among the model's, by name; None where both count in the same order.
-
-    Raises:
-        QuantError: They are others.
-    """
-    own = source.class_names
-    if own is None or names is None or tuple(own) == tuple(names):
-        wrong = classes is not None and own is not None and len(own) > classes
-        if wrong and own is not None:
-            raise QuantError(
-                f"{source.path}: expected boxes of at most the {classes} classes that the model has, found {len(own)} "
-                f"({', '.join(own[:3])}, ...); give labels of this model"
-            )
-        return None
-    if set(own) <= set(names):
-        return np.array([list(names).index(name) for name in own], np.int64)
-    if len(own) == len(names):
-        return None  # renamed, or in another language: the order is all there is
-    missing = next(name for name in own if name not in names)
-    raise QuantError(
-        f"{source.path}: expected boxes of the model's {len(names)} classes ({', '.join(names[:3])}, ...), found "
-        f"'{missing}'; give all class names in the model's order with --classes"
-    )
 
 
 def boxes_from_detections(found: Detections, confidence: float) -> ImageBoxes:

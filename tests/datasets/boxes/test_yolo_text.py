@@ -90,7 +90,8 @@ def test_tasks_decide_what_folders_say(tmp_path, pictures, texts):
     pictures(tmp_path / "ds/dog", ["b.png"])
     assert open_source(tmp_path / "ds").labels.tolist() == [0, 1]
     assert open_source(tmp_path / "ds", task="classify").labels.tolist() == [0, 1]
-    for task in ("none", "detect", "segment", "embed"):
+    assert open_source(tmp_path / "ds", task="embed").labels.tolist() == [0, 1]  # who is in the images
+    for task in ("none", "detect", "segment", "image"):
         source = open_source(tmp_path / "ds", task=task)
         assert (source.labels, source.class_names) == (None, None)
         assert isinstance(source, ImageFolder)

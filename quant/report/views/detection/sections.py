@@ -59,6 +59,8 @@ def _precision(document: Document, found: Document) -> Section:
     metric, baseline = document["metric"], baseline_name(document)
     rows = [{**row, "precision": name} for row, name in zip(found["builds"], build_names(document), strict=True)]
     notes = [f"Read as {found['head']}."]
+    if found["counts_as_labels"]:
+        notes.append("The model counts its classes by the numbers that the labels' file gives them, gaps included.")
     if found["against"] == "labels":
         notes.append(
             f"COCO's mean average precision, per cent, of {found['objects']:,} labelled objects in "
