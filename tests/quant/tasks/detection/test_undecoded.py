@@ -9,6 +9,7 @@ from quant.tasks.detection.undecoded import undecoded
 
 RNG = np.random.default_rng(0)
 SIZE = (64, 96)
+UNTOLD = ModelMetadata()
 
 
 def levels(form, classes=4, steps=(8, 16, 32)):
@@ -25,7 +26,7 @@ def levels(form, classes=4, steps=(8, 16, 32)):
     return found
 
 
-def evidence(outputs, metadata=ModelMetadata(), names=None, **known):
+def evidence(outputs, metadata=UNTOLD, names=None, **known):
     return Evidence(names or [f"out{i}" for i in range(len(outputs))], outputs, 2, SIZE, metadata, **known)
 
 
