@@ -56,6 +56,9 @@ class ValuedImages(ImageFolder):
         self.columns, self.text = found.columns, found.text
         self.class_names = found.columns if found.values.dtype.kind == "i" else None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}: {len(self)} images, {len(self.columns)} values each)"
+
 
 def open_valued(folder: Path, labels: Path | None, classes: Path | Sequence[str] | None = None) -> ValuedImages | None:
     """A folder's images with the values of a CSV that has several columns of them; None for any other file.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open_source, sample_indices
 from datasets.boxes.opening import has_split, is_data_yaml
 from datasets.source import AnySource, BoxSource, MaskSource
+from datasets.values.valued_images import ValuedImages
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.metadata import ModelMetadata, metadata_from_model
 from quant.onnx_graph.model import ModelInterface, OnnxModel
@@ -106,7 +107,7 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
                     "the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
                     "--num-images"
                 )
-    if isinstance(eval_source, BoxSource | MaskSource):
+    if isinstance(eval_source, BoxSource | MaskSource | ValuedImages):
         console.note(eval_source.text)
     if settings.precision != "int8" and eval_path is None:
         eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated

@@ -84,11 +84,13 @@ class OutputReader:
     Attributes:
         layouts: Of the outputs, in order.
         scores: Where classes are answered; None where no output does.
+        answer: Place of the output that another task reads; None where none does.
         notes: What a user should know of outputs that are not compared, a line each.
     """
 
     layouts: tuple[OutputLayout, ...]
     scores: ClassScores | None = None
+    answer: int | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -121,37 +121,6 @@ def first_batches(data: RunData, settings: RunSettings, images: int) -> list[Bat
     return list(islice(data.evaluation_stream(settings), -(-images // settings.batch_size)))
 
 
-def output_reader(
-    model: ModelInterface,
-    baseline: Runnable,
-    batch: Batch,
-    data: RunData,
-    settings: RunSettings,
-    console: Console,
-    *,
-    unscored: bool = False,
-) -> OutputReader:
-    """How the outputs of a run are read; says what is left out, and which labels are not used.
-
-    Args:
-        model: The baseline.
-        baseline: Runs it.
-        batch: The first batch of the evaluation.
-        data: The images.
-        settings: Whether labels or classes were asked for, and whether a metric uses them.
-        console: Where warnings go.
-        unscored: Does no output answer classes, whatever it looks like?
-
-    Raises:
-        QuantError: Labels that were asked for fit no output.
-    """
-    reader, problem = read_outputs(model, baseline, batch, data, console)
-    if unscored:
-        return OutputReader(reader.layouts)
-    say_of_labels(problem, settings, console)
-    return reader
-
-
 def read_outputs(
     model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, console: Console
 ) -> tuple[OutputReader, str]:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -217,6 +218,7 @@ def test_a_task_that_the_outputs_do_not_fit_is_named(run, tmp_path, task):
 
 METRICS = """
 import numpy as np
+import onnx
 
 def spells(outputs, labels):
     # each image says its own name
@@ -271,3 +273,20 @@ def test_a_metric_of_a_whole_set_decides(run, calib, tmp_path):
     )
     swept = calib("sweep", *OPTIONS[:8], "--data", "imgs", "--metric", "mine.py:Accuracy", "--json", cwd=tmp_path)
     assert json.loads(swept.out)["decided_by"] == "metric"
+
+
+def test_fp32_that_answers_with_nan_shows_nothing(run, tmp_path):
+    answer_projects.write_images(tmp_path / "imgs", COLOURS)
+    answer_projects.write_model(tmp_path / "model.onnx", [[40], [20], [10]], end=[
+        helper.make_node("Sub", ["z", "b1"], ["zz"]), helper.make_node("Sqrt", ["zz"], ["y"]),
+    ], bias=np.full(1, 30.0), shape=[1])  # fmt: skip
+    model = onnx.load(tmp_path / "model.onnx")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "b1")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(1, 65.0, np.float32), "threshold"))
+    next(node for node in model.graph.node if node.op_type == "Sub").input[1] = "threshold"
+    assert bias.dims == [1]
+    onnx.save(model, tmp_path / "model.onnx")
+    write_table(tmp_path / "ages.csv", "file,label", means() @ [4, 2, 1])
+    result, document = run("--data", "imgs", "--labels", "ages.csv")
+    assert result.code == 4, result.err
+    assert document["verdict"] == "invalid" and "NaN" in document["reason"]

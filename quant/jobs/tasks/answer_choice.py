@@ -46,6 +46,7 @@ def _multilabel(asked: Asked, head: VectorHead, *, labelled: bool, probabilities
     return _task(
         "multilabel",
         asked,
+        head.output,
         lambda: MultilabelRecorder(head, labelled=labelled, probabilities=probabilities, names=names),
     )
 
@@ -71,7 +72,10 @@ def keypoints_task(asked: Asked) -> ChosenTask | None:
         return None
     evaluated = None if labels is None else labels[asked.data.eval_selection]
     return _task(
-        "keypoints", asked, lambda: KeypointRecorder(head, evaluated, asked.data.preprocessing, asked.input_size)
+        "keypoints",
+        asked,
+        head.output,
+        lambda: KeypointRecorder(head, evaluated, asked.data.preprocessing, asked.input_size),
     )
 
 
@@ -87,7 +91,7 @@ def regression_task(asked: Asked) -> ChosenTask | None:
         return None
     evaluated = None if labels is None else labels[asked.data.eval_selection]
     columns = getattr(asked.data.eval_source, "columns", None)
-    return _task("regress", asked, lambda: RegressionRecorder(head, evaluated, columns))
+    return _task("regress", asked, head.output, lambda: RegressionRecorder(head, evaluated, columns))
 
 
 def embedding_task(asked: Asked) -> ChosenTask | None:
@@ -103,7 +107,7 @@ def embedding_task(asked: Asked) -> ChosenTask | None:
     head: VectorHead = chosen[0]
     labels = asked.data.eval_source.labels
     identities = labels if labels is not None and labels.ndim == 1 and labels.dtype.kind == "i" else None
-    return _task("embed", asked, lambda: EmbeddingRecorder(head, identities, asked.data.eval_selection))
+    return _task("embed", asked, head.output, lambda: EmbeddingRecorder(head, identities, asked.data.eval_selection))
 
 
 def picture_task(asked: Asked) -> ChosenTask | None:
@@ -116,7 +120,7 @@ def picture_task(asked: Asked) -> ChosenTask | None:
         inputs = np.moveaxis(inputs, 3, 1)
     certain = asked.settings.task == "image"
     head = picture_head_from_outputs(asked.reader.layouts, asked.outputs, inputs, certain=certain)
-    return None if head is None else _task("image", asked, lambda: PictureRecorder(head))
+    return None if head is None else _task("image", asked, head.output, lambda: PictureRecorder(head))
 
 
 def check_answers(asked: Asked) -> None:
@@ -139,9 +143,10 @@ def check_answers(asked: Asked) -> None:
         )
 
 
-def _task(name: str, asked: Asked, fresh: Callable[[], ScoredRecorder]) -> ChosenTask:
+def _task(name: str, asked: Asked, output: int, fresh: Callable[[], ScoredRecorder]) -> ChosenTask:
     recorder = fresh()
-    return ChosenTask(name, OutputReader(asked.reader.layouts), recorder, text=recorder.text, fresh=fresh)
+    reader = OutputReader(asked.reader.layouts, answer=output)
+    return ChosenTask(name, reader, recorder, text=recorder.text, fresh=fresh)
 
 
 def _numbers(asked: Asked, *, columns: bool = False) -> NDArray[np.float64] | None:

@@ -85,4 +85,4 @@ def _reader(asked: Asked, head: MapHead) -> OutputReader:
     layouts = list(asked.reader.layouts)
     if head.kind == "numbers":
         layouts[head.output] = replace(layouts[head.output], judged=False)
-    return OutputReader(tuple(layouts))
+    return OutputReader(tuple(layouts), answer=head.output)

@@ -18,6 +18,7 @@ from quant.tasks.drawn_recorder import Weights, known
 from quant.tasks.scored import Figure, Kept, ScoredRecorder, mean_of_draws
 
 FLOOR_DISTANCE = 5.0  # per cent of the longer side
+_NOWHERE = 1e6  # of a point whose coordinates are no numbers
 _NEAR = 5.0  # per cent of the longer side: a point nearer than that is found
 _FRACTIONS = 1.5  # coordinates that stay below are fractions of the sides
 Array = NDArray[Any]
@@ -148,7 +149,7 @@ class KeypointRecorder(ScoredRecorder):
                 right = np.asarray(batch.labels[i], np.float64).reshape(-1, 2)
                 right = right * (width, height) if self._fractions else right
             apart = np.linalg.norm(self._in_image(points, height, width) - right, axis=1)
-            distances.append(100 * np.nan_to_num(apart, nan=np.inf) / max(height, width))
+            distances.append(np.nan_to_num(100 * apart / max(height, width), nan=_NOWHERE, posinf=_NOWHERE))
         kept.answers.append(np.array(distances))
         kept.values.setdefault("distance", []).append(np.array(distances).mean(axis=1))
 

@@ -15,6 +15,7 @@ from quant.tasks.drawn_recorder import Weights, known
 from quant.tasks.scored import Figure, Kept, ScoredRecorder, mean_of_draws
 from quant.tasks.vectors.vector_head import VectorHead
 
+_NO_NUMBER = 1e12
 FLOOR_SHARE = 10.0  # per cent of the spread of FP32's answers
 Floats = NDArray[np.float64]
 
@@ -73,15 +74,13 @@ class RegressionRecorder(ScoredRecorder):
         if self.labelled and batch.labels is not None:
             right = np.asarray(batch.labels, np.float64).reshape(len(mine), -1)
         kept.answers.append(mine)
-        error = np.abs(mine - right)
-        kept.values.setdefault("error", []).append(np.nan_to_num(error, nan=np.inf).mean(axis=1))
+        kept.values.setdefault("error", []).append(np.abs(_finite(mine - right)).mean(axis=1))
 
     def _errors(self, build: str, baseline: str) -> Floats:
         right = self.answers(baseline)
         if self.labelled:
             right = np.asarray(self.labels(), np.float64).reshape(len(right), -1)
-        errors: Floats = self.answers(build) - right
-        return errors
+        return _finite(self.answers(build) - right)
 
     def scores(self, build: str, baseline: str, weights: Weights) -> Scores:
         """The mean absolute error of draws."""
@@ -141,6 +140,12 @@ class RegressionRecorder(ScoredRecorder):
         ]
 
 
+def _finite(errors: Floats) -> Floats:
+    """Errors, with that of an answer which is no number so large that nobody overlooks it."""
+    return np.nan_to_num(errors, nan=_NO_NUMBER, posinf=_NO_NUMBER, neginf=-_NO_NUMBER)
+
+
 def constant_error(values: Floats) -> float:
     """The mean absolute error of the best constant, the median, of values [N, K]."""
-    return float(np.abs(values - np.median(values, axis=0)).mean()) if len(values) else 0.0
+    known = values[np.isfinite(values).all(axis=1)]
+    return float(np.abs(known - np.median(known, axis=0)).mean()) if len(known) else 0.0

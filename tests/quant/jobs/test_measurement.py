@@ -13,7 +13,7 @@ from quant.backend import Build
 from quant.calibration.run_data import evaluation_data
 from quant.errors import QuantError
 from quant.evaluation.metric import recorder_from_settings
-from quant.jobs.measurement import evaluated, first_batch, measured, output_reader
+from quant.jobs.measurement import evaluated, first_batch, measured, read_outputs, say_of_labels
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.progress import RecordingConsole
 from quant.settings.run_settings import RunSettings
@@ -87,7 +87,9 @@ def reader_of(settings):
     def read(model, data, **changed):
         console, asked = RecordingConsole(), replace(settings, **changed)
         session = OnnxRuntimeSession(model.proto)
-        return output_reader(model, session, first_batch(data, asked), data, asked, console), console.warnings
+        reader, problem = read_outputs(model, session, first_batch(data, asked), data, console)
+        say_of_labels(problem, asked, console)
+        return reader, console.warnings
 
     return read
 
