@@ -32,7 +32,7 @@ _FILE = click.Path(path_type=Path)
     help="What the model is for; default auto: found from labels, outputs and the model's metadata, and said.",
 )
 @click.option("--no-labels", is_flag=True, help="Ignore what the folders' names say; the same as --task none.")
-@click.option("--ignore-index", type=int, help="Segmentation: the number in masks that is no class; default 255.")
+@click.option("--ignore-index", type=int, help="Segmentation: a number in masks that is no class, besides 255.")
 @click.option("--classes", type=_FILE, help="File with one class name per line, in the model's order.")
 @click.option(
     "--preprocess",

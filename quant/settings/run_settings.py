@@ -53,7 +53,7 @@ class RunSettings:
         dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU only.
         task: What the model is for: auto (found from labels, outputs and the model's metadata), classify, detect,
             segment, embed, or none, which ignores what folders say.
-        ignore_index: Segmentation: the number in masks that stands for no class; None for 255.
+        ignore_index: Segmentation: a number in masks that stands for no class, besides 255.
         head: Detection: float (the last products before the outputs stay float) or int8.
         metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
         recover: What to do where INT8 loses too much: auto (all steps as needed), off, or steps by name, separated by

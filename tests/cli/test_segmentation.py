@@ -164,7 +164,7 @@ def test_masks_of_more_classes_are_refused(calib, maps):
     assert (
         "masks/03.png: expected the numbers of the model's classes, 0 to 2 or 255, which is left out, found 9" in error
     )
-    assert calib("run", "--quiet", "--precision", "fp32", "--ignore-index", "9", cwd=maps).error.count("255")
+    assert calib("run", "--quiet", "--precision", "fp32", "--ignore-index", "9", cwd=maps).code == 0
 
 
 def test_a_model_that_does_not_segment_is_named(calib, colours):

@@ -12,6 +12,7 @@ from quant.errors import QuantError
 from quant.tasks.segmentation.map_head import MOST_CLASSES
 
 IGNORED = 255  # by default: PASCAL VOC's border, and what Cityscapes' training numbers leave out
+_WRONG = -2  # of a number that a mask must not hold
 _ASPECT = 0.02  # by how much a mask's shape may differ from its image's
 # Cityscapes' `labelIds` that are evaluated, in the order of their `trainIds` (M. Cordts et al., 2016, "The Cityscapes
 # Dataset for Semantic Urban Scene Understanding").
@@ -44,25 +45,27 @@ class MaskReader:
             ignore_index: The number that is left out; None for 255, if that is not the foreground.
         """
         self._source, self._preprocessing, self._size, self._classes = source, preprocessing, size, classes
-        self._ignored = IGNORED if ignore_index is None else ignore_index
+        asked = IGNORED if ignore_index is None else ignore_index
+        # 255 is no class of a model that has fewer, whatever else is left out.
+        self._ignored = {asked, IGNORED} if classes is not None and classes <= IGNORED else {asked}
         self._table: NDArray[np.int32] | None = None
         self.text = ""
         values = source.values
         if ignore_index is None and set(values) <= {0, 255} and 255 in values:
-            self._table = np.full(256, -1, np.int32)
+            self._table = np.full(256, _WRONG, np.int32)
             self._table[[0, 255]] = 0, 1
-            self._ignored = -1
+            self._ignored = set()
             self.text = (
-                "masks: 0 is the background and 255 the foreground, as there is no other number; --ignore-index "
+                "masks: 0 is the background and 255 the foreground, as there is no other number; --ignore-index 255 "
+                "leaves it out"
             )
-            self.text += "says which number is left out"
-        elif self._ignored == 0 and classes is not None and max(values) == classes:
+        elif asked == 0 and classes is not None and max((v for v in values if v != IGNORED), default=-1) == classes:
             self._table = np.arange(-1, classes, dtype=np.int32)
             self.text = f"masks: 0 is left out, so 1 to {classes} are the model's classes 0 to {classes - 1}"
         elif classes == len(_CITYSCAPES) and source.mask_path(0).stem.endswith("_labelIds"):
             self._table = np.full(256, -1, np.int32)
             self._table[list(_CITYSCAPES)] = np.arange(len(_CITYSCAPES))
-            self._ignored = -1
+            self._ignored = set()
             self.text = "masks: Cityscapes' labelIds as the 19 trainIds of its evaluation"
 
     def truth(self, index: int, name: str, height: int, width: int) -> Map:
@@ -87,17 +90,17 @@ class MaskReader:
         return self._preprocessing.frame(mask.shape[0], mask.shape[1]).nearest(numbers, self._size, -1)
 
     def _in_model_numbers(self, mask: Map, index: int) -> Map:
-        counted = mask != self._ignored
+        counted = ~np.isin(mask, list(self._ignored))
         found = np.where(counted, mask, -1).astype(np.int32)
         if self._table is not None:
             inside = (mask >= 0) & (mask < len(self._table))
-            found = np.where(inside, self._table[np.where(inside, mask, 0)], mask).astype(np.int32)
-            counted = counted & ~inside
+            found = np.where(inside, self._table[np.where(inside, mask, 0)], found).astype(np.int32)
+            counted = counted & (~inside | (found == _WRONG))
         limit = self._classes or MOST_CLASSES
         wrong = counted & ((found >= limit) | (found < 0))
         if wrong.any():
             known = f"0 to {limit - 1}"
-            left = f" or {self._ignored}, which is left out" if self._ignored >= 0 else ""
+            left = f" or {numbers_text(sorted(self._ignored))}, which is left out" if self._ignored else ""
             raise QuantError(
                 f"{self._source.mask_path(index)}: expected the numbers of the model's classes, {known}{left}, found "
                 f"{numbers_text(sorted({int(v) for v in mask[wrong]})[:5])}; give masks of this model's classes, or "

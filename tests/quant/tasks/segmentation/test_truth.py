@@ -39,12 +39,17 @@ def test_255_is_left_out_by_default():
 
 def test_another_number_is_left_out_where_that_is_asked():
     assert truth([[0, 1, 2], [2, 1, 0]], ignore=2)[0] == [[0, 1, -1], [-1, 1, 0]]
+    assert truth([[0, 1, 2], [255, 1, 0]], ignore=2)[0] == [[0, 1, -1], [-1, 1, 0]]  # no class of three is 255
 
 
 def test_255_is_the_foreground_where_there_is_nothing_else():
     found, text = truth([[0, 255, 0], [255, 0, 0]], classes=2)
     assert found == [[0, 1, 0], [1, 0, 0]]
     assert "255 the foreground" in text
+    reader = MaskReader(Masks([[0, 255, 0], [255, 0, 0]]), BOUND, (2, 3), 2, None)
+    reader._source.numbers[1, 2] = 7  # a mask that was not looked at
+    with pytest.raises(QuantError, match="0 to 1, found 7"):
+        reader.truth(0, "a.jpg", 2, 3)
     assert truth([[0, 255, 0], [255, 0, 0]], classes=2, ignore=255)[0] == [[0, -1, 0], [-1, 0, 0]]
 
 
@@ -53,6 +58,7 @@ def test_numbers_from_one_where_zero_is_left_out():
     found, text = truth([[0, 1, 3], [3, 2, 0]], classes=3, ignore=0)
     assert found == [[-1, 0, 2], [2, 1, -1]]
     assert "1 to 3 are the model's classes 0 to 2" in text
+    assert truth([[0, 1, 3], [255, 2, 0]], classes=3, ignore=0)[0] == [[-1, 0, 2], [-1, 1, -1]]
     assert truth([[0, 1, 2], [2, 1, 0]], classes=3, ignore=0)[0] == [[-1, 1, 2], [2, 1, -1]]  # they count from 0
 
 
