@@ -29,7 +29,7 @@ from quant.onnx_graph.model import ModelInterface
 from quant.progress import Console
 from quant.settings.run_settings import RunSettings
 from quant.tasks.drawn_recorder import DrawnRecorder
-from quant.tasks.vectors.evidence import are_classes
+from quant.tasks.vectors.evidence import are_classes, are_of_length_one
 
 __all__ = ["ChosenTask", "chosen_task", "usable_recorder"]
 
@@ -108,8 +108,14 @@ def _found(asked: Asked) -> ChosenTask | None:
 
 
 def _answers(asked: Asked) -> bool:
-    """Do labels judge an output's classes?"""
-    return asked.reader.scores is not None and asked.data.eval_source.labels is not None
+    """Do labels judge an output's classes? Not where it is an embedding of as many numbers as there are folders."""
+    scores = asked.reader.scores
+    if scores is None or asked.data.eval_source.labels is None:
+        return False
+    if scores.kind != "logits" or asked.settings.task == "classify":
+        return True
+    by_image = asked.reader.layouts[scores.output].by_image(asked.outputs[scores.output])
+    return not are_of_length_one(by_image.reshape(len(by_image), -1).astype(np.float64))
 
 
 def _doubt(asked: Asked) -> str:

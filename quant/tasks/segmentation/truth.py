@@ -107,8 +107,3 @@ class MaskReader:
                 "--ignore-index"
             )
         return found
-
-    def region(self, height: int, width: int) -> Map:
-        """0 where the input shows an image of this size, -1 where it does not."""
-        nothing = np.broadcast_to(np.int32(0), (height, width))
-        return self._preprocessing.frame(height, width).nearest(nothing, self._size, -1)

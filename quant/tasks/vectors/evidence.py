@@ -11,16 +11,20 @@ Floats = NDArray[np.float64]
 _EMBEDDING = re.compile(r"emb|feat|descriptor|repr", re.IGNORECASE)
 _NUMBERS = re.compile(r"coord|key_?point|kpt|landmark|box|position|offset|age\b|angle|depth|regress", re.IGNORECASE)
 _CLASSES = re.compile(r"logit|prob|class|score|softmax|cls|label", re.IGNORECASE)
+_LEAST_WIDTH = 8  # numbers of an embedding
 _FLAT = 0.97  # of the largest entropy: logits that are as flat as that say nothing of classes
 
 
 def is_embedding(name: str, vectors: Floats) -> bool:
     """Is this an embedding, as its name says, or as all vectors have a length of one?"""
-    if vectors.shape[1] < 8:
-        return False
+    return vectors.shape[1] >= _LEAST_WIDTH and (are_of_length_one(vectors) or _EMBEDDING.search(name) is not None)
+
+
+def are_of_length_one(vectors: Floats) -> bool:
+    """Do all vectors have a length of one, and numbers of both signs? Logits never do; of few numbers, a direction."""
     norms = np.linalg.norm(vectors, axis=1)
-    spread = bool((vectors < 0).any()) and np.isfinite(norms).all()
-    return bool(spread and np.abs(norms - 1).max() < 1e-2) or _EMBEDDING.search(name) is not None
+    spread = bool((vectors < 0).any()) and bool(np.isfinite(norms).all())
+    return vectors.shape[1] >= _LEAST_WIDTH and spread and bool(np.abs(norms - 1).max() < 1e-2)
 
 
 def are_classes(name: str, vectors: Floats) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quant.tasks.vectors.evidence import are_classes, flatness, is_embedding
+from quant.tasks.vectors.evidence import are_classes, are_of_length_one, flatness, is_embedding
 
 RNG = np.random.default_rng(0)
 
@@ -39,6 +39,7 @@ def test_few_numbers_of_length_one_are_no_embedding():
     """A direction or a quaternion."""
     assert not is_embedding("y", unit(RNG.normal(0, 1, (20, 4))))
     assert is_embedding("y", unit(RNG.normal(0, 1, (20, 64))))
+    assert not are_of_length_one(np.eye(10)[[1, 2]])  # probabilities that are sure
 
 
 def test_flatness():
