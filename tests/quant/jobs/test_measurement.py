@@ -210,7 +210,7 @@ def test_labels_of_folders_that_fit_no_output_are_left_out_with_a_warning(featur
     assert reader.compared == (0,)
     assert warnings == [
         f"{images}: expected labels of the 16 classes that the model has, found 3 (blue, green, red); give all class "
-        "names in the model's order with --classes; the labels are not used"
+        "names in the model's order with --classes, or say what the model is for with --task; the labels are not used"
     ]
 
 
