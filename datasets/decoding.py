@@ -6,6 +6,7 @@ against its first bytes, so no formats are tried in turn. A decompression bomb i
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -131,6 +132,28 @@ def decode_pixels(stream: BinaryIO, name: str, expected: str, wanted: Wanted | N
         UnreadableImageError: The file is empty, not an image, of another format than expected, damaged or truncated,
             has too many pixels, or has pixels of a type without a defined range.
     """
+    return _within_bounds(stream, name, expected, lambda found: _decoded(stream, name, found, wanted))
+
+
+def decode_with(
+    pixels: Callable[[Image.Image], NDArray[Any]], stream: BinaryIO, name: str, expected: str
+) -> NDArray[Any]:
+    """Decode an image as `decode_image` does, but for what its pixels become.
+
+    Args:
+        pixels: Makes an array of the loaded image.
+        stream: A seekable binary stream at its start.
+        name: Name of the image in its source, for the error.
+        expected: The format that the file name promises.
+
+    Raises:
+        UnreadableImageError: See `decode_image`.
+    """
+    return _within_bounds(stream, name, expected, lambda found: pixels(_loaded(stream, name, found)))
+
+
+def _within_bounds(stream: BinaryIO, name: str, expected: str, pixels: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+    """Decode an image of the expected format in its turn; whatever a decoder raises is one kind of error."""
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     found = _format_of(head)
@@ -138,7 +161,7 @@ def decode_pixels(stream: BinaryIO, name: str, expected: str, wanted: Wanted | N
         raise UnreadableImageError(name, _format_reason(head, found, expected))
     try:
         with SPACE.turn():
-            return _decoded(stream, name, found, wanted)
+            return pixels(found)
     except (DatasetError, MemoryError):
         raise
     except Exception as error:
@@ -159,15 +182,29 @@ def lacks_range(stream: BinaryIO, expected: str) -> bool:
         return False
 
 
-def _decoded(stream: BinaryIO, name: str, found: str, wanted: Wanted | None) -> NDArray[Any]:
+def _opened(stream: BinaryIO, name: str, found: str) -> ImageFile.ImageFile:
+    """An image that may be decoded, by its header."""
     # Pillow gets no file name: it would map the file of that name in the working folder instead of reading the stream.
     opened = _DECODERS[found](CountedReads(stream))
-    image: Image.Image = opened
-    reason = bomb(*image.size)
+    reason = bomb(*opened.size)
     if reason:
         raise UnreadableImageError(name, reason)
     if found == "JPEG" and isinstance(stream, io.BytesIO) and has_too_many_scans(stream.getvalue()):
         raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
+    return opened
+
+
+def _loaded(stream: BinaryIO, name: str, found: str) -> Image.Image:
+    """An image as its file holds it."""
+    image = _opened(stream, name, found)
+    SPACE.take(image.width * image.height)
+    image.load()
+    return image
+
+
+def _decoded(stream: BinaryIO, name: str, found: str, wanted: Wanted | None) -> NDArray[Any]:
+    opened = _opened(stream, name, found)
+    image: Image.Image = opened
     kind, bits = many_bits(opened), known_bits(opened)
     SPACE.take(image.width * image.height * (1 if kind is None or wanted is None else 2))
     if wanted is not None and kind == "grey and alpha":

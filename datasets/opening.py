@@ -16,10 +16,12 @@ from datasets.image_folder import IMAGE_EXTENSIONS, ImageFolder
 from datasets.images.layout import layout_from_names, may_have_splits
 from datasets.images.listing import VIDEOS, frames_advice, listing_from_folder
 from datasets.labels import read_class_names
+from datasets.masks.masked_images import open_masked
 from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
 from datasets.packs.structure import damage_told, dataset_at, holds_images, listing_of, open_hdf5
 from datasets.packs.trial import check_that_reading_ends
 from datasets.source import ImageSource, TensorSource
+from datasets.values.valued_images import open_valued
 
 
 def open_source(
@@ -36,13 +38,14 @@ def open_source(
 
     Args:
         path: A folder, a file ending in .h5, .hdf5, .npy or .npz, or a data.yaml that names folders.
-        labels: The labels of a folder: a CSV of classes, a COCO JSON file or a folder of text files of boxes.
+        labels: The labels of a folder: a table of classes, a COCO JSON file, a folder of text files of boxes or of
+            masks.
         classes: The class names in the desired order, or a file with one name per line.
         inputs: The model's input names, for a tensor pack.
-        task: What the labels are for: `classify` takes folders and CSVs as classes, `detect` looks for boxes, `auto`
-            does that first; with any other task there are no labels.
+        task: What the labels are for: `classify` takes folders and tables as classes, as `embed` does for identities
+            and `multilabel`, `regress` and `keypoints` for values; `detect` looks for boxes, `segment` for masks,
+            `auto` for all of them, boxes first. With any other task there are no labels.
         split: Which images of a data.yaml, or of a folder with train/ and val/, are opened: train, val or test.
-
         forms: The model's inputs that data must provide, to tell arrays that are inputs from images.
 
     Raises:
@@ -104,7 +107,7 @@ def has_validation(path: Path) -> bool:
     return "train" in present and len(present) > 1
 
 
-_LABELLED = ("auto", "classify", "detect")
+_LABELLED = ("auto", "classify", "detect", "embed", "multilabel", "regress", "keypoints")
 _Pack = TypeVar("_Pack", ImagePack, TensorPack)
 
 
@@ -125,15 +128,20 @@ def _split(path: Path, split: str, classes: str | Path | Sequence[str] | None) -
 def _folder(
     path: Path, labels: Path | None, classes: str | Path | Sequence[str] | None, task: str, split: str
 ) -> ImageFolder:
+    """A folder's images with the labels that the task is about; where it is to be found, in a fixed order."""
+    given = None if classes is None else read_class_names(classes)
+    if task == "segment" or (task == "auto" and labels is not None and labels.is_dir()):
+        masked = open_masked(path, labels, given, asked=task == "segment")
+        if masked is not None:
+            return masked
     if task in ("auto", "detect"):
-        given = None if classes is None else read_class_names(classes)
         boxed = open_boxed(path, labels, given, asked=task == "detect", split=split)
         if boxed is not None:
             return boxed
-        if task == "detect":
-            if labels is not None:
-                raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
-            return ImageFolder(path, unlabelled=True, split=split)
-    if task not in _LABELLED:
+        if task == "detect" and labels is not None:
+            raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
+    if task == "detect" or task not in _LABELLED:
         return ImageFolder(path, unlabelled=True, split=split)
-    return ImageFolder(path, labels=labels, classes=classes, split=split)
+    masked = open_masked(path, labels, given) if task == "auto" else None
+    valued = None if masked is not None else open_valued(path, labels, given)
+    return masked or valued or ImageFolder(path, labels=labels, classes=classes, split=split)

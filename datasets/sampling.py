@@ -43,7 +43,7 @@ def sample_indices(
     if sampling != "random":
         raise DatasetError(f"sampling: expected random or first, found {sampling!r}")
     order = np.argsort(np.random.PCG64(seed).random_raw(total), kind="stable").astype(np.int64)
-    if source.labels is None or count == total:
+    if source.labels is None or source.labels.ndim != 1 or source.labels.dtype.kind != "i" or count == total:
         return order[:count]
     labels = source.labels[order]
     wanted = _shares(np.unique(labels, return_counts=True), count)

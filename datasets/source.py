@@ -26,7 +26,10 @@ class Source(Protocol):
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """Class index of every sample, int64 [N], or a number that is no class, float64 [N]; None if unlabelled."""
+        """Class index of every sample, int64 [N], a number that is no class, float64 [N], or several values [N, K].
+
+        None if unlabelled.
+        """
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -74,12 +77,33 @@ class BoxSource(ImageSource, Protocol):
 
     Attributes:
         text: How the labels were read, for people.
+        numbers: The number that the labels have for each class; None where that is its index.
     """
 
     text: str
+    numbers: tuple[int, ...] | None
 
     def boxes(self, index: int, height: int, width: int) -> Any:  # noqa: ANN401 - see datasets.boxes.box_labels
         """The objects in an image of this size, an `ImageBoxes`."""
+
+
+@runtime_checkable
+class MaskSource(ImageSource, Protocol):
+    """A source of images whose labels are masks.
+
+    Attributes:
+        text: How the labels were read, for people.
+        values: The class numbers in some of the masks, in order.
+    """
+
+    text: str
+    values: tuple[int, ...]
+
+    def mask(self, index: int) -> NDArray[np.int32]:
+        """The class number of each pixel of an image, int32 [H, W]."""
+
+    def mask_path(self, index: int) -> Path:
+        """The file of an image's mask."""
 
 
 @runtime_checkable

@@ -16,9 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quant.evaluation.drop import drop_from_draws
 from quant.tasks.detection.boxes import Detections
 from quant.tasks.detection.matching import matches, mean_precisions
-from quant.tasks.detection.precision import bootstrapped, precision_drop
+from quant.tasks.detection.precision import bootstrapped
 from tests.detection_scenes import detected, scene
 
 CLASSES = 4
@@ -49,7 +50,7 @@ def coverage(draws: int, images: int, resamples: int, size: int, seed: int) -> t
         drawn = rng.integers(0, size, images)
         parts = [[found[i] for i in drawn] for found in (truth, before, after)]
         found = [matches(parts[0], part, CLASSES) for part in parts[1:]]
-        drop = precision_drop(*(bootstrapped(each, images, seed=draw, resamples=resamples) for each in found))
+        drop = drop_from_draws(*(bootstrapped(each, images, seed=draw, resamples=resamples) for each in found))
         held += drop.low <= fp32 - int8 <= drop.high
     return float(fp32 - int8), held
 

@@ -46,7 +46,7 @@ ROOMS = (
     "datasets.folder_contents datasets.batches",
     "datasets.image_folder",
     "datasets.arrays",
-    "datasets.boxes",
+    "datasets.boxes datasets.masks datasets.values",
     "datasets.packs",
     "datasets.opening",
     "datasets",

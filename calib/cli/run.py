@@ -25,7 +25,7 @@ _FILE = click.Path(path_type=Path)
     "--labels",
     type=_FILE,
     help="Labels of the evaluated images: a table of images and classes (CSV, TSV, val.txt), a COCO JSON, or a folder"
-    " of YOLO's texts.",
+    " of YOLO's texts or of masks.",
 )
 @click.option(
     "--task",
@@ -33,6 +33,7 @@ _FILE = click.Path(path_type=Path)
     help="What the model is for; default auto: found from labels, outputs and the model's metadata, and said.",
 )
 @click.option("--no-labels", is_flag=True, help="Ignore what the folders' names say; the same as --task none.")
+@click.option("--ignore-index", type=int, help="Segmentation: a number in masks that is no class, besides 255.")
 @click.option(
     "--classes", type=_FILE, help="File with one class name per line, in the model's order, such as synset_words.txt."
 )

@@ -72,12 +72,14 @@ class BoxLabels:
         of_image: Gives the boxes of an image by its place in `images`.
         class_names: Class names by index; None if they are unknown.
         text: How the labels were read, for people.
+        numbers: The number that the file has for each class; None where that is its index.
     """
 
     images: tuple[str, ...]
     of_image: Callable[[int], StoredBoxes]
     class_names: tuple[str, ...] | None
     text: str
+    numbers: tuple[int, ...] | None = None
 
 
 class BoxedImages(ImageFolder):
@@ -85,6 +87,7 @@ class BoxedImages(ImageFolder):
 
     Attributes:
         text: How the labels were read, for people.
+        numbers: The number that the file has for each of `class_names`; None where that is its place among them.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class BoxedImages(ImageFolder):
         self.class_names = found.class_names if classes is None else tuple(classes)
         self.text = found.text
         self.notes = (*notes, found.text)
+        self.numbers = found.numbers if self.class_names == found.class_names else None
         self._of_image = found.of_image
         self._place_of = _places(found, self.class_names)
 

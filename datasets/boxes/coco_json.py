@@ -57,7 +57,9 @@ def labels_from_coco(path: Path, folder: Path, names: Sequence[str]) -> BoxLabel
     text = f"boxes: COCO JSON {path}, {count:,} boxes of {len(index_of)} classes in {len(images):,} images"
     if left:
         text += f"; {left:,} images of {folder} that it does not list are left out"
-    return BoxLabels(tuple(images), stored.__getitem__, tuple(names_of[number] for number in numbers), text)
+    return BoxLabels(
+        tuple(images), stored.__getitem__, tuple(names_of[number] for number in numbers), text, tuple(numbers)
+    )
 
 
 def _document(path: Path) -> dict[str, list[Any]]:

@@ -77,7 +77,7 @@ def open_boxed(
         if labels is None:
             return None
         raise DatasetError(
-            f"{labels}: expected a text file for each image of {folder}, found none such as "
+            f"{labels}: expected a text file of boxes or a mask for each image of {folder}, found none such as "
             f"'{Path(names[0]).with_suffix('.txt').name}'"
         )
     if labels is None and not asked and not are_box_texts(files):

@@ -56,10 +56,11 @@ def write_pack(
     dest = Path(dest)
     if dest.suffix.lower() not in SUFFIXES:
         raise DatasetError(f"{dest}: expected a file name ending in {' or '.join(SUFFIXES)}")
-    if source.labels is not None and source.labels.dtype.kind == "f":
+    if source.labels is not None and (source.labels.ndim != 1 or source.labels.dtype.kind != "i"):
+        found = "several an image" if source.labels.ndim > 1 else f"numbers such as {source.labels[0]:g}"
         raise DatasetError(
-            f"{source.path}: expected labels that are class names or indices, which a pack holds, found numbers such "
-            f"as {source.labels[0]:g}; pack the images without --labels"
+            f"{source.path}: expected labels that are class names or indices, which a pack holds, found {found}; "
+            "pack the images without --labels"
         )
     if source.labels is not None and not are_labelled(source.labels).all():
         raise DatasetError(

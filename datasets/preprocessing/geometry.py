@@ -39,7 +39,49 @@ class Frame:
         inside: NDArray[np.float64] = np.clip(found, 0, np.array(self.size * 2, np.float64))
         return inside
 
+    def nearest(self, pixels: NDArray[Any], size: tuple[int, int], fill: int) -> NDArray[Any]:
+        """Numbers of the image's pixels where these lie in the input: the nearest one, never a mean of two classes.
 
+        Args:
+            pixels: [H, W] of the image.
+            size: Height and width of the input.
+            fill: The number where the input shows none of the image.
+        """
+        (rows, has_row), (columns, has_column) = (
+            self._nearest_places(axis, side) for axis, side in zip((1, 0), size, strict=True)
+        )
+        found = pixels[np.ix_(rows, columns)]
+        found[~has_row] = fill
+        found[:, ~has_column] = fill
+        return found
+
+    def inverse_nearest(self, values: NDArray[Any], size: tuple[int, int], fill: int) -> NDArray[Any]:
+        """The other way: numbers of the input's pixels [h, w] as an image of this size shows them.
+
+        Args:
+            values: [h, w] of the input.
+            size: Height and width of the result, which shows all of the image.
+            fill: The number where the input shows none of the image.
+        """
+        result = []
+        for axis, side, limit in zip((1, 0), size, values.shape, strict=True):
+            at = (np.arange(side) + 0.5) * self.size[axis] / side * self.scale[axis] + self.corner[axis]
+            places = np.floor(at + _ROUNDING).astype(np.int64)
+            result.append((np.clip(places, 0, limit - 1), (places >= 0) & (places < limit)))
+        (rows, has_row), (columns, has_column) = result
+        found = values[np.ix_(rows, columns)]
+        found[~has_row] = fill
+        found[:, ~has_column] = fill
+        return found
+
+    def _nearest_places(self, axis: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Which of the image's pixels each of the input's shows, and whether it shows any."""
+        at = (np.arange(side) + 0.5 - self.corner[axis]) / self.scale[axis]
+        places = np.floor(at + _ROUNDING).astype(np.int64)
+        return np.clip(places, 0, self.size[axis] - 1), (places >= 0) & (places < self.size[axis])
+
+
+_ROUNDING = 1e-9  # of pixels: centres that fall between two of the image's are the second's, as Pillow has them
 _REACH = 2  # of the widest filter, bicubic, where it does not reduce
 _OWN_PIXELS = 2**24  # a result or a step that is not larger needs no other way, whatever the shape of the image
 

@@ -35,6 +35,9 @@ class EvaluationBatch(Protocol):
     def sizes(self) -> NDArray[np.int64] | None: ...  # noqa: D102 - see the class
 
 
+Observe = Callable[[str, Sequence[Array], EvaluationBatch, Sequence[Array]], None]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How one build did on all images.
@@ -244,7 +247,7 @@ def evaluate(
     baseline: str,
     batches: Iterable[EvaluationBatch],
     advance: Callable[[int], None] | None = None,
-    observe: Callable[[str, Sequence[Array], EvaluationBatch], None] | None = None,
+    observe: Observe | None = None,
     *,
     reader: OutputReader | None = None,
     deployed: Mapping[str, Runnable] | None = None,
@@ -257,7 +260,7 @@ def evaluate(
         baseline: Name of the FP32 build that the others are compared with.
         batches: The images.
         advance: Called with the number of images done.
-        observe: Called with a build's name, its outputs and the batch that they are of.
+        observe: Called with a build's name, its outputs, the batch that they are of, and the baseline's outputs.
         reader: How outputs are read; None to find it with the first batch.
         deployed: By build, what a user would run in its place, where that computes in another way.
         deployed_images: On about so many images, the first ones, the two are held against each other.
@@ -285,7 +288,7 @@ def evaluate(
             if name in written and len(names) < deployed_images:
                 written[name].add(outputs, reference, batch.labels, size)
             if observe is not None:
-                observe(name, outputs, batch)
+                observe(name, outputs, batch, reference)
         for name, build in (deployed or {}).items():
             if len(names) < deployed_images:
                 fused[name].add(build.run(batch.inputs), reference, batch.labels, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,11 +96,8 @@ def drops_from_evaluations(evaluations: Mapping[str, Evaluation], baseline: str 
 
 
 Scores = NDArray[np.float64]
-
-
 RESAMPLES = 2000
-
-
+SET_RESAMPLES = 1000  # of a score that is no mean over the images, and so is computed anew for each draw
 _DRAWS_AT_A_TIME = 1 << 22  # image indices held at a time
 
 
@@ -140,3 +137,44 @@ def metric_drop(baseline: Scores, other: Scores, *, seed: int = 0, resamples: in
         means.append(differences[drawn].mean(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return MetricDrop(float(other.mean()), float(differences.mean()), float(low), float(high))
+
+
+def drawn_weights(images: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """How often each image is drawn, in draws of as many images as there are: int64 [resamples, images]."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), resamples)
+
+
+def scores_of_draws(
+    score: Callable[[NDArray[np.int64]], Scores], images: int, *, seed: int = 0, resamples: int = SET_RESAMPLES
+) -> Scores:
+    """A score of all images, then that of each draw of images with replacement: float64 [1 + resamples].
+
+    The same seed draws the same images for every build.
+
+    Args:
+        score: Gives the scores float64 [D] of draws, from how often each image was drawn: int64 [D, images].
+        images: How many images there are.
+        seed: Seed of the draws.
+        resamples: How many draws.
+    """
+    weights = np.concatenate([np.ones((1, images), np.int64), drawn_weights(images, resamples, seed)])
+    at_a_time = max(1, _DRAWS_AT_A_TIME // images)
+    return np.concatenate([score(weights[start : start + at_a_time]) for start in range(0, len(weights), at_a_time)])
+
+
+def drop_from_draws(baseline: Scores, other: Scores, *, lower_is_better: bool = False) -> MetricDrop:
+    """What a build loses of a score, with a paired bootstrap over images.
+
+    The same images are drawn for both builds (B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap",
+    percentile method, chapter 13).
+
+    Args:
+        baseline: The baseline's `scores_of_draws`.
+        other: The build's, of the same images and seed. Draws in which a score does not exist are NaN.
+        lower_is_better: Is the score an error? Then the drop is what the build adds to it.
+    """
+    drops = other - baseline if lower_is_better else baseline - other
+    drawn = drops[1:][np.isfinite(drops[1:])]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (float("nan"), float("nan"))
+    return MetricDrop(float(other[0]), float(drops[0]), float(low), float(high))

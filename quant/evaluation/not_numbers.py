@@ -16,19 +16,19 @@ Array = NDArray[Any]
 def images_with_nan(
     inputs: Mapping[str, Array], outputs: Sequence[Any], reader: OutputReader, names: Sequence[str]
 ) -> list[str]:
-    """Names of a batch's images with NaN in an input or in the class scores; infinities may be meant, as in masks.
+    """Names of a batch's images with NaN in an input or in the answer; infinities may be meant, as in masks.
 
     Args:
         inputs: Of the batch, images first.
         outputs: The FP32 model's.
-        reader: How these are read; other outputs than the class scores are compared value by value, NaN too.
+        reader: How these are read; other outputs than the answer are compared value by value, NaN too.
         names: Of the images.
     """
     found = np.zeros(len(names), bool)
     for array in inputs.values():
         found |= _rows_with_nan(array, len(names))
-    if reader.scores is not None:
-        place = reader.scores.output
+    place = reader.scores.output if reader.scores is not None else reader.answer
+    if place is not None:
         found |= _rows_with_nan(reader.layouts[place].by_image(outputs[place]), len(names))
     return [name for name, bad in zip(names, found.tolist(), strict=True) if bad]
 

@@ -12,10 +12,8 @@ import numpy as np
 
 from quant.backend import Array, Runnable
 from quant.errors import QuantError
-from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate
+from quant.evaluation.accuracy import Evaluation, EvaluationBatch, Observe, evaluate
 from quant.evaluation.outputs import OutputReader
-
-Observe = Callable[[str, Sequence[Array], EvaluationBatch], None]
 
 
 def evaluate_one_by_one(
@@ -102,8 +100,8 @@ def _only(name: str, observe: Observe | None) -> Observe | None:
     if observe is None:
         return None
 
-    def of_one(found: str, outputs: Sequence[Array], batch: EvaluationBatch) -> None:
+    def of_one(found: str, outputs: Sequence[Array], batch: EvaluationBatch, baseline: Sequence[Array]) -> None:
         if found == name:
-            observe(found, outputs, batch)
+            observe(found, outputs, batch, baseline)
 
     return of_one

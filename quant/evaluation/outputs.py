@@ -30,11 +30,13 @@ class OutputLayout:
         name: Its name.
         axis: The axis that holds the images; None where the output is not compared.
         left_out: Why it is not compared; empty where it is.
+        judged: Does its SQNR tell anything? That of class numbers does not: 3 is no larger mistake for 1 than 2 is.
     """
 
     name: str
     axis: int | None
     left_out: str = ""
+    judged: bool = True
 
     def by_image(self, array: Array) -> Array:
         """The output with the images first."""
@@ -82,11 +84,13 @@ class OutputReader:
     Attributes:
         layouts: Of the outputs, in order.
         scores: Where classes are answered; None where no output does.
+        answer: Place of the output that another task reads; None where none does.
         notes: What a user should know of outputs that are not compared, a line each.
     """
 
     layouts: tuple[OutputLayout, ...]
     scores: ClassScores | None = None
+    answer: int | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -97,7 +101,12 @@ class OutputReader:
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """Places of the outputs that are compared."""
+        """Places of the outputs that are compared value by value."""
+        return tuple(i for i, layout in enumerate(self.layouts) if layout.axis is not None and layout.judged)
+
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """Places of the outputs whose axis of images is known."""
         return tuple(i for i, layout in enumerate(self.layouts) if layout.axis is not None)
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import MetricDrop
 
+Outputs = Sequence[NDArray[Any]]
+
 
 class Recorder(Protocol):
     """Scores the builds of a run on the images that they are run on.
@@ -25,8 +27,8 @@ class Recorder(Protocol):
     def builds(self) -> Collection[str]:
         """The builds of which there are outputs."""
 
-    def observe(self, build: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
-        """Take a build's outputs of a batch; batches come in the same order for all builds."""
+    def observe(self, build: str, outputs: Outputs, batch: EvaluationBatch, reference: Outputs = ()) -> None:
+        """Take a build's outputs of a batch, and the baseline's; batches come in the same order for all builds."""
 
     def score(self, build: str) -> float:
         """A build's score over all images; higher is better."""

@@ -70,7 +70,7 @@ def _agreement_db(
         return LOWEST_DB
     few = _FEW if any(node.op_type in _RANKINGS for node in nodes_within(prepared.proto.graph)) else 0
     levels = []
-    for place in reader.compared:
+    for place in reader.readable:
         if found[place].shape != expected[place].shape:
             return LOWEST_DB
         layout = reader.layouts[place]

@@ -18,8 +18,6 @@ from quant.settings.run_settings import RunSettings
 
 EXIT_DONE, EXIT_DROP, EXIT_INVALID = 0, 3, 4
 FLOOR_DB = 10.0  # an output with a tenth of noise in it: below that, a build is unfit unless labels show otherwise
-FLOOR_AGREEMENT = 80.0  # mAP 50 against FP32's detections: below that, more than a fifth is lost or elsewhere
-LEAST_MAP50 = 1.0  # a detector that reaches less of it does not detect what the labels are of
 _AS_FAST = 1.02  # latencies that differ by less than this are the same
 _AS_FAST_ON_CPU = 1.1  # other programs share a CPU
 
@@ -67,16 +65,35 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Added(Loss):
+    """What a build adds to an error, which is better the lower it is."""
+
+    def complaint(self, build: str) -> str:
+        """Say that it is too much."""
+        return f"{build} adds {self.text}, more than the allowed {self.allowed}"
+
+    def praise(self, build: str) -> str:
+        """Say that it is allowed."""
+        return f"{build} adds {self.text}, which is within the allowed {self.allowed}"
+
+
+@dataclass(frozen=True)
 class Agreement(Loss):
-    """How far a build's detections agree with FP32's, where no labels tell what they are worth."""
+    """How far what a build answers agrees with FP32, where no labels tell what it is worth.
+
+    Attributes:
+        what: What agrees, such as `detections`.
+    """
+
+    what: str
 
     def complaint(self, build: str) -> str:
         """Say that they agree too little."""
-        return f"{build} is unfit: its detections agree with FP32's to {self.text}, below the floor of {self.allowed}"
+        return f"{build} is unfit: its {self.what} agree with FP32's to {self.text}, below the floor of {self.allowed}"
 
     def praise(self, build: str) -> str:
         """Say how far they agree."""
-        return f"{build}'s detections agree with FP32's to {self.text}; without labels its accuracy drop is not known"
+        return f"{build}'s {self.what} agree with FP32's to {self.text}; without labels its accuracy drop is not known"
 
 
 @dataclass(frozen=True)
@@ -126,23 +143,24 @@ def losses_from_figures(
     rows = {row["precision"]: row for row in metric["builds"][1:]}
     if metric.get("against") == "fp32":
         return {
-            name: Agreement(
-                row["map50"] < FLOOR_AGREEMENT,
-                f"an mAP 50 of {row['map50']:.1f} (mAP 50-95 of {row['score']:.1f})",
-                f"{FLOOR_AGREEMENT:g}",
-            )
-            for name, row in rows.items()
+            name: Agreement(not row["fit"], row["told"], metric["floor"], metric["what"]) for name, row in rows.items()
         }
-    if metric.get("unit") == "points":
-        return {
-            name: Loss(row["drop"] > max_drop, f"{row['drop']:.2f} points of {metric['name']}", f"{max_drop:g}")
-            for name, row in rows.items()
-        }
+    if metric.get("task"):
+        return {name: _loss_of_task(row, metric) for name, row in rows.items()}
     allowed = f"{metric['allowed_drop']:.4g} ({max_drop:g} % of FP32's {metric['builds'][0]['score']:.4g})"
     return {
         name: Loss(row["drop"] > metric["allowed_drop"], f"{row['drop']:.4g} of {metric['name']}", allowed)
         for name, row in rows.items()
     }
+
+
+def _loss_of_task(row: Mapping[str, Any], metric: Mapping[str, Any]) -> Loss:
+    """What a build loses of a task's score."""
+    too_much, name = row["drop"] > metric["allowed_drop"], metric["name"]
+    amount = f"{row['drop']:.2f} points" if metric["unit"] == "points" else f"{row['drop']:.4g}"
+    if metric["lower_is_better"]:
+        return Added(too_much, f"{amount} to the {name}", metric["limit"])
+    return Loss(too_much, f"{amount} of {name}", metric["limit"])
 
 
 def decide(settings: RunSettings, found: Findings) -> Verdict:
@@ -290,7 +308,7 @@ def nothing_shown(baseline: Evaluation, metric: Mapping[str, Any] | None = None)
     if baseline.not_numbers:
         return nan_in_words(baseline.not_numbers)
     if metric is not None:
-        return _nothing_detected(metric)
+        return str(metric.get("nothing_shown") or "")
     if baseline.top1 is None or baseline.labels is None:
         return ""
     classes = baseline.classes or len(np.unique(baseline.labels))  # the number of a class does not tell how many
@@ -299,17 +317,6 @@ def nothing_shown(baseline: Evaluation, metric: Mapping[str, Any] | None = None)
     return (
         f"FP32 top-1 is {baseline.top1:.2f} %, near chance ({100 / classes:.2f} %): the preprocessing is "
         "probably wrong (--preprocess), or the labels are not in the model's order (--classes)"
-    )
-
-
-def _nothing_detected(metric: Mapping[str, Any]) -> str:
-    """The same of a detector, whose mAP is near 0 where boxes or classes do not fit the labels."""
-    reached = metric["builds"][0].get("map50")
-    if metric.get("against") != "labels" or reached is None or reached >= LEAST_MAP50:
-        return ""
-    return (
-        f"FP32's mAP 50 is {reached:.2f}, next to nothing: the preprocessing is probably wrong (detectors usually take "
-        "--preprocess yolo), or the labels are not in the model's order (--classes)"
     )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import chain, islice, repeat
-from typing import Any
-
-from numpy.typing import NDArray
 
 from datasets import Batch
 from datasets.labels.class_labels import are_labelled
@@ -14,7 +11,7 @@ from datasets.source import AnySource
 from quant.backend import Build, Latency, Runnable
 from quant.calibration.run_data import RunData
 from quant.errors import QuantError
-from quant.evaluation.accuracy import Evaluation, EvaluationBatch, evaluate, reader_from_batch
+from quant.evaluation.accuracy import Evaluation, Observe, evaluate, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
 from quant.evaluation.not_numbers import nan_in_words
@@ -27,8 +24,6 @@ from quant.onnxruntime.resident import fit_together
 from quant.progress import Console
 from quant.report.result import Measurement
 from quant.settings.run_settings import RunSettings
-
-Observe = Callable[[str, Sequence[NDArray[Any]], EvaluationBatch], None]
 
 
 def measured(
@@ -127,29 +122,12 @@ def first_batches(data: RunData, settings: RunSettings, images: int) -> list[Bat
     return list(islice(data.evaluation_stream(settings), -(-images // settings.batch_size)))
 
 
-def output_reader(
-    model: ModelInterface,
-    baseline: Runnable,
-    batch: Batch,
-    data: RunData,
-    settings: RunSettings,
-    console: Console,
-    *,
-    unscored: bool = False,
-) -> OutputReader:
-    """How the outputs of a run are read; says what is left out, and which labels are not used.
+def read_outputs(
+    model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, console: Console
+) -> tuple[OutputReader, str]:
+    """How the outputs of a run are read, and why labels do not answer to any; empty where they do.
 
-    Args:
-        model: The baseline.
-        baseline: Runs it.
-        batch: The first batch of the evaluation.
-        data: The images.
-        settings: Whether labels or classes were asked for, and whether a metric uses them.
-        console: Where warnings go.
-        unscored: Does no output answer classes, whatever it looks like?
-
-    Raises:
-        QuantError: Labels that were asked for fit no output.
+    Outputs that are left out are said.
     """
     source = data.eval_source
     sigmoid = outputs_after(model.graph, "Sigmoid") if isinstance(model, OnnxModel) else frozenset()
@@ -160,14 +138,20 @@ def output_reader(
         console.warn(note)
     if not reader.compared:
         console.warn(f"{model.path}: none of its outputs can be compared; only a metric (--metric) can tell a drop")
-    if unscored:
-        return OutputReader(reader.layouts)
     problem = _label_problem(source, reader, model)
+    return OutputReader(reader.layouts, None) if problem else reader, problem
+
+
+def say_of_labels(problem: str, settings: RunSettings, console: Console) -> None:
+    """Say that labels are not used, if they are not; a metric uses any.
+
+    Raises:
+        QuantError: They were asked for.
+    """
     if problem and settings.metric is None:
         if settings.labels is not None or settings.classes is not None:
             raise QuantError(problem)
         console.warn(f"{problem}; the labels are not used")
-    return OutputReader(reader.layouts, None) if problem else reader
 
 
 def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterface) -> str:
@@ -175,11 +159,12 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
     names = source.class_names
     if source.labels is None:
         return ""
-    labels = source.labels[are_labelled(source.labels)]
-    if labels.dtype.kind == "f":
+    labels = source.labels if source.labels.ndim > 1 else source.labels[are_labelled(source.labels)]
+    if labels.dtype.kind != "i" or labels.ndim != 1:
+        many = f"{labels.shape[1]} values an image" if labels.ndim > 1 else f"numbers such as {labels[0]:g}"
         return (
-            f"{source.path}: expected labels that are class names or indices, found numbers such as {labels[0]:g}; "
-            "only a metric (--metric) can use those"
+            f"{source.path}: expected labels that are class names or indices, found {many}, and no output of as many "
+            "values; only a metric (--metric) can use those"
         )
     found = reader.scores.classes if reader.scores is not None else None
     if reader.scores is None:
@@ -192,7 +177,7 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
         hint = " (the model has one more, which is often a background: it needs a line too)" if background else ""
         return (
             f"{source.path}: expected labels of {has}, found {shown}; give all class names in the model's order with "
-            f"--classes{hint}"
+            f"--classes{hint}, or say what the model is for with --task"
         )
     if found is None:
         return ""

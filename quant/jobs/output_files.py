@@ -11,7 +11,8 @@ from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model_file import stage_model
 from quant.report.contents.document import Document
 from quant.report.views.markdown import markdown_from_document
-from quant.report.views.render import flipped_files, html_from_document, json_from_document
+from quant.report.views.render import changed_files, flipped_files, html_from_document, json_from_document
+from quant.report.views.tasks.pictures import pictures_from_source
 from quant.report.views.thumbnails import thumbnails_from_source
 from quant.settings.output_names import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 
@@ -21,12 +22,14 @@ def report_texts(document: Document, source: AnySource) -> dict[str, str]:
 
     Args:
         document: The report.
-        source: The evaluated images; provides the pictures of those whose answer flipped.
+        source: The evaluated images; provides the pictures of those whose answer flipped or changed.
     """
+    thumbnails = thumbnails_from_source(source, flipped_files(document))
+    pictures = pictures_from_source(source, document, changed_files(document))
     return {
         REPORT_JSON: json_from_document(document),
         REPORT_MARKDOWN: markdown_from_document(document),
-        REPORT_HTML: html_from_document(document, thumbnails_from_source(source, flipped_files(document))),
+        REPORT_HTML: html_from_document(document, {**thumbnails, **pictures}),
     }
 
 

@@ -138,7 +138,7 @@ def _result(
     found, head = split_trial(together, task, settings)
     recovered = None
     if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
-        job = RecoveryJob(settings, model, data, backend, collector, reader, listener)
+        job = RecoveryJob(settings, model, data, backend, collector, task, listener)
         outcome = job.run(calibration, builds, found, task.float_nodes, given.file)
         if outcome is not None:
             recovered, found = outcome
@@ -334,8 +334,8 @@ def _shows_something(found: Measurement, settings: RunSettings) -> bool:
 
 def _warn_near_chance(found: Measurement, listener: RecordingConsole) -> None:
     baseline = found.evaluations[_BASELINE]
-    detection = found.metric if found.metric is not None and "detection" in found.metric else None
-    problem = nothing_shown(baseline, detection)
+    of_task = found.metric if found.metric is not None and "task" in found.metric else None
+    problem = nothing_shown(baseline, of_task)
     if problem and not baseline.not_numbers:  # these were told where they were found
         listener.warn(problem)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,12 +21,13 @@ from quant.backend import Build
 from quant.calibration.obtain import obtain_calibration
 from quant.calibration.run_data import RunData, open_data
 from quant.errors import SettingsError
-from quant.evaluation.accuracy import Evaluation, EvaluationBatch
+from quant.evaluation.accuracy import Evaluation, EvaluationBatch, Observe
 from quant.evaluation.drop import Drop, agreement, drops_from_evaluations
 from quant.evaluation.metric import recorder_from_settings
+from quant.evaluation.recorder import Outputs
 from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
-from quant.jobs.measurement import Observe, evaluated, first_batch
+from quant.jobs.measurement import evaluated, first_batch
 from quant.jobs.output_files import stage_build, stage_texts
 from quant.jobs.recovering.float_rules import given_precisions
 from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
@@ -227,9 +228,9 @@ class _Comparison:
             return None
         known = set(recorder.builds)
 
-        def observe(name: str, outputs: Sequence[NDArray[Any]], batch: EvaluationBatch) -> None:
+        def observe(name: str, outputs: Outputs, batch: EvaluationBatch, reference: Outputs) -> None:
             if name not in known:
-                recorder.observe(name, outputs, batch)
+                recorder.observe(name, outputs, batch, reference)
 
         return observe
 

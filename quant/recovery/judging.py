@@ -62,7 +62,8 @@ class Judge:
     """Holds the outputs of candidates against FP32's, image by image.
 
     The noise of an image is the sum over all outputs, and within them over the channels of one magnitude, of the
-    squared error relative to the signal: what is worst leads, however small its values are.
+    squared error relative to the signal: what is worst leads, however small its values are. Of class numbers it is the
+    share that differs.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Judge:
         self.batches, self._reader, self._labels = batches, reader, labels
         self._expected = [self._by_image(baseline.run(batch)) for batch in batches]
         self._parts = [part for place in reader.compared for part in self._split(place)]
+        self._numbers = [place for place in reader.readable if place not in reader.compared]
 
     @property
     def images(self) -> int:
@@ -134,6 +136,8 @@ class Judge:
             with np.errstate(invalid="ignore"):
                 error = np.where(mine == right, 0, np.square(mine - right))
             total += np.nan_to_num(error, nan=np.inf).sum(axis=1) / part.signal
+        for place in self._numbers:
+            total += (outputs[place] != expected[place]).reshape(len(total), -1).mean(axis=1)
         return total
 
     def _answers(self, outputs: Mapping[int, Array]) -> NDArray[np.int64]:
@@ -141,7 +145,7 @@ class Judge:
         return scores.answers(outputs[scores.output]) if scores is not None else np.zeros(0, np.int64)
 
     def _by_image(self, outputs: Sequence[Any]) -> dict[int, Array]:
-        return {place: self._reader.layouts[place].by_image(outputs[place]) for place in self._reader.compared}
+        return {place: self._reader.layouts[place].by_image(outputs[place]) for place in self._reader.readable}
 
     def _split(self, place: int) -> list[_Part]:
         arrays = [outputs[place] for outputs in self._expected]

@@ -8,7 +8,7 @@ CHOICES = {
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "calibrator": ("toolkit", "tensorrt"),
     "precision": ("int8", "fp16", "fp32"),
-    "task": ("auto", "classify", "detect", "segment", "embed", "none"),
+    "task": ("auto", "classify", "detect", "segment", "embed", "multilabel", "regress", "keypoints", "image", "none"),
     "head": ("float", "int8"),
 }
 

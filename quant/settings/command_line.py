@@ -13,9 +13,8 @@ from quant.settings.user_code import is_code
 from quant.settings.values import KINDS, checked_value
 
 _COMPARED = (  # options of `calib compare`
-    "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size",
-    "seed", "backend", "metric", "max_drop", "max_bad",
-    "task", "out",
+    "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
+    "max_drop", "max_bad", "task", "ignore_index", "out",
 )  # fmt: skip
 
 

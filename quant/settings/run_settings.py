@@ -36,7 +36,8 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, or YOLO's text files.
+        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, or a folder of YOLO's text
+            files or of masks.
         classes: File with one class name per line, in the model's order.
         preprocess: Preset, path of a TOML file, or `file.py:callable`; auto takes `yolo` for detectors and `imagenet`
             for others.
@@ -68,6 +69,7 @@ class RunSettings:
         dla: TensorRT: DLA core to build for, with the GPU for the rest; None for the GPU only.
         task: What the model is for: auto (found from labels, outputs and the model's metadata), classify, detect,
             segment, embed, or none, which ignores what folders say.
+        ignore_index: Segmentation: a number in masks that stands for no class, besides 255.
         head: Detection: float (the last products before the outputs stay float) or int8.
         metric: `file.py:callable`, your own metric: scores of a batch's images from outputs and labels.
         recover: What to do where INT8 loses too much: auto (all steps as needed), off, or steps by name, separated by
@@ -109,6 +111,7 @@ class RunSettings:
     dla: int | None = None
     metric: str | None = None
     task: str = "auto"
+    ignore_index: int | None = None
     head: str = "float"
     recover: str = "auto"
     precisions: Path | None = None
@@ -133,10 +136,9 @@ class RunSettings:
             raise SettingsError(
                 f"max_drop: expected percentage points from -{_LARGEST_DROP} to {_LARGEST_DROP}, found {self.max_drop}"
             )
-        if self.precisions is not None and self.precision != "int8":
-            raise SettingsError("precisions: only INT8 leaves products in float; leave it out, or use precision int8")
-        if self.cache_only and self.precision != "int8":
-            raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        self._check_precision()
+        if self.ignore_index is not None and self.ignore_index < 0:
+            raise SettingsError(f"ignore_index: expected a number of a mask's pixels, found {self.ignore_index}")
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
         if unknown:
             raise SettingsError(
@@ -156,6 +158,13 @@ class RunSettings:
             texts = value if isinstance(value, tuple) else (value,)
             if any(isinstance(text, str | Path) and "\0" in str(text) for text in texts):
                 raise SettingsError(f"{field.name}: expected a name, found one with a zero character in it")
+
+    def _check_precision(self) -> None:
+        """Check the settings that only INT8 has."""
+        if self.precisions is not None and self.precision != "int8":
+            raise SettingsError("precisions: only INT8 leaves products in float; leave it out, or use precision int8")
+        if self.cache_only and self.precision != "int8":
+            raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
 
     def _check_tensorrt(self) -> None:
         """Check the settings that only TensorRT builds have."""

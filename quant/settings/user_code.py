@@ -52,8 +52,8 @@ def load_callable(spec: str, what: str) -> Callable[..., Any]:
         raise SettingsError(f"{what}: {path} cannot be imported: {described(error, path)}") from error
     finally:
         sys.path.remove(str(path.parent.absolute()))
-    function = getattr(module, attribute, None)
-    if not callable(function):
+    function: Any = getattr(module, attribute, None)
+    if not (callable(function) or callable(getattr(function, "score", None))):  # an object with a method for all images
         there = ", ".join(sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_"))
         raise SettingsError(f"{what}: {path} has no callable '{attribute}'; it has {there or 'none'}")
     result: Callable[..., Any] = function

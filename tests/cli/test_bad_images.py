@@ -105,7 +105,7 @@ def test_more_class_folders_than_the_model_has_classes_are_told_and_not_used_as_
     assert result.code == 0
     told = next(line for line in result.warnings if "expected labels" in line)
     assert "imgs: expected labels of the 3 classes that the model has, found 4 (blue, green, red, ...)" in told
-    assert told.endswith("with --classes; the labels are not used")
+    assert told.endswith("with --classes, or say what the model is for with --task; the labels are not used")
     found = report(finished)
     assert (found["verdict"], found["data"]["evaluation"]["labelled"]) == ("unlabelled", False)
 

@@ -190,14 +190,14 @@ def test_labels_at_chance_show_nothing_and_end_with_exit_4(concluded, project, k
 
 
 def test_images_without_labels_are_told_by_agreement_and_the_worst_output(concluded, project):
-    folder = flattened(project([("Identity", ["flat"], ["y"])], {"y": (["N", 3],)}))
+    folder = flattened(project([("Identity", ["flat"], ["logits"])], {"logits": (["N", 3],)}))
     result, found = concluded(folder)
     assert (result.code, found["verdict"]) == (0, "unlabelled")
     row = int8_of(found)
     assert row["agreement"] == 100
     assert row["agreement_ci95"] == [pytest.approx(75.75, abs=0.01), 100]  # Wilson's interval of 12 in 12
-    assert [output["name"] for output in row["outputs"]] == ["y"]
-    assert f"INT8 has the lowest SQNR, {row['outputs'][0]['worst_db']:.1f} dB, in output 'y'." in result.out
+    assert [output["name"] for output in row["outputs"]] == ["logits"]
+    assert f"INT8 has the lowest SQNR, {row['outputs'][0]['worst_db']:.1f} dB, in output 'logits'." in result.out
     assert "use INT8" not in result.out + first_line(folder)
 
 
@@ -324,8 +324,8 @@ def test_a_metric_gets_the_numbers_of_the_labels_themselves(concluded, project, 
     assert (result.code, found["verdict"]) == (0, "pass")
     assert [build["score"] for build in found["metric"]["builds"]] == [1.0] * len(found["metric"]["builds"])
     result = calib("run", "--quiet", "--labels", "ages.csv", cwd=folder)
-    assert result.code == 1
-    assert "found numbers such as 9.5; only a metric (--metric) can use those" in result.error
+    assert result.code == 4  # without the metric the numbers are what the only output is held against
+    assert "FP32's mean absolute error is " in result.out and "always answering the median" in result.out
     result = calib("pack", "imgs", "p.h5", "--labels", "ages.csv", cwd=folder)
     assert result.code == 1
     assert "expected labels that are class names or indices, which a pack holds" in result.error

@@ -27,10 +27,11 @@ from quant.errors import BuildError, ModelError
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import MetricDrop, paired_drop
 from quant.evaluation.latency import measure_latency
-from quant.evaluation.metric import MetricRecorder, recorder_from_settings, section_from_scores
-from quant.evaluation.outputs import OutputReader
+from quant.evaluation.metric import recorder_from_settings
+from quant.evaluation.recorder import Recorder
 from quant.jobs.measurement import evaluated, first_batch
 from quant.jobs.recovering.float_rules import rules_from_choice
+from quant.jobs.tasks.task_choice import ChosenTask
 from quant.onnx_graph.light_model import light_model
 from quant.onnx_graph.model import OnnxModel
 from quant.onnx_graph.model_file import has_data_file
@@ -44,6 +45,7 @@ from quant.report.result import Measurement, Recovered
 from quant.settings.output_names import RECOVERED_MODEL
 from quant.settings.precision_file import PrecisionFile, text_from_rules
 from quant.settings.run_settings import RunSettings
+from quant.tasks.drawn_recorder import DrawnRecorder
 
 Array = NDArray[Any]
 
@@ -59,6 +61,7 @@ class _Look:
     build: Build
     evaluations: Mapping[str, Evaluation]
     metric: Mapping[str, Any] | None
+    recorder: Recorder | None
 
 
 class RecoveryJob:
@@ -71,12 +74,13 @@ class RecoveryJob:
         data: RunData,
         backend: Backend,
         collector: Collector,
-        reader: OutputReader,
+        task: ChosenTask,
         console: Console,
     ) -> None:
         """Keep what the run works with."""
         self._settings, self._model, self._data = settings, model, data
-        self._backend, self._collector, self._reader, self._console = backend, collector, reader, console
+        self._backend, self._collector, self._task, self._console = backend, collector, task, console
+        self._reader = task.reader
         self._looks: list[tuple[Candidate, _Look]] = []
 
     def run(
@@ -197,7 +201,9 @@ class RecoveryJob:
         """Build a candidate and evaluate it against FP32."""
         cache = cache_from_amax(candidate.amax, candidate.algorithm)
         build = self._backend.build(self._model_of(candidate.proto), "int8", cache, candidate.float_nodes)
-        recorder = recorder_from_settings(self._settings, self._model, RecordingConsole())  # the run has named the file
+        named = RecordingConsole()  # the run has named the file
+        own = recorder_from_settings(self._settings, self._model, named, self._task.texts)
+        recorder = own if own is not None else self._task.fresh()
         evaluations, _ = evaluated(
             {"fp32": baseline, "int8": build},
             "fp32",
@@ -207,7 +213,7 @@ class RecoveryJob:
             self._reader,
             recorder.observe if recorder else None,
         )
-        looked = _Look(build, evaluations, self._section(recorder))
+        looked = _Look(build, evaluations, self._section(recorder), recorder)
         self._looks.append((candidate, looked))
         outlook = self._outlook(evaluations, looked.metric)
         return replace(outlook, milliseconds=self._milliseconds(build)) if build.is_engine else outlook
@@ -216,15 +222,13 @@ class RecoveryJob:
         inputs = first_batch(self._data, self._settings).inputs
         return measure_latency({build.precision: build.runnable}, inputs)[build.precision].milliseconds
 
-    def _section(self, recorder: MetricRecorder | None) -> Mapping[str, Any] | None:
+    def _section(self, recorder: Recorder | None) -> Mapping[str, Any] | None:
         settings = self._settings
-        return (
-            section_from_scores(recorder, "fp32", seed=settings.seed, max_drop=settings.max_drop) if recorder else None
-        )
+        return recorder.section("fp32", seed=settings.seed, max_drop=settings.max_drop) if recorder else None
 
     def _outlook(self, evaluations: Mapping[str, Evaluation], metric: Mapping[str, Any] | None) -> Outlook:
         """What the evaluation tells of INT8; the noise counts where nothing else judges it, or where it is too much."""
-        if metric is not None:
+        if metric is not None and metric.get("against") != "fp32":  # agreement is no accuracy, so it has no limit
             row = next(row for row in metric["builds"] if row["precision"] == "int8")
             low, high = row["drop_ci95"]
             drop = MetricDrop(row["score"], row["drop"], low, high)
@@ -280,7 +284,10 @@ class RecoveryJob:
         if right is not None and mine is not None:
             drops["int8"] = paired_drop(right, mine)
         metric = found.metric
-        if metric is not None and looked.metric is not None:
+        if isinstance(self._task.recorder, DrawnRecorder) and looked.recorder is not None:
+            self._task.recorder.adopt("int8", looked.recorder)
+            metric = self._section(self._task.recorder)
+        elif metric is not None and looked.metric is not None:
             row = next(row for row in looked.metric["builds"] if row["precision"] == "int8")
             metric = {**metric, "builds": [row if r["precision"] == "int8" else r for r in metric["builds"]]}
         latencies = measure_latency(timed, first_batch(self._data, self._settings).inputs)

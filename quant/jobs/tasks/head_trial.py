@@ -69,7 +69,7 @@ def _without(metric: Mapping[str, Any]) -> dict[str, Any]:
     section = {**metric, "builds": [row for row in metric["builds"] if row["precision"] != OTHER_HEAD]}
     if "detection" in metric:
         detection = dict(metric["detection"])
-        for key in ("curves", "confidence"):
+        for key in ("curves", "confidence", "changed"):
             detection[key] = {name: each for name, each in detection[key].items() if name != OTHER_HEAD}
         detection["classes"] = [
             {

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import numpy as np
 
 from datasets import Batch
-from datasets.source import BoxSource
+from datasets.source import MaskSource
 from quant.backend import Runnable
-from quant.calibration.preprocessing_choice import AUTO, metadata_of
 from quant.calibration.run_data import RunData
-from quant.errors import QuantError
+from quant.evaluation.metric import MetricRecorder
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder
-from quant.jobs.measurement import output_reader
-from quant.onnx_graph.model import ModelInterface, OnnxModel
+from quant.jobs.measurement import read_outputs, say_of_labels
+from quant.jobs.tasks.answer_choice import (
+    check_answers,
+    embedding_task,
+    keypoints_task,
+    multilabel_task,
+    picture_task,
+    regression_task,
+)
+from quant.jobs.tasks.chosen import Asked, ChosenTask
+from quant.jobs.tasks.detection_choice import check_boxes, detection_task
+from quant.jobs.tasks.segmentation_choice import check_masks, segmentation_task
+from quant.onnx_graph.model import ModelInterface
 from quant.progress import Console
-from quant.qdq.output_head import head_nodes
 from quant.settings.run_settings import RunSettings
-from quant.tasks.detection.finding import Evidence, head_from_outputs
-from quant.tasks.detection.heads import Head
-from quant.tasks.detection.recorder import DetectionRecorder
+from quant.tasks.drawn_recorder import DrawnRecorder
+from quant.tasks.vectors.evidence import are_classes, are_of_length_one
 
-_UNSCORED = ("detect", "segment", "embed")  # no output of theirs answers which class an image shows
+__all__ = ["ChosenTask", "chosen_task", "usable_recorder"]
 
-
-@dataclass(frozen=True)
-class ChosenTask:
-    """What a model is for, and what that means for a run.
-
-    Attributes:
-        name: classify, detect, segment, embed, or none.
-        reader: How outputs are read and compared.
-        recorder: What scores the builds: the user's metric, or detections; None where top-1 does or nothing can.
-        head: The detector's head; None where it is none.
-        float_nodes: Products that stay float in INT8.
-    """
-
-    name: str
-    reader: OutputReader
-    recorder: Recorder | None
-    head: Head | None = None
-    float_nodes: frozenset[str] = frozenset()
-
-    def with_float(self, nodes: frozenset[str]) -> ChosenTask:
-        """The task with more products that stay float."""
-        return replace(self, float_nodes=self.float_nodes | nodes)
+_OTHERS = ("detect", "segment", "embed", "multilabel", "regress", "keypoints", "image")  # whose labels are no classes
 
 
 def chosen_task(
@@ -68,32 +57,87 @@ def chosen_task(
         metric: The user's own, which scores the builds whatever the task is; None without one.
 
     Raises:
-        QuantError: It is no detector as was asked for, or labels that were asked for fit no output.
+        QuantError: It is not what was asked for, or labels that were asked for fit no output.
     """
-    reader = output_reader(model, baseline, batch, data, settings, console, unscored=settings.task in _UNSCORED)
-    answers = reader.scores is not None and data.eval_source.labels is not None
-    head = None
-    if settings.task in ("auto", "detect", "none") and not answers:
-        head = _head(model, baseline, batch, data, settings)
-    if head is None:
-        _check_boxes(model, data, settings, console)
-        name = settings.task if settings.task != "auto" else "classify" if reader.scores is not None else "none"
-        console.note(_told(name, reader, model, labelled=answers, found=settings.task == "auto"))
-        return ChosenTask(name, reader, metric)
-    console.note(f"task: detect ({head.text})")
-    if settings.preprocess == AUTO and data.preprocessing is not None and data.preprocessing.resize != "letterbox":
-        console.warn(
-            f"{model.path}: nothing says how images become its inputs, so they do as for {data.preprocessing.name}; "
-            "detectors usually take --preprocess yolo"
-        )
-    recorder = metric if metric is not None else _recorder(head, model, batch, data, settings)
-    nodes = head_nodes(model.light, in_int8=settings.head == "int8") if isinstance(model, OnnxModel) else frozenset()
-    return ChosenTask("detect", OutputReader(reader.layouts), recorder, head, nodes)
+    reader, problem = read_outputs(model, baseline, batch, data, console)
+    texts = data.eval_source.class_names if problem and settings.labels and not settings.classes else None
+    if isinstance(metric, MetricRecorder):
+        metric.texts = texts
+    if settings.task in _OTHERS:
+        reader = OutputReader(reader.layouts)
+    asked = Asked(model, baseline, batch, data, settings, reader, console)
+    found = _found(asked)
+    if found is not None:
+        console.note(f"task: {found.name} ({found.text})")
+        return found if metric is None else replace(found, recorder=metric, texts=texts, fresh=lambda: None)
+    check_boxes(asked)
+    check_masks(asked)
+    check_answers(asked)
+    if settings.task not in _OTHERS:
+        say_of_labels(problem, settings, console)
+    doubt = _doubt(asked)
+    if doubt:
+        reader = OutputReader(reader.layouts)
+    name = settings.task if settings.task != "auto" else "classify" if reader.scores is not None else "none"
+    console.note(f"task: {name}{doubt or _how(name, asked)}")
+    return ChosenTask(name, reader, metric, texts=texts)
+
+
+def _found(asked: Asked) -> ChosenTask | None:
+    """The first task that fits: what the labels are of, then what the outputs look like."""
+    wanted = asked.settings.task
+    if (_answers(asked) and wanted != "detect") or wanted == "classify":
+        return None
+    finders = {
+        "multilabel": multilabel_task,
+        "keypoints": keypoints_task,
+        "regress": regression_task,
+        "detect": detection_task,
+        "image": picture_task,
+        "segment": segmentation_task,
+        "embed": embedding_task,
+    }
+    if isinstance(asked.data.eval_source, MaskSource):
+        finders = {"segment": segmentation_task, **finders}
+    for name, find in finders.items():
+        if wanted in ("auto", "none", name):
+            found = find(asked)
+            if found is not None:
+                return found
+    return None
+
+
+def _answers(asked: Asked) -> bool:
+    """Do labels judge an output's classes? Not where it is an embedding of as many numbers as there are folders."""
+    scores = asked.reader.scores
+    if scores is None or asked.data.eval_source.labels is None:
+        return False
+    if scores.kind != "logits" or asked.settings.task == "classify":
+        return True
+    by_image = asked.reader.layouts[scores.output].by_image(asked.outputs[scores.output])
+    return not are_of_length_one(by_image.reshape(len(by_image), -1).astype(np.float64))
+
+
+def _doubt(asked: Asked) -> str:
+    """Why an output that could be class scores is not taken for them, for people; empty where nothing speaks against.
+
+    Without labels, names or probabilities, a vector may be anything, and the argmax of anything else says nothing.
+    """
+    scores, names = asked.reader.scores, asked.class_names
+    if scores is None or _answers(asked) or asked.settings.task == "classify" or scores.kind != "logits":
+        return ""
+    if names is not None and len(names) == scores.classes:
+        return ""
+    layout = asked.reader.layouts[scores.output]
+    by_image = layout.by_image(asked.outputs[scores.output])
+    if are_classes(layout.name, by_image.reshape(len(by_image), -1).astype(np.float64)):
+        return ""
+    return f" (the numbers of output '{layout.name}' do not look like the scores of classes; --task says what they are)"
 
 
 def usable_recorder(task: ChosenTask, console: Console) -> Recorder | None:
     """The task's recorder after the evaluation; None, with a warning, where the images show nothing to score."""
-    if isinstance(task.recorder, DetectionRecorder):
+    if isinstance(task.recorder, DrawnRecorder):
         problem = task.recorder.problem()
         if problem:
             console.warn(problem)
@@ -101,69 +145,11 @@ def usable_recorder(task: ChosenTask, console: Console) -> Recorder | None:
     return task.recorder
 
 
-def _told(name: str, reader: OutputReader, model: ModelInterface, *, labelled: bool, found: bool) -> str:
-    how = ""
-    if name == "classify" and reader.scores is not None:
-        how = f" (output '{reader.layouts[reader.scores.output].name}'{', labelled' if labelled else ''})"
-    elif found:
-        how = " (no output answers classes or boxes that could be told; --task says it)"
-    return f"task: {name}{how}"
-
-
-def _input_size(batch: Batch, data: RunData) -> tuple[int, int]:
-    """Height and width of the model's input."""
-    if data.preprocessing is not None and data.preprocessing.size is not None:
-        return data.preprocessing.size
-    array = batch.inputs.get(data.input_name)
-    if array is None or array.ndim != 4:
-        return 1, 1  # no images
-    sides = array.shape[2:] if array.shape[1] in (1, 3, 4) else array.shape[1:3]
-    return int(sides[0]), int(sides[1])
-
-
-def _head(model: ModelInterface, baseline: Runnable, batch: Batch, data: RunData, settings: RunSettings) -> Head | None:
-    source, metadata = data.eval_source, metadata_of(model)
-    has_boxes = isinstance(source, BoxSource)
-    names = source.class_names if has_boxes else None
-    outputs = baseline.run(batch.inputs)
-    infos = model.outputs
-    return head_from_outputs(
-        Evidence(
-            [infos[i].name if i < len(infos) else f"#{i}" for i in range(len(outputs))],
-            outputs,
-            len(batch.names),
-            _input_size(batch, data),
-            metadata,
-            len(names) if names is not None else None,
-            certain=settings.task == "detect" or has_boxes,
-        )
-    )
-
-
-def _recorder(
-    head: Head, model: ModelInterface, batch: Batch, data: RunData, settings: RunSettings
-) -> DetectionRecorder:
-    source, names = data.eval_source, metadata_of(model).names
-    if isinstance(source, BoxSource) and (settings.classes is not None or names is None):
-        names = source.class_names
-    return DetectionRecorder(head, source, data.preprocessing, _input_size(batch, data), names)
-
-
-def _check_boxes(model: ModelInterface, data: RunData, settings: RunSettings, console: Console) -> None:
-    """Say where boxes were given or detection asked for, and the outputs are those of no known detector."""
-    has_boxes = isinstance(data.eval_source, BoxSource)
-    if settings.task != "detect" and not has_boxes:
-        return
-    shown = ", ".join(f"'{info.name}' {_shape(info.shape)}" for info in model.outputs)
-    problem = (
-        f"{model.path}: expected the outputs of a detector (boxes and scores in one output or several, raw levels, or "
-        f"final detections), found {shown}"
-    )
-    if settings.task == "detect":
-        raise QuantError(f"{problem}; score them with a metric of your own (--metric)")
-    if settings.metric is None:
-        console.warn(f"{problem}; the boxes of the labels are not used, a metric of your own can (--metric)")
-
-
-def _shape(shape: tuple[int | str | None, ...]) -> str:
-    return f"[{', '.join('?' if side is None else str(side) for side in shape)}]"
+def _how(name: str, asked: Asked) -> str:
+    """How a task was found, for people."""
+    scores = asked.reader.scores
+    if name == "classify" and scores is not None:
+        return f" (output '{asked.reader.layouts[scores.output].name}'{', labelled' if _answers(asked) else ''})"
+    if asked.settings.task == "auto":
+        return " (no output answers classes, boxes or anything else that could be told; --task says it)"
+    return ""

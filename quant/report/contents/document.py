@@ -18,10 +18,13 @@ from quant.evaluation.sample_size import images_needed, tells
 from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
-from quant.report.contents.detection import detection_from_run, figures_of_build, is_detection
 from quant.report.contents.figures import rounded
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.contents.recovery import recovery_from_result
+from quant.report.contents.tasks.detection import detection_from_run
+from quant.report.contents.tasks.figures import figures_of_build, judged_by_labels
+from quant.report.contents.tasks.scores import scores_from_run
+from quant.report.contents.tasks.segmentation import segmentation_from_run
 from quant.report.result import RunResult
 from quant.settings.command_line import values_from_settings
 
@@ -37,7 +40,7 @@ def document_from_run(result: RunResult) -> Document:
     """
     settings, data, verdict, backend = result.settings, result.data, result.verdict, result.backend
     measured, calibration = result.measured, result.calibration
-    evaluation = measured.evaluations[result.baseline]
+    evaluation, details = measured.evaluations[result.baseline], details_from_run(result)
     document = {
         "schema": SCHEMA,
         "verdict": verdict.verdict,
@@ -63,7 +66,7 @@ def document_from_run(result: RunResult) -> Document:
             "evaluation": {
                 "path": str(data.eval_source.path),
                 "images": evaluation.images,
-                "labelled": evaluation.correct is not None or _decided_by(result) == "map",
+                "labelled": evaluation.correct is not None or judged_by_labels(measured.metric),
             },
         },
         "preprocessing": data.preprocessing.to_dict() if data.preprocessing is not None else {},
@@ -74,9 +77,11 @@ def document_from_run(result: RunResult) -> Document:
         "builds": [_build(result, name) for name in _in_order(result)],
         "failed_builds": [{"precision": name, "reason": reason} for name, reason in result.failed.items()],
         "metric": _metric(result, measured.metric),
-        "detection": detection_from_run(result),
+        "detection": detection_from_run(result, details["examined"]),
+        "segmentation": segmentation_from_run(result, details["examined"]),
+        "scores": scores_from_run(result, details["examined"]),
         "peak_rss_mb": _peak_rss_mb(),
-        **details_from_run(result),
+        **details,
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),
@@ -199,13 +204,13 @@ def _metric(result: RunResult, section: Mapping[str, Any] | None) -> Document | 
     if section is None:
         return None
     rows = [{**row, "precision": result.builds[row["precision"]].precision} for row in section["builds"]]
-    return {**{key: value for key, value in section.items() if key != "detection"}, "builds": rows}
+    return {**{key: value for key, value in section.items() if key != section.get("part")}, "builds": rows}
 
 
 def _decided_by(result: RunResult) -> str | None:
     metric = result.measured.metric
-    if metric is not None and is_detection(metric):
-        return "map" if metric["against"] == "labels" else None
+    if metric is not None and "task" in metric:
+        return str(metric["decides"]) if judged_by_labels(metric) else None
     return "metric" if metric else "top1" if result.measured.drops else None
 
 

@@ -12,9 +12,9 @@ def headline(document: dict[str, Any]) -> str:
     """What the precision that was asked for loses and gains, how sure that is, and whether it is allowed."""
     builds, names = document["builds"], build_names(document)
     if len(builds) == 1:
-        top1, reached = builds[0]["top1"], builds[0].get("map")
-        if reached is not None:
-            return f"{names[0]} reaches an mAP 50-95 of {reached:.2f}."
+        top1, metric = builds[0]["top1"], document.get("metric") or {}
+        if metric.get("against") == "labels":
+            return f"{names[0]} reaches {metric['builds'][0]['told']}."
         return f"Only {names[0]} was run." if top1 is None else f"{names[0]} reaches {top1:.2f} % top-1."
     row, name, baseline = builds[-1], names[-1], names[0]
     images = document["data"]["evaluation"]["images"]
@@ -80,11 +80,11 @@ def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) ->
     row = metric["builds"][-1]
     if metric.get("against") == "fp32":
         return (
-            f"{name}'s detections agree with {baseline}'s to an mAP 50 of {row['map50']:.2f} (mAP 50-95 of "
-            f"{row['score']:.2f}) on {metric['images']:,} images. {name} {buys}; its accuracy drop is not known."
+            f"{name}'s {metric['what']} agree with {baseline}'s to {row['told']} on {metric['images']:,} images. "
+            f"{name} {buys}; its accuracy drop is not known."
         )
-    if metric.get("unit") == "points":
-        return _of_points(document, name, baseline, buys)
+    if metric.get("task"):
+        return _of_task(document, name, baseline, buys)
     verb, points, low, high = _change(row["drop"], row["drop_ci95"])
     score = metric["builds"][0]["score"]
     allowed = f"{metric['allowed_drop']:.4g} ({document['max_drop']:g} % of {baseline}'s {score:.4g})"
@@ -95,17 +95,23 @@ def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) ->
     )
 
 
-def _of_points(document: dict[str, Any], name: str, baseline: str, buys: str) -> str:
-    """The same of a score whose drop is counted in points."""
-    metric, limit = document["metric"], document["max_drop"]
+def _of_task(document: dict[str, Any], name: str, baseline: str, buys: str) -> str:
+    """The same of the score of a task, which may be an error: a build adds to that."""
+    metric = document["metric"]
     row = metric["builds"][-1]
     if document["verdict"] == "invalid":
-        reached = metric["builds"][0]["map50"]
-        return f"{baseline} reaches an mAP 50 of {reached:.2f} on {metric['images']:,} images, so nothing was shown."
-    verb, points, low, high = _change(row["drop"], row["drop_ci95"])
+        told = metric["builds"][0]["told"]
+        return f"{baseline} reaches {told} on {metric['images']:,} images, so nothing was shown."
+    verb, drop, low, high = _change(row["drop"], row["drop_ci95"])
+    in_points = metric["unit"] == "points"
+    form, unit = (".2f", "points ") if in_points else (".4g", "")
+    of = f"of {metric['name']}"
+    if metric["lower_is_better"]:
+        verb, of = ("adds", f"to the {metric['name']}") if verb == "loses" else ("takes", f"off the {metric['name']}")
+    judged = _judgement(row, row["drop"] <= metric["allowed_drop"], metric["limit"])
     return (
-        f"{name} {verb} {points:.2f} points of {metric['name']} (95 % CI {low:.2f} to {high:.2f}) against {baseline} "
-        f"on {metric['images']:,} images, {buys}: {_judgement(row, row['drop'] <= limit, f'{limit:g}')}."
+        f"{name} {verb} {drop:{form}} {unit}{of} (95 % CI {low:{form}} to {high:{form}}) against {baseline} on "
+        f"{metric['images']:,} images, {buys}: {judged}."
     )
 
 

@@ -29,6 +29,21 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An image with what changed drawn on it.
+
+    Attributes:
+        key: The place in report.json of what is drawn.
+        file: The image's name.
+        facts: What changed, in figures with their titles.
+    """
+
+    key: str
+    file: Cell
+    facts: Sequence[tuple[str, Cell]]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the report.
 
@@ -38,6 +53,7 @@ class Section:
         notes: Sentences below the heading.
         tables: Tables, each with a caption, which may be empty.
         cards: Groups of images, each with a caption that says how many there are.
+        pictures: Images with what changed; the HTML shows them in place of the tables.
         facts: What was compared.
         lines: A list of texts from outside.
         code: A command line.
@@ -48,6 +64,7 @@ class Section:
     notes: Sequence[str] = ()
     tables: Sequence[tuple[str, Table]] = ()
     cards: Sequence[tuple[str, Sequence[Card]]] = ()
+    pictures: Sequence[Picture] = ()
     facts: Sequence[Fact] = ()
     lines: Sequence[Cell] = ()
     code: Cell | None = None

@@ -15,9 +15,7 @@ from quant.report.views.names import build_names
 from quant.report.views.sections import Document, sections_from_document
 from quant.settings.output_names import REPORT_HTML
 
-_COLUMNS = tuple(
-    column for column in tables.BUILDS if column.key not in ("lost", "won", "size_ratio", "agreement_ci95")
-)
+_LEFT_OUT = ("lost", "won", "size_ratio", "agreement_ci95")
 
 
 def json_from_document(document: Document) -> str:
@@ -27,7 +25,8 @@ def json_from_document(document: Document) -> str:
 
 def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
     """The builds side by side: column titles, then a row of texts per build, without columns that no build fills."""
-    table = tables.table_from_rows(document["builds"], "builds", _COLUMNS)
+    columns = [column for column in tables.columns_of_builds(document) if column.key not in _LEFT_OUT]
+    table = tables.table_from_rows(document["builds"], "builds", columns)
     names = build_names(document) if document.get("compared") else [row["precision"] for row in document["builds"]]
     return list(table.titles), [
         [name, *(cell.text for cell in row[1:])] for name, row in zip(names, table.rows, strict=True)
@@ -40,7 +39,8 @@ def summary_from_document(document: Document, out: Path) -> str:
     names = [row[0] for row in rows]
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
-    metric = None if document.get("detection") else document.get("metric")  # the table shows those of detections
+    metric = document.get("metric")
+    metric = None if metric and metric.get("task") else metric  # the table shows a task's
     for name, build in list(zip(names, (metric or {"builds": []})["builds"], strict=False))[1:]:
         low, high = build["drop_ci95"]
         lines.append(
@@ -57,7 +57,7 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
 
     Args:
         document: The report.
-        thumbnails: Data URIs of images by name, see `flipped_files`.
+        thumbnails: Data URIs of images by name, see `flipped_files`, and by place, see `changed_files`.
     """
     import jinja2
     import markupsafe
@@ -90,6 +90,12 @@ def _plain(value: object) -> object:
 
 
 def flipped_files(document: Document) -> list[str]:
-    """Names of the images whose pictures the HTML shows."""
+    """Names of the images whose pictures the HTML shows as they are."""
     cards = (card for section in sections_from_document(document) for _, group in section.cards for card in group)
     return [card.file.text for card in cards]
+
+
+def changed_files(document: Document) -> dict[str, str]:
+    """Names of the images on which the HTML shows what changed, by the place of that in report.json."""
+    sections = sections_from_document(document)
+    return {picture.key: picture.file.text for section in sections for picture in section.pictures}

@@ -12,7 +12,9 @@ from quant.report.views.detection.sections import detection_sections
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.parts import Answer, Card, Section
 from quant.report.views.provenance_facts import facts_from_document
+from quant.report.views.segmentation.sections import segmentation_sections
 from quant.report.views.tables import Cell, Table
+from quant.report.views.tasks.scores import scores_sections
 
 Document = dict[str, Any]
 SHOWN_FLIPS = 18  # of each kind, with a picture
@@ -32,6 +34,8 @@ def sections_from_document(document: Document) -> list[Section]:
         _outputs,
         _metric,
         detection_sections,
+        segmentation_sections,
+        scores_sections,
         _classes,
         _flips,
         _confusion,
@@ -45,14 +49,14 @@ def sections_from_document(document: Document) -> list[Section]:
 
 
 def _builds(document: Document) -> list[Section]:
-    rows = document["builds"]
+    rows, columns = document["builds"], tables.columns_of_builds(document)
     notes = [f"Latency: median of a batch of {rows[0]['latency_batch']}."]
     return [
         Section(
             "Builds side by side",
             "builds",
             notes,
-            [("", tables.turned_table(rows, "builds", tables.BUILDS, build_names(document)))],
+            [("", tables.turned_table(rows, "builds", columns, build_names(document)))],
         )
     ]
 
@@ -118,7 +122,7 @@ def _decibels(value: float | None) -> str:
 def _metric(document: Document) -> list[Section]:
     """The user's own metric."""
     found = document.get("metric")
-    if not found or document.get("detection"):
+    if not found or found.get("task"):
         return []
     columns = (
         tables.Column("Build", "precision"),
@@ -127,8 +131,8 @@ def _metric(document: Document) -> list[Section]:
         tables.Column("Drop's 95 % CI", "drop_ci95", "{0[0]:+.4g} to {0[1]:+.4g}"),
     )
     notes = [
-        f"Average of {found['spec']} over {found['images']:,} images, higher is better; the interval is a paired "
-        f"bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
+        f"{'Score' if found.get('of_all') else 'Average'} of {found['spec']} over {found['images']:,} images, higher "
+        f"is better; the interval is a paired bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
         f"The verdict is based on it: {document['max_drop']:g} % of {baseline_name(document)}'s score, "
         f"{found['allowed_drop']:.4g}, is allowed.",
     ]
@@ -185,18 +189,14 @@ def _card(row: Document, key: str, baseline: str, build: str) -> Card:
         return Answer(
             who,
             Cell(said["name"], f"{key}.{part}.name", is_name=True),
-            _figure(said["confidence"], "{:.2f}", f"{key}.{part}.confidence"),
-            _figure(said["margin"], "{:.2f}", f"{key}.{part}.margin"),
+            tables.figure(said["confidence"], "{:.2f}", f"{key}.{part}.confidence"),
+            tables.figure(said["margin"], "{:.2f}", f"{key}.{part}.margin"),
         )
 
     label = None if row["label"] is None else Cell(row["label_name"], f"{key}.label_name", is_name=True)
     return Card(
         Cell(row["file"], f"{key}.file", is_name=True), label, (answer(baseline, "fp32"), answer(build, "build"))
     )
-
-
-def _figure(value: float | None, form: str, key: str) -> Cell:
-    return Cell("-") if value is None else Cell(form.format(value), key)
 
 
 def _confusion(document: Document) -> list[Section]:

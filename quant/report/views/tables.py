@@ -104,6 +104,11 @@ def value_at(row: Any, key: str) -> Any:  # noqa: ANN401 - JSON holds several ty
     return row
 
 
+def figure(value: Any, form: str, key: str) -> Cell:  # noqa: ANN401 - numbers and intervals
+    """A value's cell; a dash where there is none."""
+    return Cell("-") if value is None else Cell(form.format(value), key)
+
+
 def _cell(row: dict[str, Any], column: Column, prefix: str) -> Cell:
     value = value_at(row, column.key)
     if value is None:
@@ -123,6 +128,13 @@ BUILDS = (
     Column("Its 95 % CI", "drop_map_ci95", "{0[0]:+.2f} to {0[1]:+.2f}"),
     Column("Agreement mAP 50-95", "agreement_map", "{:.2f}"),
     Column("Agreement mAP 50", "agreement_map50", "{:.2f}"),
+    Column("mIoU %", "miou", "{:.2f}"),
+    Column("Pixels right %", "pixel_accuracy", "{:.2f}"),
+    Column("Drop of mIoU", "drop_miou", "{:+.2f}"),
+    Column("Its 95 % CI", "drop_miou_ci95", "{0[0]:+.2f} to {0[1]:+.2f}"),
+    Column("Pixels as in FP32 %", "agreement_pixels", "{:.2f}"),
+    Column("Their 95 % CI", "agreement_pixels_ci95", "{0[0]:.2f} to {0[1]:.2f}"),
+    Column("Agreement mIoU", "agreement_miou", "{:.2f}"),
     Column("Images lost", "lost", "{:,}"),
     Column("Images won", "won", "{:,}"),
     Column("Agreement %", "agreement", "{:.2f}"),
@@ -135,6 +147,23 @@ BUILDS = (
     Column("Bytes", "bytes", "{:,}"),
     Column("Times smaller", "size_ratio", "{:.2f}"),
 )
+
+
+def columns_of_builds(document: dict[str, Any]) -> tuple[Column, ...]:
+    """The columns of builds side by side, with the task's score under its own name where it has one."""
+    found = document.get("scores")
+    if not found:
+        return BUILDS
+    name = found["score"][0].upper() + found["score"][1:]
+    own = (
+        Column(name, "score", "{:.5g}"),
+        Column(f"{name} against FP32", "agreement_score", "{:.5g}"),
+        Column("Drop" if not document["metric"]["lower_is_better"] else "Added", "drop_score", "{:+.4g}"),
+        Column("Its 95 % CI", "drop_score_ci95", "{0[0]:+.4g} to {0[1]:+.4g}"),
+    )
+    return (BUILDS[0], *own, *BUILDS[1:])
+
+
 CLASSES = (
     name_column("Class", "name"),
     Column("Images", "images", "{:,}"),

@@ -39,12 +39,12 @@ def thumbnails_from_source(source: Any, names: Iterable[str]) -> Mapping[str, st
     return found
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> str:
+def thumbnail(pixels: NDArray[np.uint8], side: int = SIDE) -> str:
     """The data URI of an image, uint8 [H, W, 3] RGB; larger ones are scaled down, small ones stay as they are."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

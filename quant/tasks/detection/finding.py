@@ -64,8 +64,8 @@ class Evidence:
 
 def head_from_outputs(found: Evidence) -> Head | None:
     """The head that these outputs are of; None where they are of none that is known."""
-    if found.metadata.task in ("classify", "obb") and not found.certain:
-        return None
+    if found.metadata.task == "obb" or (found.metadata.task == "classify" and not found.certain):
+        return None  # rotated boxes end in an angle, which is no class
     usable = [
         i
         for i, output in enumerate(found.outputs)

@@ -1,4 +1,4 @@
-"""Mean average precision of detections: COCO's figures from faster-coco-eval, and what a build loses of them."""
+"""Mean average precision of detections: COCO's figures from faster-coco-eval, and those of draws of the images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.boxes.box_labels import ImageBoxes
-from quant.evaluation.drop import MetricDrop
+from quant.evaluation.drop import SET_RESAMPLES, scores_of_draws
 from quant.tasks.detection.boxes import Detections
 from quant.tasks.detection.matching import ClassMatches, mean_precisions
 
-RESAMPLES = 1000
 _SIZES = ("small", "medium", "large")  # below 32 x 32 pixels, below 96 x 96, above
-_WEIGHTS_AT_A_TIME = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -140,19 +138,12 @@ def _silent(*_: object) -> None:
     """Print nothing: the figures are the result."""
 
 
-def drawn_weights(images: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """How often each image is drawn, in draws of as many images as there are: int64 [resamples, images]."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), resamples)
-
-
 def bootstrapped(
-    found: Sequence[ClassMatches], images: int, *, seed: int = 0, resamples: int = RESAMPLES
+    found: Sequence[ClassMatches], images: int, *, seed: int = 0, resamples: int = SET_RESAMPLES
 ) -> NDArray[np.float64]:
-    """MAP 50-95 of all images, then that of each draw of images with replacement, per cent: float64 [1 + resamples].
+    """MAP 50-95 of all images, then that of each draw of images, per cent; see `scores_of_draws`.
 
-    The same seed draws the same images for every build. The matches of an image do not depend on the others, so nothing
-    is matched again.
+    The matches of an image do not depend on the others, so nothing is matched again.
 
     Args:
         found: A build's matches, by class.
@@ -160,23 +151,6 @@ def bootstrapped(
         seed: Seed of the draws.
         resamples: How many draws.
     """
-    weights = np.concatenate([np.ones((1, images), np.int64), drawn_weights(images, resamples, seed)])
-    at_a_time = max(1, _WEIGHTS_AT_A_TIME // images)
-    parts = [mean_precisions(found, weights[start : start + at_a_time]) for start in range(0, len(weights), at_a_time)]
-    return 100 * np.concatenate(parts)
-
-
-def precision_drop(baseline: NDArray[np.float64], other: NDArray[np.float64]) -> MetricDrop:
-    """What a build loses of mAP 50-95, in points, with a paired bootstrap over images.
-
-    The same images are drawn for both builds (B. Efron, R. Tibshirani, 1993, "An Introduction to the Bootstrap",
-    percentile method, chapter 13).
-
-    Args:
-        baseline: The baseline's `bootstrapped`.
-        other: The build's, of the same images and seed.
-    """
-    drops = baseline - other
-    drawn = drops[1:][np.isfinite(drops[1:])]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (float("nan"), float("nan"))
-    return MetricDrop(float(other[0]), float(drops[0]), float(low), float(high))
+    return scores_of_draws(
+        lambda weights: 100 * mean_precisions(found, weights), images, seed=seed, resamples=resamples
+    )

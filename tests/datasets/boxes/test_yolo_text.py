@@ -39,7 +39,9 @@ def test_text_files_in_a_folder_that_is_named(tmp_path, pictures, texts):
     assert source.class_names == ("cat", "dog")
     assert len(source.boxes(0, 40, 80)) == 1
     texts(tmp_path / "others", z="0 0.5 0.5 0.25 0.5")
-    with pytest.raises(DatasetError, match=r"others: expected a text file for each image .* such as 'a\.txt'"):
+    with pytest.raises(
+        DatasetError, match=r"others: expected a text file of boxes or a mask for each image .* such as 'a\.txt'"
+    ):
         open_source(tmp_path / "photos", labels=tmp_path / "others")
 
 
@@ -90,7 +92,8 @@ def test_tasks_decide_what_folders_say(tmp_path, pictures, texts):
     pictures(tmp_path / "ds/dog", ["b.png"])
     assert open_source(tmp_path / "ds").labels.tolist() == [0, 1]
     assert open_source(tmp_path / "ds", task="classify").labels.tolist() == [0, 1]
-    for task in ("none", "detect", "segment", "embed"):
+    assert open_source(tmp_path / "ds", task="embed").labels.tolist() == [0, 1]  # who is in the images
+    for task in ("none", "detect", "segment", "image"):
         source = open_source(tmp_path / "ds", task=task)
         assert (source.labels, source.class_names) == (None, None)
         assert isinstance(source, ImageFolder)

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from quant.errors import QuantError
-from quant.evaluation.drop import metric_drop
-from quant.evaluation.metric import MetricRecorder, section_from_scores
+from quant.evaluation.drop import drawn_weights, metric_drop
+from quant.evaluation.metric import MetricRecorder, recorder_from_settings, section_from_scores
+from quant.progress import RecordingConsole
+from quant.settings.run_settings import RunSettings
 
 SCORES = """
 import numpy as np
@@ -25,6 +29,9 @@ def fails(outputs, labels):
 
 def one(outputs, labels):
     return 1.0
+
+def reads(outputs, labels):
+    return [float(len(text)) for text in labels]
 
 def infinite(outputs, labels):
     return np.where(np.arange(len(outputs["y"])) == 1, np.inf, 0)
@@ -140,3 +147,98 @@ def test_the_allowed_drop_of_a_score_below_zero_is_positive(recorder, batch_of):
     assert section["allowed_drop"] == pytest.approx(0.04)
     assert section["builds"][1]["enough_images"]
     assert section["builds"][1]["images_needed"] is None
+
+
+SETS = """
+import numpy as np
+
+class Median:
+    def per_image(self, outputs, labels, names):
+        return [(float(y), float(label), name) for y, label, name in zip(outputs["y"][:, 0], labels, names)]
+
+    def score(self, records):
+        return -float(np.median([abs(y - label) for y, label, _ in records]))
+
+median = Median()
+
+class Few(Median):
+    def per_image(self, outputs, labels):
+        return [1]
+
+class Many(Median):
+    def score(self, records):
+        return [1.0, 2.0]
+
+class Fails(Median):
+    def score(self, records):
+        return 1 / 0
+
+class Needs:
+    def __init__(self, something):
+        pass
+    def per_image(self, outputs, labels):
+        return []
+    def score(self, records):
+        return 0.0
+"""
+
+
+@pytest.fixture
+def set_recorder(tmp_path):
+    """A recorder of a metric that scores all images together, as settings name it."""
+    (tmp_path / "sets.py").write_text(SETS)
+    interface = SimpleNamespace(outputs=[SimpleNamespace(name="y")])
+
+    def make(name):
+        settings = RunSettings(metric=f"{tmp_path / 'sets.py'}:{name}")
+        return recorder_from_settings(settings, interface, RecordingConsole())
+
+    return make
+
+
+def observed(metric, batch_of, errors):
+    """Batches of two images whose labels are 0, ...; FP32 is off by the errors, INT8 by twice as much."""
+    for build, factor in (("fp32", 1), ("int8", 2)):
+        for first in range(0, len(errors), 2):
+            labels = np.arange(first, first + 2, dtype=float)
+            outputs = (labels + factor * errors[first : first + 2])[:, None]
+            metric.observe(build, [outputs], batch_of(x=np.zeros(2), first=first, labels=labels))
+    return metric
+
+
+@pytest.mark.parametrize("name", ["Median", "median"])
+def test_a_set_is_scored_as_a_whole(set_recorder, batch_of, name):
+    """A median is no mean over images: of a draw it is that of the images drawn, with repetitions."""
+    errors = np.array([0.1, 0.4, 0.2, 0.9, 0.3, 0.5])
+    metric = observed(set_recorder(name), batch_of, errors)
+    section = section_from_scores(metric, "fp32", seed=3, max_drop=1.0)
+    fp32, int8 = section["builds"]
+    assert (fp32["score"], int8["score"]) == (pytest.approx(-0.35), pytest.approx(-0.7))
+    assert int8["drop"] == pytest.approx(0.35)
+    draws = drawn_weights(6, section["resamples"], 3)
+    drops = [np.median(np.repeat(errors, row)) for row in draws]  # of INT8, twice as much, minus once
+    assert int8["drop_ci95"] == pytest.approx(np.percentile(drops, [2.5, 97.5]))
+    assert section["of_all"] and section["images"] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("Few", "expected a list of 2, one for each image, found 1"),
+        ("Many", "6 images together: expected one finite number, found"),
+        ("Fails", "6 images together: line 23: ZeroDivisionError"),
+        ("Needs", "TypeError: "),
+    ],
+)
+def test_what_a_metric_of_a_set_does_wrong_is_said(set_recorder, batch_of, name, part):
+    with pytest.raises(QuantError, match=r"metric .*sets\.py") as caught:
+        observed(set_recorder(name), batch_of, np.arange(6.0)).score("fp32")
+    assert part in str(caught.value)
+
+
+def test_texts_are_given_as_they_are(recorder, batch_of):
+    """Labels that name no class of the model, such as what a picture says."""
+    metric = recorder("reads")
+    metric.texts = ("abc", "xy")
+    metric.observe("fp32", [np.zeros((2, 2))], batch_of(x=np.zeros(2), labels=np.array([1, 0])))
+    np.testing.assert_array_equal(metric.scores()["fp32"], [2, 3])

@@ -49,7 +49,7 @@ def test_each_build_gets_the_same_evaluation(batches):
         "fp32",
         lambda: iter(batches),
         done.append,
-        lambda name, outputs, batch: seen.append((name, len(outputs), len(batch.names))),
+        lambda name, outputs, batch, baseline: seen.append((name, len(outputs), len(batch.names))),
         reader=reader,
         deployed=deployed,
         after=after.append,

@@ -13,7 +13,7 @@ from quant.backend import Build
 from quant.calibration.run_data import evaluation_data
 from quant.errors import QuantError
 from quant.evaluation.metric import recorder_from_settings
-from quant.jobs.measurement import evaluated, first_batch, measured, output_reader
+from quant.jobs.measurement import evaluated, first_batch, measured, read_outputs, say_of_labels
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.progress import RecordingConsole
 from quant.settings.run_settings import RunSettings
@@ -87,7 +87,9 @@ def reader_of(settings):
     def read(model, data, **changed):
         console, asked = RecordingConsole(), replace(settings, **changed)
         session = OnnxRuntimeSession(model.proto)
-        return output_reader(model, session, first_batch(data, asked), data, asked, console), console.warnings
+        reader, problem = read_outputs(model, session, first_batch(data, asked), data, console)
+        say_of_labels(problem, asked, console)
+        return reader, console.warnings
 
     return read
 
@@ -135,7 +137,7 @@ def test_progress_counts_images_and_unreadable_ones_are_named_with_the_reason(bu
     data = evaluation_data(open_source(images), settings, model)
     reader, _ = reader_of(model, data)
     evaluations, quarantined = evaluated(
-        built, "fp32", data, settings, console, reader, lambda name, _, batch: seen.append((name, *batch.names))
+        built, "fp32", data, settings, console, reader, lambda name, _, batch, __: seen.append((name, *batch.names))
     )
     ((description, total, done),) = console.tasks
     assert (description, total) == ("Evaluating", 6)
@@ -208,7 +210,7 @@ def test_labels_of_folders_that_fit_no_output_are_left_out_with_a_warning(featur
     assert reader.compared == (0,)
     assert warnings == [
         f"{images}: expected labels of the 16 classes that the model has, found 3 (blue, green, red); give all class "
-        "names in the model's order with --classes; the labels are not used"
+        "names in the model's order with --classes, or say what the model is for with --task; the labels are not used"
     ]
 
 

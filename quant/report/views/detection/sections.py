@@ -6,7 +6,7 @@ from typing import Any
 
 from quant.report.views import tables
 from quant.report.views.names import baseline_name, build_names, examined_name
-from quant.report.views.parts import Section
+from quant.report.views.parts import Picture, Section
 from quant.report.views.tables import Cell, Column, Table
 
 Document = dict[str, Any]
@@ -46,13 +46,21 @@ def detection_sections(document: Document) -> list[Section]:
     found = document.get("detection")
     if not found:
         return []
-    return [_precision(document, found), *_classes(document, found), _confidence(document, found), *_head(found)]
+    return [
+        _precision(document, found),
+        *_classes(document, found),
+        _confidence(document, found),
+        *_head(found),
+        *_changes(document, found),
+    ]
 
 
 def _precision(document: Document, found: Document) -> Section:
     metric, baseline = document["metric"], baseline_name(document)
     rows = [{**row, "precision": name} for row, name in zip(found["builds"], build_names(document), strict=True)]
     notes = [f"Read as {found['head']}."]
+    if found["counts_as_labels"]:
+        notes.append("The model counts its classes by the numbers that the labels' file gives them, gaps included.")
     if found["against"] == "labels":
         notes.append(
             f"COCO's mean average precision, per cent, of {found['objects']:,} labelled objects in "
@@ -62,7 +70,7 @@ def _precision(document: Document, found: Document) -> Section:
     else:
         notes.append(
             f"There are no labels: the {found['objects']:,} detections of {baseline} with a score of at least "
-            f"{found['threshold']:g} count as right, so this is agreement, not accuracy."
+            f"{found['shown_from']:g} count as right, so this is agreement, not accuracy."
         )
     table = tables.turned_table(rows, "detection.builds", _FIGURES, build_names(document))
     return Section(found["score"], "detection", notes, [("", table)])
@@ -80,21 +88,17 @@ def _classes(document: Document, found: Document) -> list[Section]:
     lines = []
     for i in order:
         row, key = rows[i], f"detection.classes.{i}"
-        precisions = [_figure(row["ap"][k], "{:.2f}", f"{key}.ap.{k}") for k in shown]
+        precisions = [tables.figure(row["ap"][k], "{:.2f}", f"{key}.ap.{k}") for k in shown]
         lines.append(
             [
                 Cell(row["name"], f"{key}.name", is_name=True),
                 Cell(f"{row['objects']:,}", f"{key}.objects"),
                 *precisions,
-                _figure(row["drop"][place], "{:+.2f}", f"{key}.drop.{place}"),
+                tables.figure(row["drop"][place], "{:+.2f}", f"{key}.drop.{place}"),
             ]
         )
     table = Table(titles, lines, shown=20, what="classes")
     return [Section(f"{found['score']} by class, worst first", "detection-classes", tables=[("", table)])]
-
-
-def _figure(value: float | None, form: str, key: str) -> Cell:
-    return Cell("-") if value is None else Cell(form.format(value), key)
 
 
 def _confidence(document: Document, found: Document) -> Section:
@@ -111,7 +115,10 @@ def _confidence(document: Document, found: Document) -> Section:
         lines = [
             [
                 Cell(what),
-                *(_figure(at.get(part), form, f"detection.confidence.{i}.{key}.{part}") for i, at in enumerate(rows)),
+                *(
+                    tables.figure(at.get(part), form, f"detection.confidence.{i}.{key}.{part}")
+                    for i, at in enumerate(rows)
+                ),
             ]
             for what, part, form in _FIGURES_AT
         ]
@@ -135,3 +142,24 @@ def _head(found: Document) -> list[Section]:
         heads = [f"head in {row['head'].upper() if row['head'] == 'int8' else row['head']}" for row in head["builds"]]
         shown = [("", tables.turned_table(head["builds"], "detection.head_kept.builds", _HEADS, heads))]
     return [Section("The head in float and in INT8", "head", notes, shown)]
+
+
+def _changes(document: Document, found: Document) -> list[Section]:
+    """The images on which detections changed most, with the boxes."""
+    rows = found["changed"]
+    if not rows:
+        return []
+    baseline, build = baseline_name(document), examined_name(document)
+    pictures = []
+    for i, row in enumerate(rows):
+        key = f"detection.changed.{i}"
+        facts = [(kind, Cell(f"{row[kind]:,}", f"{key}.{kind}")) for kind in ("lost", "gained", "moved")]
+        pictures.append(Picture(key, Cell(row["file"], f"{key}.file", is_name=True), facts))
+    titles = ["Image", *(title for title, _ in pictures[0].facts)]
+    table = Table(titles, [[each.file, *(cell for _, cell in each.facts)] for each in pictures], what="images")
+    notes = [
+        f"Boxes with a score of at least {found['shown_from']:g} on the images where they changed most. Red: "
+        f"{baseline} finds it, {build} does not. Green: the reverse. Yellow: it moved, from the thin box to the thick "
+        "one."
+    ]
+    return [Section("Detections that changed", "detection-changes", notes, [("", table)], pictures=pictures)]

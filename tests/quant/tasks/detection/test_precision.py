@@ -8,9 +8,10 @@ import pytest
 from map_interval_coverage import coverage
 
 from datasets.boxes.box_labels import ImageBoxes
+from quant.evaluation.drop import drawn_weights, drop_from_draws
 from quant.tasks.detection.boxes import Detections
 from quant.tasks.detection.matching import matches, mean_precisions
-from quant.tasks.detection.precision import bootstrapped, drawn_weights, precision_drop, precision_of
+from quant.tasks.detection.precision import bootstrapped, precision_of
 from tests.detection_scenes import detected, scene
 
 CLASSES = 5
@@ -106,7 +107,7 @@ def test_a_build_that_answers_the_same_loses_nothing_whatever_is_drawn():
     truth, found = world(2, images=50)
     same = matches(truth, found, CLASSES)
     drawn = bootstrapped(same, 50)
-    drop = precision_drop(drawn, drawn)
+    drop = drop_from_draws(drawn, drawn)
     assert (drop.drop, drop.low, drop.high) == (0, 0, 0)
     assert drop.score == pytest.approx(precision_of(truth, found, CLASSES).map)
 
@@ -115,11 +116,11 @@ def test_a_worse_build_loses_what_the_two_figures_differ_by():
     rng = np.random.default_rng(4)
     truth, found = world(4, images=150)
     worse = [detected(rng, each, CLASSES, missed=0.4, jitter=0.09) for each in truth]
-    drop = precision_drop(*(bootstrapped(matches(truth, each, CLASSES), 150, seed=3) for each in (found, worse)))
+    drop = drop_from_draws(*(bootstrapped(matches(truth, each, CLASSES), 150, seed=3) for each in (found, worse)))
     before, after = (precision_of(truth, each, CLASSES).map for each in (found, worse))
     assert drop.drop == pytest.approx(before - after, abs=1e-6)
     assert 0 < drop.low < drop.drop < drop.high
-    again = precision_drop(*(bootstrapped(matches(truth, each, CLASSES), 150, seed=3) for each in (found, worse)))
+    again = drop_from_draws(*(bootstrapped(matches(truth, each, CLASSES), 150, seed=3) for each in (found, worse)))
     assert drop == again
 
 

@@ -12,34 +12,15 @@ Document = dict[str, Any]
 _FIGURES = ("score", "map50", "map75", "map_small", "map_medium", "map_large")
 
 
-def is_detection(metric: Mapping[str, Any] | None) -> bool:
-    """Is this score one of detections?"""
-    return metric is not None and "detection" in metric
+def detection_from_run(result: RunResult, examined: str | None) -> Document | None:
+    """The report's key `detection`; None of other models.
 
-
-def figures_of_build(metric: Mapping[str, Any] | None, name: str) -> Document:
-    """A build's keys in `builds`: mAP 50-95 and 50 in per cent, the drop in points; none without detections.
-
-    Against FP32's detections they are called agreement, since that is no accuracy.
+    Args:
+        result: The run.
+        examined: The build whose changes are shown; None where there is only the baseline.
     """
-    if metric is None or not is_detection(metric):
-        return {}
-    row = next((each for each in metric["builds"] if each["precision"] == name), None)
-    if row is None:
-        return {}
-    if metric["against"] == "fp32":
-        return {"agreement_map": rounded(row["score"], 4), "agreement_map50": rounded(row["map50"], 4)}
-    figures: Document = {"map": rounded(row["score"], 4), "map50": rounded(row["map50"], 4)}
-    if "drop" in row:
-        figures["drop_map"] = rounded(row["drop"], 4)
-        figures["drop_map_ci95"] = [rounded(end, 4) for end in row["drop_ci95"]]
-    return figures
-
-
-def detection_from_run(result: RunResult) -> Document | None:
-    """The report's key `detection`; None of other models."""
     metric = result.measured.metric
-    if metric is None or not is_detection(metric):
+    if metric is None or metric.get("part") != "detection":
         return None
     found = metric["detection"]
     precisions = {name: build.precision for name, build in result.builds.items()}
@@ -53,6 +34,7 @@ def detection_from_run(result: RunResult) -> Document | None:
             for row in metric["builds"]
         ],
         "classes": [_class_row(row, names) for row in found["classes"]],
+        "changed": found["changed"].get(examined, []) if examined is not None else [],
         "curves": [{"precision": precisions[name], "at_recall": found["curves"][name]} for name in names],
         "confidence": [{"precision": precisions[name], **found["confidence"][name]} for name in names],
         "head_kept": head_from_run(result),

@@ -1,0 +1,1 @@
+"""Answers that are a vector an image: embeddings, numbers, keypoints, several labels."""
