@@ -196,9 +196,11 @@ def test_a_look_at_a_cache_loads_numpy_alone(tmp_path):
     cache = tmp_path / "a.cache"
     cache.write_text("TRT-8600-EntropyCalibration2\nrelu: 3c010204\n")
     program = f"""
-from pathlib import Path
-from calib.caches.inspection import text_from_cache_file
-print(text_from_cache_file(Path({str(cache)!r})))
+from calib.cli import main
+try:
+    main(["cache", "show", {str(cache)!r}])
+except SystemExit as done:
+    assert done.code == 0
 """
     assert loaded_after(program) == ["numpy"]
 

@@ -201,7 +201,7 @@ def read_calibration(cache: Path) -> Calibration:
             "recalibrate, or use the bare cache with --trust-cache"
         ) from error
     except DocumentError as error:
-        raise CacheError(f"{provenance_path}: malformed provenance ({error}); delete it to recalibrate") from error
+        raise CacheError(f"{provenance_path}: malformed provenance ({error}); recalibrate") from error
     if document.schema != SCHEMA:
         raise CacheError(f"{provenance_path}: expected schema {SCHEMA}, found {document.schema}; recalibrate")
     for path in (cache, statistics_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import BatchStream, DatasetError, ImageSource, Preprocessing, open_source, sample_indices
+from datasets import BatchStream, DatasetError, ImagePack, ImageSource, Preprocessing, open_source, sample_indices
 from datasets.boxes.opening import has_split, is_data_yaml
+from datasets.packs.fitting import lost_fitting
 from datasets.source import AnySource, BoxSource
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.metadata import ModelMetadata, metadata_from_model
@@ -172,6 +173,11 @@ def _bound_preprocessing(
     info, preprocessing = model.inputs[0], _described(source, settings, model, console)
     shown = preprocessing.name if settings.preprocess == AUTO else settings.preprocess
     try:
-        return preprocessing.bound_to(info.shape or (None,) * 4, info.dtype)
+        bound = preprocessing.bound_to(info.shape or (None,) * 4, info.dtype)
     except DatasetError as error:
         raise ModelError(f"{model.path}: input '{info.name}' and --preprocess {shown} do not fit: {error}") from error
+    if isinstance(source, ImagePack) and console is not None:
+        lost = lost_fitting(source.fitted, source.size, bound)
+        if lost:
+            console.warn(f"{source.path}: {lost}")
+    return bound
