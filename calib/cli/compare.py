@@ -15,11 +15,17 @@ _SHARED = (
     "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "task",
     "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
 )  # fmt: skip
+_HELPS = {
+    "data": "Images to compare on: a folder, a data.yaml (its val), or an HDF5 pack; default: those of the reports.",
+    "eval": "The same, before --data.",
+    "seed": "Seed of the bootstrap of --metric; default 0.",
+    "backend": "What runs both; default auto: ONNX Runtime, and TensorRT where one is an engine.",
+}
 
 
 @click.command(
     "compare",
-    params=run_options(*_SHARED),
+    params=run_options(*_SHARED, **_HELPS),
     epilog="Example: calib compare model.onnx calib-out/model.int8.onnx --data imgs/",
 )
 @click.argument("a", type=_FILE)
@@ -36,10 +42,10 @@ def command(
 ) -> int:
     """Compare model B with model A on the same images, and write the report of calib run without calibrating.
 
-    A and B are ONNX models, TensorRT engines, or reports of runs (report.json or its folder); a report stands for the
-    model that its run built. All images of --eval are used, otherwise those of --data. Without either, the images that
-    the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit code is 3 when B loses
-    more than --max-drop.
+    A and B are ONNX models, TensorRT engines, or reports of runs and sweeps (report.json, sweep.json or their folder);
+    a report stands for the model that was built. All images of --eval are used, otherwise those of --data. Without
+    either, the images that the reports' runs evaluated are used. If A or B is an engine, both run on TensorRT. The exit
+    code is 3 when B loses more than --max-drop.
     """
     from calib.cli.parts.task_option import settled
     from quant.jobs.compare import compare_files

@@ -14,9 +14,12 @@ _SHARED = (
     "backend", "metric", "task", "no_labels", "head", "precisions", "out", "max_bad", "memory_limit", "allow_code",
     "as_json", "quiet",
 )  # fmt: skip
+_BACKEND = "What runs the models; default auto: ONNX Runtime. tensorrt: an engine is built for each choice."
 
 
-@click.command("sweep", params=run_options(*_SHARED), epilog="Example: calib sweep --data imgs/ --per-tensor")
+@click.command(
+    "sweep", params=run_options(*_SHARED, backend=_BACKEND), epilog="Example: calib sweep --data imgs/ --per-tensor"
+)
 @click.option(
     "--per-tensor",
     is_flag=True,

@@ -107,12 +107,15 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             baseline=comparison.baseline,
             rows=tuple(rows),
             kept=build_name("int8", builds[rows[0].name].suffix),
+            build=builds[rows[0].name],
+            data=data,
+            calibration=calibration,
             choice=choice,
             metric=comparison.scored,
             warnings=tuple(listener.warnings),
         )
         document = document_from_sweep(result)
-        _keep(result, builds[rows[0].name], document)
+        _keep(result, document)
     return document
 
 
@@ -257,7 +260,7 @@ def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> Calibratio
     return cache_from_amax(amax, algorithm or Entropy())
 
 
-def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
+def _keep(result: SweepResult, document: dict[str, Any]) -> None:
     """Write the best scales as the cache, then their model and the comparison."""
     best, path = result.rows[0], result.settings.cache_path
     algorithm = best.algorithm
@@ -273,5 +276,5 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
     texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:
         stage_calibration(files, kept, path.name)
-        stage_build(files, result.kept, build)
+        stage_build(files, result.kept, result.build)
         stage_texts(files, texts)

@@ -200,6 +200,9 @@ class SweepResult:
         baseline: Evaluation of FP32.
         rows: The rows, best first.
         kept: Name of the file that holds the best row's build.
+        build: The best row's build.
+        data: The images.
+        calibration: The calibration that all rows share.
         choice: The choice by tensor; None if it was not asked for.
         metric: Name of the user's metric and FP32's average; None if there is none.
         warnings: What the user should read.
@@ -211,6 +214,9 @@ class SweepResult:
     baseline: Evaluation
     rows: tuple[SweepRow, ...]
     kept: str
+    build: Build
+    data: RunData
+    calibration: CalibrationResult
     choice: TensorChoice | None
     metric: tuple[str, float] | None
     warnings: tuple[str, ...]

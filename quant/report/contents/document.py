@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import calib
+from quant.backend import Build
 from quant.calibration.obtain import CalibrationResult
 from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.sample_size import images_needed, tells
@@ -145,12 +146,17 @@ def _sha256(result: RunResult, name: str) -> str | None:
     """Hash of the file that a build's row names, and of the weights beside it; null if it has none."""
     if name in result.compared:
         return result.compared[name].sha256
-    payload = result.builds[name].payload
-    if payload is not None and name in result.files:
-        if isinstance(payload, MadeModel):
-            return sha256_of_model(payload.model(), result.files[name])
-        return hashlib.sha256(payload).hexdigest()
+    build = result.builds[name]
+    if build.payload is not None and name in result.files:
+        return sha256_of_build(build, result.files[name])
     return result.model.sha256 if name == result.baseline else None
+
+
+def sha256_of_build(build: Build, file: str) -> str:
+    """Hash of the file, and of the weights beside it, that a build is written to under this name."""
+    if isinstance(build.payload, MadeModel):
+        return sha256_of_model(build.payload.model(), file)
+    return hashlib.sha256(build.payload or b"").hexdigest()
 
 
 def _beside_baseline(result: RunResult, name: str) -> Document:
