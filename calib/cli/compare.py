@@ -49,7 +49,8 @@ def command(
     """
     from calib.cli.parts.task_option import settled
     from quant.jobs.compare import compare_files
-    from quant.report.views.render import json_from_document, summary_from_document
+    from quant.report.views.render import json_from_document
+    from quant.report.views.terminal.summary import summary_from_document
 
     document = compare_files(a, b, settled(options), TerminalConsole(quiet=quiet), allow_code=allow_code)
     say(json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json)

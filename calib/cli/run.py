@@ -133,7 +133,8 @@ def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> 
     """
     from calib.cli.parts.task_option import settled
     from quant.jobs.run import run
-    from quant.report.views.render import json_from_document, summary_from_document
+    from quant.report.views.render import json_from_document
+    from quant.report.views.terminal.summary import summary_from_document
     from quant.settings.calib_toml import settings_from_options
 
     settings = settings_from_options(settled(options), allow_code=allow_code)

@@ -35,6 +35,9 @@ class EvaluationBatch(Protocol):
     def sizes(self) -> NDArray[np.int64] | None: ...  # noqa: D102 - see the class
 
 
+_FIRST = 5  # answers that top-5 looks at
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How one build did on all images.
@@ -86,8 +89,9 @@ class Evaluation:
 
     @property
     def top5(self) -> float | None:
-        """Top-5 accuracy, per cent."""
-        return None if self.in_top5 is None else 100 * float(self.in_top5.mean())
+        """Top-5 accuracy, per cent; None where five classes are all or more than there are, which says nothing."""
+        few = self.classes is not None and self.classes <= _FIRST
+        return None if self.in_top5 is None or few else 100 * float(self.in_top5.mean())
 
 
 class Accumulator:
@@ -158,7 +162,7 @@ class Accumulator:
         earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
         rank = (logits > own).sum(axis=1) + ((logits == own) & earlier).sum(axis=1)
         self._columns["labels"].append(labels)
-        self._columns["in_top5"].append(rank < 5)
+        self._columns["in_top5"].append(rank < _FIRST)
 
     def result(self) -> Evaluation:
         """The evaluation of what was gathered."""

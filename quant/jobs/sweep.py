@@ -272,6 +272,7 @@ def _keep(result: SweepResult, document: dict[str, Any]) -> None:
         algorithm=algorithm.name if algorithm else PER_TENSOR,
         parameters=asdict(algorithm) if algorithm else parameters,
         versions={**stored.versions, "calib": calib.__version__},
+        convergence=stored.convergence if algorithm == Entropy() else (),  # what the sweep's calibration computed
     )
     texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:

@@ -21,6 +21,8 @@ from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
 from quant.report.contents.detection import detection_from_run, figures_of_build, is_detection
 from quant.report.contents.figures import rounded
+from quant.report.contents.guidance.convergence import convergence_from_run
+from quant.report.contents.guidance.next_step import next_step
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.contents.recovery import recovery_from_result
 from quant.report.result import RunResult
@@ -80,6 +82,7 @@ def document_from_run(result: RunResult) -> Document:
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),
+        "convergence": convergence_from_run(result),
         "settings": values_from_settings(settings),
     }
     if result.compared:
@@ -94,6 +97,8 @@ def document_from_run(result: RunResult) -> Document:
             }
             for role, model in result.compared.items()
         ]
+    else:
+        document["next"] = next_step(document, settings)
     return document
 
 
