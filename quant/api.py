@@ -105,7 +105,7 @@ def build(
         )
     loaded = model if isinstance(model, OnnxModel) else load_model(model)
     source = _opened(images, loaded)
-    selection = sample_indices(source, settings.num_images, sampling=sampling, seed=seed)
+    selection = sample_indices(source, num_images, sampling=sampling, seed=seed)
     stream = replace(evaluation_data(source, settings, loaded), selection=selection).calibration_stream(settings)
     fresh = Calibrator(calibrator.algorithm, stream)
     collect_statistics(loaded, fresh)

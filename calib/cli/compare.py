@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from calib.cli.parts.options import run_options
-from calib.cli.parts.terminal import TerminalConsole, say
+from calib.cli.parts.terminal import TerminalConsole, columns, say
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
@@ -48,11 +49,17 @@ def command(
     code is 3 when B loses more than --max-drop.
     """
     from calib.cli.parts.task_option import settled
+
+    console = TerminalConsole(quiet=quiet)
+    console.note(f"calib compare: {b} against {a}")  # before what takes seconds to load
     from quant.jobs.compare import compare_files
     from quant.report.views.render import json_from_document
     from quant.report.views.terminal.summary import summary_from_document
 
-    document = compare_files(a, b, settled(options), TerminalConsole(quiet=quiet), allow_code=allow_code)
-    say(json_from_document(document) if as_json else summary_from_document(document, options["out"]), nl=not as_json)
+    document = compare_files(a, b, settled(options), console, allow_code=allow_code)
+    if as_json:
+        say(json_from_document(document), nl=False)
+    else:
+        say(summary_from_document(document, options["out"], columns(sys.stdout)))
     exit_code: int = document["exit_code"]
     return exit_code

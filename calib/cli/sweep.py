@@ -40,13 +40,17 @@ def command(
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
     from calib.cli.parts.task_option import settled
+    from quant.settings.calib_toml import settings_from_options
+    from quant.settings.command_line import opening_line
+
+    settings = settings_from_options(settled(options), allow_code=allow_code)
+    console = TerminalConsole(quiet=quiet)
+    console.note(opening_line("sweep", settings))  # before what takes seconds to load
     from quant.jobs.sweep import sweep
     from quant.report.views.render import json_from_document
     from quant.report.views.sweep import text_from_sweep
-    from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(settled(options), allow_code=allow_code)
-    document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
+    document = sweep(settings, console, per_tensor=per_tensor)
     if as_json:
         say(json_from_document(document), nl=False)
     else:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import BatchStream, DatasetError, ImagePack, ImageSource, Preprocessing, open_source, sample_indices
+from datasets import BatchStream, DatasetError, ImagePack, ImageSource, Preprocessing, open_source
 from datasets.boxes.opening import has_split, is_data_yaml
 from datasets.packs.fitting import lost_fitting
 from datasets.source import AnySource, BoxSource
+from quant.calibration.split import calibration_images, evaluation_images
+from quant.calibration.told import images_line, origin_of_preprocessing, preprocessing_line
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.metadata import ModelMetadata, metadata_from_model
 from quant.onnx_graph.model import ModelInterface, OnnxModel
@@ -80,12 +82,8 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
         raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
     own_labels = settings.labels if settings.eval is None else None
     source = open_source(settings.data, labels=own_labels, classes=settings.classes, inputs=names, task=settings.task)
-    selection = sample_indices(source, settings.num_images, sampling=settings.sampling, seed=settings.seed)
-    if len(source) < settings.num_images:
-        console.warn(
-            f"{settings.data}: {settings.num_images} calibration images were asked for, only {len(source)} are there"
-        )
     eval_path = settings.eval if settings.eval is not None else own_validation(settings.data)
+    selection = calibration_images(settings, source, shared=eval_path is None)
     if eval_path is not None:
         eval_source = open_source(
             eval_path,
@@ -98,19 +96,10 @@ def open_data(settings: RunSettings, model: ModelInterface, console: Console) ->
         eval_selection = np.arange(len(eval_source))
     else:
         eval_source = source
-        eval_selection = np.setdiff1d(np.arange(len(source)), selection)
-        if not len(eval_selection):
-            eval_selection = np.arange(len(source))
-            if settings.precision == "int8":
-                console.warn(
-                    f"{settings.data}: calibration uses all {len(source)} images, so the same ones are evaluated and "
-                    "the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
-                    "--num-images"
-                )
+        eval_selection = evaluation_images(settings, source, selection, console)
     if isinstance(eval_source, BoxSource):
         console.note(eval_source.text)
-    if settings.precision != "int8" and eval_path is None:
-        eval_selection = np.arange(len(source))  # nothing is calibrated: all images are evaluated
+    console.note(images_line(settings, source, len(selection), eval_source, len(eval_selection)))
     preprocessing = _bound_preprocessing(source, settings, model, console)
     return RunData(source, selection, eval_source, eval_selection, preprocessing, names[0])
 
@@ -138,25 +127,23 @@ def metadata_of(model: ModelInterface) -> ModelMetadata:
     return metadata_from_model(model.graph) if isinstance(model, OnnxModel) else ModelMetadata()
 
 
-def _described(
-    source: AnySource, settings: RunSettings, model: ModelInterface, console: Console | None
-) -> Preprocessing:
-    """The preprocessing that was asked for, with what the model's file says where nothing was."""
+def _described(source: AnySource, settings: RunSettings, model: ModelInterface) -> tuple[Preprocessing, str]:
+    """The preprocessing that was asked for, with what the model's file says where nothing was; and who said it."""
     metadata, told = metadata_of(model), ""
     spec = settings.preprocess
+    from_file = f"from the model's metadata ({', '.join(metadata.told)})"
     if spec == AUTO:
         detects = metadata.task in _LETTERBOXED and bool(metadata.told)
-        spec = "yolo" if detects or isinstance(source, BoxSource) or settings.task == "detect" else "imagenet"
-        told = f"the model's metadata ({', '.join(metadata.told)})" if detects else "the labels or the task"
+        boxes = isinstance(source, BoxSource) or settings.task == "detect"
+        spec = "yolo" if detects or boxes else "imagenet"
+        usual = "because nothing says what the model was trained with; --preprocess says it"
+        told = from_file if detects else "from the labels or the task; --preprocess overrides it" if boxes else usual
     described, shape = Preprocessing.from_spec(spec), model.inputs[0].shape
     is_open = len(shape) == 4 and sum(isinstance(side, int) for side in shape[1:]) < 3
     if described.size is None and is_open and metadata.size is not None:
         described = replace(described, size=metadata.size)
-        told = told or f"the model's metadata ({', '.join(metadata.told)})"
-    if console is not None and (spec == "yolo" or described.size is not None) and told:
-        size = f", {described.size[0]}x{described.size[1]}" if described.size is not None else ""
-        console.note(f"preprocessing: {spec}{size}, from {told}; --preprocess overrides it")
-    return described
+        told = told if told == from_file else f"{told or origin_of_preprocessing(settings)}; the size {from_file}"
+    return described, told or origin_of_preprocessing(settings)
 
 
 def _bound_preprocessing(
@@ -170,12 +157,15 @@ def _bound_preprocessing(
             "images provide only one; pack the data as HDF5 with one data set per input, named after the input, and "
             "give it with --data"
         )
-    info, preprocessing = model.inputs[0], _described(source, settings, model, console)
+    info = model.inputs[0]
+    preprocessing, origin = _described(source, settings, model)
     shown = preprocessing.name if settings.preprocess == AUTO else settings.preprocess
     try:
         bound = preprocessing.bound_to(info.shape or (None,) * 4, info.dtype)
     except DatasetError as error:
         raise ModelError(f"{model.path}: input '{info.name}' and --preprocess {shown} do not fit: {error}") from error
+    if console is not None:
+        console.note(preprocessing_line(bound, origin))
     if isinstance(source, ImagePack) and console is not None:
         lost = lost_fitting(source.fitted, source.size, bound)
         if lost:

@@ -15,7 +15,9 @@ from calib.regular_files import resolved
 from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
-from quant.calibration.run_data import RunData, open_data
+from quant.calibration.preset_trial import preset_trial
+from quant.calibration.run_data import AUTO, RunData, open_data
+from quant.calibration.told import model_line
 from quant.collectors.collector import Collector
 from quant.errors import BuildError, ModelError, SettingsError
 from quant.evaluation.accuracy import Evaluation
@@ -76,6 +78,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
             raise SettingsError("model: expected an ONNX file, found nothing; give --model")
         model = load_model(settings.model)
         refuse_quantized(model)
+        listener.note(model_line(model))
         given = given_precisions(settings, model)
         data = open_data(settings, model, listener)
         for folder in _folders_to_hold(settings):
@@ -110,6 +113,11 @@ def _result(
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[_BASELINE].runnable, batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
+    presets = None
+    if settings.preprocess == AUTO:
+        presets = preset_trial(data, settings, model, builds[_BASELINE].runnable, task.reader)
+        if presets is not None and presets.text:
+            listener.warn(presets.text)
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
@@ -166,6 +174,7 @@ def _result(
         warnings=tuple(listener.warnings),
         recovered=recovered,
         better=better,
+        presets=presets,
         head=head,
         float_nodes=task.float_nodes,
         precisions=given.file,

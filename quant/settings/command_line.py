@@ -33,6 +33,12 @@ def command_from_settings(settings: RunSettings) -> str:
     return shlex.join(["calib", "run", *_words(settings, names)])
 
 
+def opening_line(job: str, settings: RunSettings) -> str:
+    """What a job is about to do, from the settings alone: it is said before anything heavy is loaded."""
+    images = [str(settings.data), *([f"{settings.eval} (evaluated)"] if settings.eval is not None else [])]
+    return f"calib {job}: {settings.model} with the images of {' and '.join(images)}; results go to {settings.out}"
+
+
 def short_command(job: str, settings: RunSettings, options: Sequence[str] = (), **changes: Any) -> str:  # noqa: ANN401
     """The shortest line for the working folder that does a job with these settings.
 

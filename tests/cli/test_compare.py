@@ -34,7 +34,7 @@ def test_int8_against_fp32_on_all_images(compared, finished):
     assert document["builds"][1]["file"] == INT8
     assert [entry["found"] for entry in document["compared"]] == ["fp32", "int8"]
     assert (document["verdict"], document["chosen"], document["calibration"]) == ("pass", "candidate", None)
-    assert "pass: INT8 loses 0.00 points" in result.out
+    assert "pass, use INT8: INT8 loses 0.00 points" in result.out
     assert {path.name for path in (finished / "calib-compare").iterdir()} >= {"report.md", "report.html"}
 
 

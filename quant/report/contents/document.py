@@ -82,6 +82,7 @@ def document_from_run(result: RunResult) -> Document:
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),
+        "preprocessing_trial": None if result.presets is None else asdict(result.presets),
         "convergence": convergence_from_run(result),
         "settings": values_from_settings(settings),
     }
@@ -97,8 +98,7 @@ def document_from_run(result: RunResult) -> Document:
             }
             for role, model in result.compared.items()
         ]
-    else:
-        document["next"] = next_step(document, settings)
+    document["next"] = None if result.compared else next_step(document, settings)
     return document
 
 

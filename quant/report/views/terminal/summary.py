@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
-from calib.texts import plain_text
+from calib.texts import plain_text, wrapped
 from quant.report.views.headline import advice, headline, reason_says_more
 from quant.report.views.names import build_names
 from quant.report.views.tables import Column, value_at
@@ -78,15 +77,6 @@ def table_lines(document: Document) -> list[str]:
         _GAP.join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
         for cells in table
     ]
-
-
-def wrapped(sentence: str, width: int | None) -> list[str]:
-    """A sentence in lines that are broken between words, all but the first indented."""
-    if width is None:
-        return [sentence]
-    return textwrap.wrap(
-        sentence, max(width, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    ) or [""]
 
 
 def _text(row: Document, column: Column) -> str:
