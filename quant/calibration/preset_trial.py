@@ -69,13 +69,9 @@ def preset_trial(
         return None
     drawn = np.argsort(np.random.PCG64(settings.seed).random_raw(len(data.eval_selection)), kind="stable")
     some = data.eval_selection[drawn[:MOST]]
-    tolerant = replace(settings, max_bad=1.0)  # unreadable images are counted where all are evaluated
 
     def right(preprocessing: Preprocessing, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-        stream = replace(data, preprocessing=preprocessing, eval_selection=chosen).evaluation_stream(tolerant)
-        found = evaluate({"fp32": runnable}, "fp32", stream, lambda images: None, reader=reader)["fp32"].correct
-        assert found is not None
-        return found
+        return answers_right(data, settings, preprocessing, chosen, runnable, reader)
 
     few = right(now, some[:FEW])
     if few.sum() >= len(few) - 1:
@@ -89,6 +85,22 @@ def preset_trial(
     best = max(ahead, key=counts.__getitem__)
     better = best if is_far_better(answers[now.name], answers[best]) else None
     return PresetTrial(len(answers[now.name]), now.name, counts, better)
+
+
+def answers_right(
+    data: RunData,
+    settings: RunSettings,
+    preprocessing: Preprocessing,
+    chosen: NDArray[np.int64],
+    runnable: Runnable,
+    reader: OutputReader,
+) -> NDArray[np.bool_]:
+    """Which of some labelled evaluation images a model answers right, bool [N], after a bound preprocessing."""
+    tolerant = replace(settings, max_bad=1.0)  # unreadable images are counted where all are evaluated
+    stream = replace(data, preprocessing=preprocessing, eval_selection=chosen).evaluation_stream(tolerant)
+    found = evaluate({"fp32": runnable}, "fp32", stream, lambda images: None, reader=reader)["fp32"].correct
+    assert found is not None
+    return found
 
 
 def is_far_better(now: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
