@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from calib.cli.parts.junit import junit_file
+from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, columns, say
 
@@ -32,6 +34,7 @@ _HELPS = {
 @click.argument("a", type=_FILE)
 @click.argument("b", type=_FILE)
 @click.option("--out", type=_FILE, default="calib-compare", show_default=True, help="Folder for the reports.")
+@junit_option
 def command(
     *,
     a: Path,
@@ -39,6 +42,7 @@ def command(
     as_json: bool,
     quiet: bool,
     allow_code: bool,
+    junit: Path | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> int:
     """Compare model B with model A on the same images, and write the report of calib run without calibrating.
@@ -50,13 +54,16 @@ def command(
     """
     from calib.cli.parts.task_option import settled
 
-    console = TerminalConsole(quiet=quiet)
-    console.note(f"calib compare: {b} against {a}")  # before what takes seconds to load
-    from quant.jobs.compare import compare_files
-    from quant.report.views.render import json_from_document
-    from quant.report.views.terminal.summary import summary_from_document
+    with junit_file(junit, "calib compare") as told:
+        console = TerminalConsole(quiet=quiet)
+        console.note(f"calib compare: {b} against {a}")  # before what takes seconds to load
+        from quant.jobs.compare import compare_files
+        from quant.report.views.pipelines.junit import cases_from_report
+        from quant.report.views.render import json_from_document
+        from quant.report.views.terminal.summary import summary_from_document
 
-    document = compare_files(a, b, settled(options), console, allow_code=allow_code)
+        document = compare_files(a, b, settled(options), console, allow_code=allow_code)
+        told(cases_from_report(document))
     if as_json:
         say(json_from_document(document), nl=False)
     else:

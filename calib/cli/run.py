@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from calib.cli.parts.junit import junit_file
+from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.terminal import TerminalConsole, columns, say
 from quant.settings.choices import CHOICES
 
@@ -129,9 +131,17 @@ _FILE = click.Path(path_type=Path)
     is_flag=True,
     help="Do what only calib.toml asks for: execute its metric, write outside of its folder.",
 )
+@junit_option
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
-def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
+def command(
+    *,
+    as_json: bool,
+    quiet: bool,
+    allow_code: bool,
+    junit: Path | None,
+    **options: Any,  # noqa: ANN401 - options hold several types
+) -> int:
     """Calibrate, build, compare and report: the main job.
 
     Settings also come from calib.toml in the working folder; options override them.
@@ -140,14 +150,17 @@ def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> 
     from quant.settings.calib_toml import settings_from_options
     from quant.settings.command_line import opening_line
 
-    settings = settings_from_options(settled(options), allow_code=allow_code)
-    console = TerminalConsole(quiet=quiet)
-    console.note(opening_line("run", settings))  # before what takes seconds to load
-    from quant.jobs.run import run
-    from quant.report.views.render import json_from_document
-    from quant.report.views.terminal.summary import summary_from_document
+    with junit_file(junit, "calib run") as told:
+        settings = settings_from_options(settled(options), allow_code=allow_code)
+        console = TerminalConsole(quiet=quiet)
+        console.note(opening_line("run", settings))  # before what takes seconds to load
+        from quant.jobs.run import run
+        from quant.report.views.pipelines.junit import cases_from_report
+        from quant.report.views.render import json_from_document
+        from quant.report.views.terminal.summary import summary_from_document
 
-    document = run(settings, console)
+        document = run(settings, console)
+        told(cases_from_report(document))
     if as_json:
         say(json_from_document(document), nl=False)
     else:
