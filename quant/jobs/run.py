@@ -42,6 +42,7 @@ from quant.qdq.float_products import products_left_float
 from quant.qdq.preparation import prepared_for_quantization
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, Recovered, RunResult
+from quant.report.views.notebook.shown import ShownReport
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
 from quant.settings.output_names import (
@@ -88,7 +89,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         result = _result(settings, model, data, backend, listener, given)
         document = document_from_run(result)
         _write(result, document)
-    return document
+    return ShownReport(document)
 
 
 def _folders_to_hold(settings: RunSettings) -> list[Path]:

@@ -35,6 +35,7 @@ from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import quantizable_tensors
 from quant.report.contents.sweep import Document, document_from_sweep
 from quant.report.result import SweepResult, SweepRow
+from quant.report.views.notebook.shown import ShownSweep
 from quant.report.views.render import json_from_document
 from quant.report.views.sweep import svg_from_sweep
 from quant.search.per_tensor import PER_TENSOR, TensorChoice, choose_by_tensor
@@ -116,7 +117,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         )
         document = document_from_sweep(result)
         _keep(result, document)
-    return document
+    return ShownSweep(document)
 
 
 def _of_all_algorithms(settings: RunSettings, listener: RecordingConsole) -> RunSettings:
