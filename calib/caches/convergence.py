@@ -10,8 +10,9 @@ judged by what it does to the tensor over all images: by how much the ratio of s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,12 +24,12 @@ SHARES = (0.75, 0.5, 0.25, 0.125)  # of the images, the most telling first
 MOVED = 0.01  # of a scale: less is no move
 SAME_NOISE_DB = 0.1  # a tensor's noise that changes by less stays the same
 COST = 0.05  # of a calibration, which the runs of the algorithm may take together
-_FREE_SECONDS = 0.25  # of one processor: below that, they may take any share
+_FREE_SECONDS = 0.1  # of one processor: below that, they may take any share
 
 # Measured on one processor: a value through the model and into its histogram, and an algorithm on a tensor.
-_SECONDS_A_VALUE = 3.4e-9
-_SECONDS_A_TENSOR = {Entropy.name: 2.6e-3, MSE.name: 0.8e-3}
-_SECONDS_OF_ANOTHER = 0.6e-3
+_SECONDS_A_VALUE = 2.2e-9
+_SECONDS_A_TENSOR = {Entropy.name: 4e-3, MSE.name: 1.5e-3}
+_SECONDS_OF_ANOTHER = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ScalesOfPart:
 
     Attributes:
         images: How many images.
+        tensors: So many scales were compared: all, or every so many of the graph where all would cost too much.
         moved: Number of scales that all images moved by more than `MOVED`.
         largest: Largest move of a scale, as a share of the final one, 0.05 for 5 %.
         median: Median of the moves.
@@ -46,6 +48,7 @@ class ScalesOfPart:
     """
 
     images: int
+    tensors: int
     moved: int
     largest: float
     median: float
@@ -62,7 +65,7 @@ class ScalesOverImages:
     """Takes the scales at some numbers of images during a pass.
 
     How many are taken depends on what they cost against the pass, as counted, not timed, so that a run can be repeated:
-    at least the last one.
+    at least the last one, and of a small model's short pass that one for a part of the tensors.
     """
 
     def __init__(self, algorithm: Algorithm, images: int) -> None:
@@ -71,6 +74,7 @@ class ScalesOverImages:
         self._due = [round(share * images) for share in reversed(SHARES)]
         self._taken: dict[int, dict[str, float]] = {}
         self._is_planned = False
+        self._every = 1  # so manieth tensor is looked at
 
     def is_due(self, images: int) -> bool:
         """Are scales to be taken now that so many images are counted?"""
@@ -79,12 +83,26 @@ class ScalesOverImages:
     def take(self, statistics: Statistics) -> None:
         """Take the scales of what has been counted so far."""
         if not self._is_planned:
-            self._due = self._due[len(self._due) - self._affordable(statistics) :]
+            runs, self._every = self._affordable(statistics)
+            self._due = self._due[len(self._due) - runs :]
             self._is_planned = True
         if not self._due or self._due[0] > statistics.images:
             return
         self._due = [images for images in self._due if images > statistics.images]
-        self._taken[statistics.images] = amax_from_statistics(statistics, self._algorithm)
+        self._taken[statistics.images] = amax_from_statistics(self._looked_at(statistics), self._algorithm)
+
+    def _looked_at(self, statistics: Statistics) -> Statistics:
+        """The statistics of the tensors that are looked at."""
+        if self._every == 1:
+            return statistics
+        some = dict(list(statistics.histograms.items())[:: self._every])
+        first = statistics.first_batch
+        return replace(
+            statistics,
+            histograms=some,
+            products=statistics.products & some.keys(),
+            first_batch=None if first is None else {name: first[name] for name in some},
+        )
 
     def parts(self, statistics: Statistics, amax: Mapping[str, float]) -> tuple[ScalesOfPart, ...]:
         """How far the scales were from the final ones, the fewest images first.
@@ -99,12 +117,13 @@ class ScalesOverImages:
             if images < statistics.images
         )
 
-    def _affordable(self, statistics: Statistics) -> int:
-        """How many runs of the algorithm cost no more than their share of the pass; at least one."""
+    def _affordable(self, statistics: Statistics) -> tuple[int, int]:
+        """How many runs of the algorithm, over every so manieth tensor, cost no more than their share of the pass."""
         each = _SECONDS_A_TENSOR.get(self._algorithm.name, _SECONDS_OF_ANOTHER) * len(statistics.histograms)
         values = sum(histogram.count for histogram in statistics.histograms.values())
         whole = _SECONDS_A_VALUE * values * self._images / max(statistics.images, 1)
-        return max(1, min(len(SHARES), int(max(COST * whole, _FREE_SECONDS) / max(each, 1e-9))))
+        share = max(COST * whole, _FREE_SECONDS) / max(each, 1e-9)
+        return (min(len(SHARES), int(share)), 1) if share >= 1 else (1, math.ceil(1 / share))
 
 
 def enough_images(parts: Sequence[ScalesOfPart]) -> int | None:
@@ -131,6 +150,7 @@ def _compared(
         noise = max(noise, abs(change) if np.isfinite(change) else 0.0)
     return ScalesOfPart(
         images,
+        len(shared),
         len(moved),
         moves.get(worst, 0.0),
         float(np.median(list(moves.values()))) if moves else 0.0,

@@ -36,6 +36,7 @@ class ConvergenceDocument:
     """An entry of part `convergence`; see `calib.caches.convergence.ScalesOfPart`."""
 
     images: int
+    tensors: int
     moved: int
     largest: float
     median: float

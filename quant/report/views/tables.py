@@ -167,7 +167,8 @@ TENSORS = (
 )
 CONVERGENCE = (
     Column("Images", "images", "{:,}"),
-    Column("Scales moved by over 1 %", "moved", "{:,}"),
+    Column("Scales compared", "tensors", "{:,}"),
+    Column("Moved by over 1 %", "moved", "{:,}"),
     Column("Largest move, %", "largest", "{:.2f}"),
     Column("Median move, %", "median", "{:.2f}"),
     Column("Noise changes by, dB", "noise_db", "{:.2f}"),

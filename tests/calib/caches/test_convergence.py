@@ -59,7 +59,7 @@ def test_a_late_outlier_is_told_by_what_it_does_to_the_noise():
 
 
 def part(images, moved=0, noise=0.0):
-    return ScalesOfPart(images, moved, 0.0, 0.0, "x", noise)
+    return ScalesOfPart(images, 10, moved, 0.0, 0.0, "x", noise)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,8 @@ def test_what_is_taken_depends_on_counts_and_never_on_time():
     assert not taken.is_due(256)
     assert taken.is_due(384)  # the last quarter is always looked at
     assert not taken.is_due(512)
+    statistics.images = 384
+    taken.take(statistics)
+    statistics.images = 512
+    (found,) = taken.parts(statistics, amax_from_statistics(statistics, Entropy()))
+    assert 10 <= found.tensors <= 30  # 1,000 tensors would take 4 s, of which 0.1 s may be spent

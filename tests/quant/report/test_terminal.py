@@ -78,3 +78,24 @@ def test_the_next_step_of_each_verdict_is_a_command_that_runs(calib, finished, f
     command = shlex.split(document["next"]["command"])
     assert command == ["calib", "sweep", "--out", "strict"]
     assert calib(*command[1:], "--quiet", cwd=finished).code == 0
+
+
+def test_how_many_images_are_enough_stands_in_every_form_and_survives_reuse(calib, finished, found):
+    convergence = found["convergence"]
+    assert convergence["images"] == 24
+    assert [row["images"] for row in convergence["scales"]] == sorted({row["images"] for row in convergence["scales"]})
+    assert all(row["images"] < 24 for row in convergence["scales"])
+    last = convergence["verdict"][-1]
+    assert (last["images"], last["figure"], last["value"]) == (12, "drop", found["builds"][-1]["drop_top1"])
+    assert last["interval"] == found["builds"][-1]["drop_ci95"]
+    assert f"calibration: {convergence['text']}" in summary_from_document(found, Path("out"))
+    for name in ("report.html", "report.md"):
+        assert "How many images are enough" in (finished / "calib-out" / name).read_text()
+    assert 'id="convergence-value.moves.0"' in (finished / "calib-out" / "report.html").read_text()
+
+    again = json.loads(calib("run", "--json", "--quiet", cwd=finished).out)
+    assert again["calibration"]["how"] == "reused"
+    assert again["convergence"] == convergence
+    other = json.loads(calib("run", "--algo", "mse", "--json", "--quiet", cwd=finished).out)
+    assert other["calibration"]["how"] == "recomputed"
+    assert other["convergence"] is None  # parts of the images are not known for another algorithm

@@ -44,11 +44,13 @@ def told(parts: Sequence[ScalesOfPart], images: int, enough: int | None, tensors
     """The finding in a sentence."""
     last = parts[-1]
     rest = images - last.images
+    looked_at = f"{last.tensors} scales" if last.tensors == tensors else f"{last.tensors} scales looked at"
     if not last.moved:
         moves = f"the last {rest} moved no scale by more than 1 %"
+        moves += "" if last.tensors == tensors else f" (of {looked_at})"
     else:
         moves = (
-            f"the last {rest} moved {last.moved} of {tensors} scales by more than 1 %, '{last.tensor}' by "
+            f"the last {rest} moved {last.moved} of {looked_at} by more than 1 %, '{last.tensor}' by "
             f"{100 * last.largest:.1f} %"
         )
         if last.suffices:
