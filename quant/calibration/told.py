@@ -22,13 +22,13 @@ def images_line(settings: RunSettings, source: AnySource, calibrating: int, othe
     """The images: how many of which folders calibrate and are evaluated.
 
     Args:
-        settings: Precision; nothing calibrates but INT8.
+        settings: Precision and cache; nothing calibrates but INT8, and nothing where a cache is trusted.
         source: What calibration reads.
         calibrating: So many of them calibrate.
         other: What is evaluated; may be the same.
         evaluated: So many of them.
     """
-    if settings.precision != "int8":
+    if settings.precision != "int8" or settings.trust_cache:
         return f"images: {other.path} ({_described(other)}): {evaluated:,} are evaluated"
     if other is source:
         held = "held out and evaluated" if evaluated + calibrating == len(source) else "evaluated"

@@ -121,11 +121,13 @@ def shards_master(colours_master, tmp_path_factory):
                 (project / folder / name.parent).mkdir(parents=True, exist_ok=True)
                 shutil.copy(project / "imgs" / name, project / folder / name)
         (project / "classes.txt").write_text("blue\ngreen\nred\n")
-        options = {"num_images": 36, "sampling": "first", "classes": Path("classes.txt"), "algo": "minmax"}
+        options = {"sampling": "first", "classes": Path("classes.txt"), "algo": "minmax"}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project)
-            for data, out in (("a", "out-a"), ("b", "out-b"), ("imgs", "whole")):
-                document = run(settings_from_options({**options, "data": Path(data), "out": Path(out)}))
+            for data, out, count in (("a", "out-a", 12), ("b", "out-b", 24), ("imgs", "whole", 36)):
+                document = run(
+                    settings_from_options({**options, "data": Path(data), "out": Path(out), "num_images": count})
+                )
                 assert document["verdict"] == "pass"
 
     return made_once(tmp_path_factory, "shards", make)

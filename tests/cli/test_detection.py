@@ -32,7 +32,10 @@ def test_a_labelled_detector_gets_map_with_an_interval_and_a_verdict(calib, squa
     result = calib("run", cwd=squares)
     assert result.code == 0, result.err
     assert "task: detect (one output [N, 4 + 2, A], boxes as" in result.err
-    assert "preprocessing: yolo, 64x64, from the model's metadata (2 class names, size 64x64, task detect" in result.err
+    assert (
+        "preprocessing: yolo (letterbox to 64x64, rgb, mean 0, std 1, scale 0.00392157), from the model's" in result.err
+    )
+    assert "metadata (2 class names, size 64x64, task detect" in result.err
     document = report(squares)
     builds = {row["precision"]: row for row in document["builds"]}
     assert (document["verdict"], document["decided_by"]) == ("pass", "map")

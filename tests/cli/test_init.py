@@ -144,14 +144,14 @@ def test_what_several_files_leave_open_is_an_error_that_lists_them(calib, bare, 
     assert "found 2: imgs, more; give --data" in error
 
 
-def test_train_and_val_are_told_by_their_names(calib, bare, report):
-    (bare / "imgs").rename(bare / "train")
-    for image in list((bare / "train").rglob("*.png"))[::3]:
+def test_what_calibrates_and_what_is_evaluated_are_told_by_their_names(calib, bare, report):
+    (bare / "imgs").rename(bare / "calib-images")  # which is no folder of ours, though it is called like calib-out
+    for image in list((bare / "calib-images").rglob("*.png"))[::3]:
         target = bare / "val" / image.parent.name
         target.mkdir(parents=True, exist_ok=True)
         image.rename(target / image.name)
     result = calib("init", cwd=bare)
-    assert "data: train (likely: by its name)" in result.out
+    assert "data: calib-images (likely: by its name)" in result.out
     assert "eval: val (likely: by its name)" in result.out
     assert calib("run", "--precision", "fp32", cwd=bare).code == 0
     assert report(bare)["data"]["evaluation"]["path"] == "val"

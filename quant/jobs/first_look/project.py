@@ -14,6 +14,7 @@ from datasets.source import AnySource, BoxSource
 from quant.errors import SettingsError
 from quant.onnx_graph.metadata import ModelMetadata
 from quant.onnx_graph.model import OnnxModel, is_quantized, load_model
+from quant.settings.output_names import REPORT_JSON, SWEEP_JSON
 
 SURE, LIKELY, OPEN = "sure", "likely", "a question"
 _OURS = (".int8.onnx", ".fp16.onnx", ".fp32.onnx")  # what runs write
@@ -70,11 +71,8 @@ def find_data(folder: Path, given: Path | None, inputs: list[str]) -> tuple[AnyS
     """
     if given is not None:
         return open_source(given, inputs=inputs), [Guess("data", str(given), "given", SURE)]
-    places = [path for path in sorted(folder.iterdir()) if is_data_yaml(path)] or [
-        path
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith((".", "calib-")) and _may_hold_images(path)
-    ]
+    here = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not _is_ours(path)]
+    places = [path for path in here if is_data_yaml(path)] or [path for path in here if _may_hold_images(path)]
     sources: dict[Path, AnySource] = {}
     for path in places:
         try:
@@ -142,6 +140,11 @@ def read_text(path: Path) -> str | None:
         return bytes_of_file(path, _MOST_BYTES).decode()
     except (OSError, UnicodeDecodeError, CalibrationError):
         return None
+
+
+def _is_ours(path: Path) -> bool:
+    """Is this a folder that a job wrote?"""
+    return any((path / name).exists() for name in (REPORT_JSON, SWEEP_JSON))
 
 
 def _may_hold_images(path: Path) -> bool:
