@@ -21,7 +21,7 @@ def seconds_of(model, stream, algo, *, watched):
     calibrator = calibrator_from_name(algo, stream)
     start = time.process_time()
     if watched:
-        calibrator.over_images = ScalesOverImages(calibrator.algorithm, stream.images)
+        calibrator.over_images = ScalesOverImages(calibrator.algorithm, stream.images, stream.batch_size)
     collect_statistics(model, calibrator)
     amax = calibrator.compute_amax()
     parts = calibrator.over_images.parts(calibrator.statistics, amax) if watched else ()

@@ -68,9 +68,9 @@ class ScalesOverImages:
     at least the last one, and of a small model's short pass that one for a part of the tensors.
     """
 
-    def __init__(self, algorithm: Algorithm, images: int) -> None:
-        """Prepare for a pass over about so many images."""
-        self._algorithm, self._images = algorithm, images
+    def __init__(self, algorithm: Algorithm, images: int, batch_size: int = 1) -> None:
+        """Prepare for a pass over about so many images; scales are taken at the ends of batches, the nearest ones."""
+        self._algorithm, self._images, self._reach = algorithm, images, batch_size // 2
         self._due = [round(share * images) for share in reversed(SHARES)]
         self._taken: dict[int, dict[str, float]] = {}
         self._is_planned = False
@@ -78,7 +78,7 @@ class ScalesOverImages:
 
     def is_due(self, images: int) -> bool:
         """Are scales to be taken now that so many images are counted?"""
-        return bool(self._due) and self._due[0] <= images < self._images
+        return bool(self._due) and self._due[0] - self._reach <= images < self._images
 
     def take(self, statistics: Statistics) -> None:
         """Take the scales of what has been counted so far."""
@@ -86,9 +86,9 @@ class ScalesOverImages:
             runs, self._every = self._affordable(statistics)
             self._due = self._due[len(self._due) - runs :]
             self._is_planned = True
-        if not self._due or self._due[0] > statistics.images:
+        if not self.is_due(statistics.images):
             return
-        self._due = [images for images in self._due if images > statistics.images]
+        self._due = [images for images in self._due if images - self._reach > statistics.images]
         self._taken[statistics.images] = amax_from_statistics(self._looked_at(statistics), self._algorithm)
 
     def _looked_at(self, statistics: Statistics) -> Statistics:

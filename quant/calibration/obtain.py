@@ -152,7 +152,7 @@ def _calibrated(
             cache = backend.calibrate(model, calibrator, advance)
             statistics = Statistics(images=stream.images - len(stream.quarantined))
         else:
-            calibrator.over_images = ScalesOverImages(calibrator.algorithm, stream.images)
+            calibrator.over_images = ScalesOverImages(calibrator.algorithm, stream.images, stream.batch_size)
             collector.collect(model, calibrator, advance)
             cache, statistics = calibrator.compute_cache(), calibrator.statistics
             convergence = calibrator.over_images.parts(statistics, cache.amax)

@@ -58,6 +58,20 @@ def test_a_late_outlier_is_told_by_what_it_does_to_the_noise():
     assert enough_images(parts) is None
 
 
+@pytest.mark.parametrize(("images", "taken"), [(128, [64]), (100, [64]), (512, [64, 128, 256, 384]), (64, [])])
+def test_scales_are_taken_at_the_ends_of_batches_that_are_nearest(images, taken):
+    """Three quarters of 128 images lie between batches of 64: then those of the first batch tell."""
+    statistics, over = Statistics(), ScalesOverImages(MinMax(), images, 64)
+    for start in range(0, images, 64):
+        batch = np.arange(1, min(64, images - start) + 1, dtype=np.float32)
+        statistics.add("x", batch)
+        statistics.images += len(batch)
+        if over.is_due(statistics.images):
+            over.take(statistics)
+    parts = over.parts(statistics, amax_from_statistics(statistics, MinMax()))
+    assert [part.images for part in parts] == taken
+
+
 def part(images, moved=0, noise=0.0):
     return ScalesOfPart(images, 10, moved, 0.0, 0.0, "x", noise)
 
