@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calib.algorithms import MSE, Algorithm, Entropy, MinMax, Percentile, algorithm_from_name, amax_from_statistics
 from calib.caches.cache import DEFAULT_VERSION, CalibrationCache, cache_from_amax, text_from_cache
+from calib.caches.convergence import ScalesOverImages
 from calib.errors import CalibrationError
 from calib.files import Transaction
 from calib.histograms.statistics import Statistics, read_statistics
@@ -44,6 +45,7 @@ class Calibrator:
             pass is made, so a generator serves one collection.
         cache: The path that `write_cache` writes to; None to pass the path to `write_cache`.
         statistics: What has been collected so far.
+        over_images: Takes the scales of parts of the images as they are collected; None if nobody asked for it.
     """
 
     algorithm: Algorithm
@@ -59,6 +61,7 @@ class Calibrator:
         self.batches = batches
         self.cache = Path(cache) if cache is not None else None
         self.statistics = Statistics()
+        self.over_images: ScalesOverImages | None = None
 
     def __iter__(self) -> Iterator[Any]:
         if self.batches is None:

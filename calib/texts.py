@@ -6,6 +6,7 @@ forge a second line, or half of a character, which no file can hold.
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from typing import Any
 
@@ -47,3 +48,12 @@ def whole_characters(value: Any) -> Any:  # noqa: ANN401 - JSON holds several ty
     if isinstance(value, list | tuple):
         return [whole_characters(item) for item in value]
     return value
+
+
+def wrapped(sentence: str, width: int | None) -> list[str]:
+    """A sentence in lines that are broken between words, all but the first indented; None leaves it on one line."""
+    if width is None:
+        return [sentence]
+    return textwrap.wrap(
+        sentence, max(width, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    ) or [""]

@@ -340,5 +340,5 @@ class _Assembler:
     def _size_error(self, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> DatasetError:
         return DatasetError(
             f"{self._source.names[index]}: {found[0]} x {found[1]} pixels (height x width), but {self._first_name} has "
-            f"{expected[0]} x {expected[1]}; give one size to resize all images to"
+            f"{expected[0]} x {expected[1]}; give one size to resize all images to (--size)"
         )

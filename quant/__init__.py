@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from quant.collectors.onnxruntime_collector import collect_statistics
     from quant.errors import BuildError, ModelError, QuantError
     from quant.jobs.run import run
+    from quant.jobs.sweep import sweep
     from quant.onnx_graph.model import OnnxModel, load_model
+    from quant.progress import PrintingConsole
     from quant.qdq.writer import qdq_model_from_amax, quantizable_tensors
     from quant.settings.run_settings import RunSettings
 
@@ -30,6 +32,8 @@ _MODULES = {
     "load_model": "onnx_graph.model",
     "collect_statistics": "collectors.onnxruntime_collector",
     "run": "jobs.run",
+    "sweep": "jobs.sweep",
+    "PrintingConsole": "progress",
     "qdq_model_from_amax": "qdq.writer",
     "quantizable_tensors": "qdq.writer",
     "RunSettings": "settings.run_settings",
@@ -40,6 +44,7 @@ __all__ = [
     "Int8Model",
     "ModelError",
     "OnnxModel",
+    "PrintingConsole",
     "QuantError",
     "RunSettings",
     "build",
@@ -49,6 +54,7 @@ __all__ = [
     "qdq_model_from_amax",
     "quantizable_tensors",
     "run",
+    "sweep",
 ]
 
 

@@ -21,6 +21,7 @@ from datasets.arrays.stream import PassingSamples
 from datasets.identity import ImageIdentity, contents
 from datasets.source import AnySource
 from quant.calibration.run_data import evaluation_data, source_from_python
+from quant.calibration.split import USUAL_IMAGES
 from quant.collectors.onnxruntime_collector import collect_statistics
 from quant.errors import SettingsError
 from quant.jobs.compare import compare_models, write_reports
@@ -30,6 +31,7 @@ from quant.onnx_graph.model_file import sha256_of_model, stage_model
 from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import light_qdq_model
 from quant.report.contents.document import Document
+from quant.report.views.notebook.shown import ShownReport
 from quant.settings.run_settings import RunSettings
 
 
@@ -115,7 +117,7 @@ def build(
         _collect_into(calibrator, loaded, source.batches())
         read, identities = np.arange(len(source)), tuple(source.identities)
     else:
-        selection = sample_indices(source, settings.num_images, sampling=sampling, seed=seed)
+        selection = sample_indices(source, num_images, sampling=sampling, seed=seed)
         stream = replace(evaluation_data(source, settings, loaded), selection=selection).calibration_stream(settings)
         _collect_into(calibrator, loaded, stream)
         left_out = {item.file for item in stream.quarantined}
@@ -149,7 +151,7 @@ def _source_or_stream(images: object, model: OnnxModel, settings: RunSettings) -
     return PassingSamples(
         what,
         chain(first, items),
-        most=settings.num_images,
+        most=settings.num_images or USUAL_IMAGES,
         batch_size=settings.batch_size,
         preprocessing=example.preprocessing,
         input_name=example.input_name,
@@ -226,7 +228,7 @@ def compare(
         document = compare_models(first, second, source, settings, listener, selection)
     if out is not None:
         write_reports(document, settings.out, source)
-    return document
+    return ShownReport(document)
 
 
 def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> NDArray[np.int64] | None:

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from calib.texts import plain_text
+
 
 class Console(Protocol):
     """Where progress, notes and warnings go."""
@@ -50,3 +52,34 @@ class RecordingConsole:
         else:
             with self.inner.task(description, total) as advance:
                 yield advance
+
+
+class PrintingConsole:
+    """Prints notes, warnings and progress, for notebooks and scripts; a piece of work is one line, which is redrawn."""
+
+    def note(self, line: str) -> None:
+        """Print a line."""
+        print(plain_text(line), flush=True)
+
+    def warn(self, line: str) -> None:
+        """Print a line that the user should read."""
+        print(f"warning: {plain_text(line)}", flush=True)
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show how many images of all are done, at most a hundred times."""
+        done, shown = 0, -1
+
+        def advance(images: int) -> None:
+            nonlocal done, shown
+            done += images
+            share = 100 * done // max(total, 1)
+            if share > shown:
+                shown = share
+                print(f"\r{description}: {done:,} of {total:,} images", end="", flush=True)
+
+        try:
+            yield advance
+        finally:
+            if shown >= 0:
+                print(flush=True)

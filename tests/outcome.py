@@ -1,6 +1,7 @@
 """What a command line did, in the form that tests check."""
 
 import json
+import re
 from dataclasses import dataclass
 
 from quant.progress import RecordingConsole
@@ -16,12 +17,12 @@ class Outcome:
 
     @property
     def error(self):
-        """The one line that says what went wrong; there is no more, no traceback and nothing on standard output."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("calib: error: "), self.err
+        """The one line that says what went wrong, the last; no other does, and nothing is on standard output."""
+        *notes, line = self.err.splitlines()
+        assert line.startswith("calib: error: "), self.err
+        assert all(re.match(r"(warning|model|images|preprocessing|back end|task|calib \w+): ", n) for n in notes), notes
         assert self.out == ""
-        return lines[0]
+        return line
 
     @property
     def warnings(self):

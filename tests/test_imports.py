@@ -198,9 +198,11 @@ def test_a_look_at_a_cache_loads_numpy_alone(tmp_path):
     cache = tmp_path / "a.cache"
     cache.write_text("TRT-8600-EntropyCalibration2\nrelu: 3c010204\n")
     program = f"""
-from pathlib import Path
-from calib.caches.inspection import text_from_cache_file
-print(text_from_cache_file(Path({str(cache)!r})))
+from calib.cli import main
+try:
+    main(["cache", "show", {str(cache)!r}])
+except SystemExit as done:
+    assert done.code == 0
 """
     assert loaded_after(program) == ["numpy"]
 
@@ -234,3 +236,25 @@ def test_no_public_name_is_taken_by_a_module(package):
     """Importing a module sets its name in the package, which replaces a function of that name."""
     inside = {path.stem for path in (ROOT / package).iterdir()}
     assert inside.isdisjoint(importlib.import_module(package).__all__)
+
+
+@pytest.mark.parametrize("words", [["run"], ["sweep"], ["sensitivity"], ["compare", "model.onnx", "model.onnx"]])
+def test_a_job_says_its_first_line_before_it_loads_anything_heavy(demo, words):
+    """Times depend on the machine; what is loaded by then does not."""
+    program = f"""
+import os
+from calib.cli.parts.terminal import TerminalConsole
+class Said(BaseException):
+    pass
+def note(self, line):
+    assert line.startswith("calib {words[0]}: ") and "model.onnx" in line, line
+    raise Said
+TerminalConsole.note = note
+os.chdir({str(demo)!r})
+from calib.cli import main
+try:
+    main({words!r})
+except Said:
+    pass
+"""
+    assert loaded_after(program) == []

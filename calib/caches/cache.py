@@ -38,6 +38,7 @@ _CALIBRATORS = {
 }
 _HEADER = re.compile(r"TRT-([0-9]{1,9})-(\w+)", re.ASCII)
 _LEGACY_HEADER = re.compile(r"0 ([0-9a-fA-F]{16}) ([0-9a-fA-F]{16})")
+_DAMAGED = "recalibrate, or take an undamaged copy"  # never "delete it": it may be the only one, from elsewhere
 _SCALE = re.compile(r"[0-9a-fA-F]{7,8}|0")  # with fewer digits it is not a normal float32
 
 
@@ -121,8 +122,7 @@ def checked_header(line: str, source: str) -> str:
     match, legacy = _HEADER.fullmatch(header), _LEGACY_HEADER.fullmatch(header)
     if match is None and legacy is None:
         raise CacheError(
-            f"{source}: expected 'TRT-<version>-<calibrator>', found '{header[:60]}'; "
-            "this is no calibration cache: delete it to recalibrate"
+            f"{source}: expected 'TRT-<version>-<calibrator>', found '{header[:60]}'; this is no calibration cache"
         )
     if match and match[2] not in _CALIBRATORS:
         raise CacheError(f"{source}: expected one of {', '.join(_CALIBRATORS)}, found '{match[2]}'; recalibrate")
@@ -131,7 +131,7 @@ def checked_header(line: str, source: str) -> str:
         if not (0 <= cutoff <= 1 and 0 < quantile <= 1):  # NaN too
             raise CacheError(
                 f"{source}: expected a cutoff from 0 to 1 and a quantile above 0 and up to 1, found {cutoff:g} and "
-                f"{quantile:g}; delete the file to recalibrate"
+                f"{quantile:g}; {_DAMAGED}"
             )
     return header
 
@@ -159,30 +159,22 @@ def cache_from_text(text: str, source: str = "calibration cache") -> Calibration
         digits = digits.strip()
         cut_off = len(digits) < 8 and number == len(lines) and not whole
         if not (name and separator and _SCALE.fullmatch(digits)) or cut_off:
-            raise CacheError(
-                f"{source}:{number}: expected '<tensor>: <8 hex digits>', found '{line[:60]}'; "
-                "delete the file to recalibrate"
-            )
+            raise CacheError(f"{source}:{number}: expected '<tensor>: <8 hex digits>', found '{line[:60]}'; {_DAMAGED}")
         scale = float(struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0])
         if digits == "0":
             zeros.append(name)
             scale = float(scale_from_amax(1.0))
         if not (math.isfinite(scale) and scale > 0):
             raise CacheError(
-                f"{source}:{number}: expected a finite scale above zero for '{name}', found {scale}; "
-                "delete the file to recalibrate"
+                f"{source}:{number}: expected a finite scale above zero for '{name}', found {scale}; {_DAMAGED}"
             )
         if name in scales:
-            raise CacheError(
-                f"{source}:{number}: expected each tensor once, found '{name}' again; delete the file to recalibrate"
-            )
+            raise CacheError(f"{source}:{number}: expected each tensor once, found '{name}' again; {_DAMAGED}")
         scales[name] = scale
     if not scales:
-        raise CacheError(f"{source}: expected scales after the header, found none; delete the file to recalibrate")
+        raise CacheError(f"{source}: expected scales after the header, found none; {_DAMAGED}")
     if len(zeros) == len(scales):
-        raise CacheError(
-            f"{source}: expected scales above zero, found 0 for every tensor; delete the file to recalibrate"
-        )
+        raise CacheError(f"{source}: expected scales above zero, found 0 for every tensor; {_DAMAGED}")
     return CalibrationCache(header, scales, tuple(zeros))
 
 
@@ -197,9 +189,7 @@ def read_cache(path: Path) -> CalibrationCache:
     except OSError as error:
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise CacheError(
-            f"{path}: expected text, found binary data; this is no calibration cache: delete it to recalibrate"
-        ) from None
+        raise CacheError(f"{path}: expected text, found binary data; this is no calibration cache") from None
     return cache_from_text(text, str(path))
 
 

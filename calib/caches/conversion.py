@@ -10,6 +10,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from calib.caches.cache import (
     DEFAULT_VERSION,
     CalibrationCache,
+    cache_from_text,
     checked_header,
     header_from_algorithm,
     number_from_version,
@@ -24,6 +26,7 @@ from calib.caches.cache import (
 from calib.documents import document_from_json
 from calib.errors import CacheError
 from calib.names import CALIBRATORS
+from calib.regular_files import bytes_of_file
 
 _FIRST_WITHOUT_CACHES = 11
 _DOTTED = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)?")
@@ -72,6 +75,23 @@ def with_header(cache: CalibrationCache, calibrator: str | None = None, version:
     from calib.algorithms import Percentile
 
     return CalibrationCache(header_from_algorithm(Percentile()), cache.scales)
+
+
+def read_text_or_json(path: Path) -> CalibrationCache:
+    """Read a cache from JSON or from TensorRT's text, told apart by contents.
+
+    Raises:
+        CacheError: The file cannot be read, or holds no cache.
+    """
+    try:
+        text = bytes_of_file(path).decode()
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise CacheError(
+            f"{path}: expected text, found binary data; a cache is text, JSON, or a Q/DQ model whose name ends in .onnx"
+        ) from None
+    return (cache_from_json if text.lstrip().startswith("{") else cache_from_text)(text, str(path))
 
 
 def json_from_cache(cache: CalibrationCache) -> str:

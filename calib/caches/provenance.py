@@ -15,6 +15,7 @@ from typing import Any
 
 from calib.algorithms import Algorithm
 from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
+from calib.caches.convergence import ScalesOfPart
 from calib.caches.sidecar import SourceDocument, files_named_by, read_sidecar
 from calib.documents import DocumentError
 from calib.errors import CacheError, CalibrationError
@@ -73,6 +74,7 @@ class Calibration:
         source: What the statistics were made from.
         statistics: Histograms of all tensors; none when TensorRT calibrated by itself.
         versions: Versions of the toolkit and of the back end that ran the model.
+        convergence: How far the scales of parts of the images were from these; empty where that is not known.
     """
 
     cache: CalibrationCache
@@ -81,6 +83,7 @@ class Calibration:
     source: Source
     statistics: Statistics
     versions: Mapping[str, str]
+    convergence: tuple[ScalesOfPart, ...] = ()
 
     def matches(self, algorithm: Algorithm) -> bool:
         """Whether the scales were computed by this algorithm with these parameters."""
@@ -201,7 +204,7 @@ def read_calibration(cache: Path) -> Calibration:
             "recalibrate, or use the bare cache with --trust-cache"
         ) from error
     except DocumentError as error:
-        raise CacheError(f"{provenance_path}: malformed provenance ({error}); delete it to recalibrate") from error
+        raise CacheError(f"{provenance_path}: malformed provenance ({error}); recalibrate") from error
     if document.schema != SCHEMA:
         raise CacheError(f"{provenance_path}: expected schema {SCHEMA}, found {document.schema}; recalibrate")
     for path in (cache, statistics_path):
@@ -221,6 +224,7 @@ def read_calibration(cache: Path) -> Calibration:
         _source_from_document(document.source),
         statistics,
         document.versions,
+        tuple(ScalesOfPart(**asdict(part)) for part in document.convergence),
     )
 
 
@@ -249,6 +253,7 @@ def _document_from_calibration(calibration: Calibration, digests: Mapping[str, s
         }
         or {name: {"amax": value} for name, value in amax.items()},
         "zero_tensors": list(calibration.zero_tensors),
+        "convergence": [asdict(part) for part in calibration.convergence],
         "source": {
             "model": source.model,
             "data": source.data,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,19 @@ class FilesDocument:
 
 
 @dataclass(frozen=True)
+class ConvergenceDocument:
+    """An entry of part `convergence`; see `calib.caches.convergence.ScalesOfPart`."""
+
+    images: int
+    tensors: int
+    moved: int
+    largest: float
+    median: float
+    tensor: str
+    noise_db: float
+
+
+@dataclass(frozen=True)
 class SidecarDocument(FilesDocument):
     """What is read of the whole file."""
 
@@ -40,6 +53,7 @@ class SidecarDocument(FilesDocument):
     parameters: dict[str, Scalar]
     versions: dict[str, str]
     source: SourceDocument
+    convergence: list[ConvergenceDocument] = field(default_factory=list)
 
 
 def read_sidecar(path: Path) -> SidecarDocument:

@@ -21,10 +21,23 @@ def command() -> None:
 @click.argument("cache", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(cache: Path, as_json: bool) -> None:
-    """Print the tensors of a cache, each with its scale and amax."""
-    from calib.caches.inspection import json_from_cache_file, text_from_cache_file
+    """Print the tensors of a cache, each with its scale and amax.
 
-    say(json_from_cache_file(cache) if as_json else text_from_cache_file(cache), nl=False)
+    CACHE is a TensorRT cache, a JSON file or a Q/DQ model (.onnx).
+    """
+    from calib.caches.conversion import json_from_cache, read_text_or_json
+    from calib.caches.inspection import table_from_cache
+
+    if cache.suffix.lower() == ".onnx":
+        from quant.jobs.cache_convert import read_cache_file  # loads onnx, which texts do without
+
+        read = read_cache_file(cache)
+        found, notes = read.cache, read.notes
+    else:
+        found, notes = read_text_or_json(cache), ()
+    for note in notes:
+        say_line(f"warning: {note}", err=True)
+    say(json_from_cache(found) if as_json else table_from_cache(found, str(cache)), nl=False)
 
 
 @command.command("check", epilog="Example: calib cache check calib-out/calibration.cache --model model.onnx")

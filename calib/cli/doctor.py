@@ -8,8 +8,10 @@ from calib.cli.parts.terminal import say
 
 
 @click.command("doctor", epilog="Example: calib doctor")
-def command() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
     """Look for the driver, CUDA, TensorRT, ONNX Runtime and torch; list what is missing and what works."""
-    from quant.jobs.doctor import examine, text_from_findings
+    from quant.jobs.doctor import examine, json_from_findings, text_from_findings
 
-    say(text_from_findings(examine()), nl=False)
+    findings = examine()
+    say(json_from_findings(findings) if as_json else text_from_findings(findings), nl=False)

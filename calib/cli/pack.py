@@ -17,14 +17,30 @@ _FILE = click.Path(path_type=Path)
 @click.argument("pack", type=_FILE)
 @click.option("--labels", type=_FILE, help="CSV with the columns file,label.")
 @click.option("--classes", type=_FILE, help="File with one class name per line, in order.")
-@click.option("--size", metavar="HxW", help="Resize and crop to this size; needed when the images differ in size.")
+@click.option("--size", metavar="HxW", help="Fit images to this size; needed when they differ in size.")
+@click.option(
+    "--preprocess",
+    metavar="PRESET|FILE.toml",
+    help="Fit images as a run with this preprocessing does (crop, stretch, letterbox); default: cover --size and crop.",
+)
 @click.option("--max-bad", type=float, default=0.05, show_default=True, help="Accepted share of unreadable images.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 def command(
-    folder: Path, pack: Path, labels: Path | None, classes: Path | None, size: str | None, max_bad: float, quiet: bool
+    folder: Path,
+    pack: Path,
+    labels: Path | None,
+    classes: Path | None,
+    size: str | None,
+    preprocess: str | None,
+    max_bad: float,
+    quiet: bool,
 ) -> None:
-    """Pack an image folder into one HDF5 file, which streams faster and is easier to copy."""
-    from datasets import ImageFolder, write_pack
+    """Pack an image folder into one HDF5 file, which streams faster and is easier to copy.
+
+    The images keep the pixels of their files. With --size, a run can no longer resize them in another way: give its
+    --preprocess here too.
+    """
+    from datasets import ImageFolder, Preprocessing, write_pack
 
     source = ImageFolder(folder, labels=labels, classes=classes)
     console = TerminalConsole(quiet=quiet)
@@ -37,7 +53,8 @@ def command(
         written = done
 
     with console.task("Packing", len(source)) as advance:
-        left_out = write_pack(source, pack, size=height_width, progress=progress, max_bad=max_bad)
+        fit = None if preprocess is None else Preprocessing.from_spec(preprocess)
+        left_out = write_pack(source, pack, size=height_width, preprocessing=fit, progress=progress, max_bad=max_bad)
     for line in source.notes:
         console.note(line)
     for item in left_out:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from calib.cli.parts.terminal import TerminalConsole, say
+from calib.cli.parts.junit import junit_file
+from calib.cli.parts.junit import option as junit_option
+from calib.cli.parts.terminal import TerminalConsole, columns, say
 from quant.settings.choices import CHOICES
 
 _FILE = click.Path(path_type=Path)
@@ -64,7 +67,11 @@ _FILE = click.Path(path_type=Path)
     default=None,
     help="With --algo entropy: TensorRT's exact answers, which depend on the first batch.",
 )
-@click.option("--num-images", type=int, help="Calibration images; default 512.")
+@click.option(
+    "--num-images",
+    type=int,
+    help="Calibration images; default 512, of fewer than 683 three quarters: the others are evaluated.",
+)
 @click.option(
     "--sampling",
     type=click.Choice(CHOICES["sampling"]),
@@ -138,23 +145,39 @@ _FILE = click.Path(path_type=Path)
     is_flag=True,
     help="Do what only calib.toml or a report asks for: execute its metric or function, write outside of its folder.",
 )
+@junit_option
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
-def command(*, as_json: bool, quiet: bool, allow_code: bool, **options: Any) -> int:  # noqa: ANN401 - options hold several types
+def command(
+    *,
+    as_json: bool,
+    quiet: bool,
+    allow_code: bool,
+    junit: Path | None,
+    **options: Any,  # noqa: ANN401 - options hold several types
+) -> int:
     """Calibrate, build, compare and report: the main job.
 
     Settings also come from calib.toml in the working folder; options override them.
     """
     from calib.cli.parts.task_option import settled
-    from quant.jobs.run import run
-    from quant.report.views.render import json_from_document, summary_from_document
     from quant.settings.calib_toml import settings_from_options
+    from quant.settings.command_line import opening_line
 
-    settings = settings_from_options(settled(options), allow_code=allow_code)
-    document = run(settings, TerminalConsole(quiet=quiet))
+    with junit_file(junit, "calib run") as told:
+        settings = settings_from_options(settled(options), allow_code=allow_code)
+        console = TerminalConsole(quiet=quiet)
+        console.note(opening_line("run", settings))  # before what takes seconds to load
+        from quant.jobs.run import run
+        from quant.report.views.pipelines.junit import cases_from_report
+        from quant.report.views.render import json_from_document
+        from quant.report.views.terminal.summary import summary_from_document
+
+        document = run(settings, console)
+        told(cases_from_report(document))
     if as_json:
         say(json_from_document(document), nl=False)
     else:
-        say(summary_from_document(document, settings.out))
+        say(summary_from_document(document, settings.out, columns(sys.stdout)))
     exit_code: int = document["exit_code"]
     return exit_code

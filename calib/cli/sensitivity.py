@@ -31,13 +31,17 @@ def command(
     calib.toml; options override them.
     """
     from calib.cli.parts.task_option import settled
+    from quant.settings.calib_toml import settings_from_options
+    from quant.settings.command_line import opening_line
+
+    settings = settings_from_options(settled(options), allow_code=allow_code)
+    console = TerminalConsole(quiet=quiet)
+    console.note(opening_line("sensitivity", settings))  # before what takes seconds to load
     from quant.jobs.recovering.sensitivity import sensitivity
     from quant.report.views.render import json_from_document
     from quant.report.views.sensitivity import text_from_sensitivity
-    from quant.settings.calib_toml import settings_from_options
 
-    settings = settings_from_options(settled(options), allow_code=allow_code)
-    document = sensitivity(settings, TerminalConsole(quiet=quiet))
+    document = sensitivity(settings, console)
     if as_json:
         say(json_from_document(document), nl=False)
     else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from calib.cli.parts.junit import junit_file
+from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, say
 
@@ -14,20 +17,25 @@ _SHARED = (
     "batch_size", "seed", "backend", "metric", "task", "ignore_index", "no_labels", "head", "precisions", "out",
     "max_bad", "memory_limit", "allow_code", "as_json", "quiet",
 )  # fmt: skip
+_BACKEND = "What runs the models; default auto: ONNX Runtime. tensorrt: an engine is built for each choice."
 
 
-@click.command("sweep", params=run_options(*_SHARED), epilog="Example: calib sweep --data imgs/ --per-tensor")
+@click.command(
+    "sweep", params=run_options(*_SHARED, backend=_BACKEND), epilog="Example: calib sweep --data imgs/ --per-tensor"
+)
 @click.option(
     "--per-tensor",
     is_flag=True,
     help="Also try other algorithms on single tensors, and keep what helps on calibration images beyond chance.",
 )
+@junit_option
 def command(
     *,
     as_json: bool,
     quiet: bool,
     allow_code: bool,
     per_tensor: bool,
+    junit: Path | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> None:
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
@@ -37,13 +45,20 @@ def command(
     tensorrt an engine is built for each choice. Settings also come from calib.toml; options override them.
     """
     from calib.cli.parts.task_option import settled
-    from quant.jobs.sweep import sweep
-    from quant.report.views.render import json_from_document
-    from quant.report.views.sweep import text_from_sweep
     from quant.settings.calib_toml import settings_from_options
+    from quant.settings.command_line import opening_line
 
-    settings = settings_from_options(settled(options), allow_code=allow_code)
-    document = sweep(settings, TerminalConsole(quiet=quiet), per_tensor=per_tensor)
+    with junit_file(junit, "calib sweep") as told:
+        settings = settings_from_options(settled(options), allow_code=allow_code)
+        console = TerminalConsole(quiet=quiet)
+        console.note(opening_line("sweep", settings))  # before what takes seconds to load
+        from quant.jobs.sweep import sweep
+        from quant.report.views.pipelines.junit import cases_from_sweep
+        from quant.report.views.render import json_from_document
+        from quant.report.views.sweep import text_from_sweep
+
+        document = sweep(settings, console, per_tensor=per_tensor)
+        told(cases_from_sweep(document, settings.max_drop))
     if as_json:
         say(json_from_document(document), nl=False)
     else:

@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE, bomb, most_pixels
 from datasets.labels import Labels, labels_in_order, read_classes
+from datasets.packs.fitting import fitting_from_attribute
 from datasets.packs.structure import (
     MOST_ROW_BYTES,
     check_rows,
@@ -137,7 +138,13 @@ class ImagePack(_Pack):
         names: One name per image.
         labels: Class index of every image, int64 [N], or None.
         class_names: Class names by index, or None.
+        fitted: How the images were fitted to one size when they were packed, see `datasets.packs.fitting`; None where
+            they were not, or where that is not known.
+        size: Height and width of the images.
     """
+
+    fitted: Mapping[str, object] | None
+    size: tuple[int, int]
 
     def __init__(self, path: str | Path, *, classes: str | Path | Sequence[str] | None = None) -> None:
         """Open the file.
@@ -176,6 +183,7 @@ class ImagePack(_Pack):
         reason = bomb(width, height)
         if reason:
             raise DatasetError(f"{self.path}: 'images': {reason}")
+        self.fitted, self.size = fitting_from_attribute(images), (height, width)
         return {"images": images}
 
     def _most_row_bytes(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from datasets.batches import BatchStream, Quarantined
 from datasets.errors import DatasetError, OutputError, UnreadableImageError
 from datasets.labels.class_labels import are_labelled
+from datasets.packs.fitting import ATTRIBUTE, PLAIN, fitting, text_from_fitting
 from datasets.packs.hdf5_writer import Hdf5Writer
 from datasets.packs.pack import SUFFIXES
 from datasets.packs.structure import one_line
@@ -30,6 +31,7 @@ def write_pack(
     dest: str | Path,
     *,
     size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
     progress: Callable[[int, int], None] | None = None,
     max_bad: float = 0.05,
 ) -> list[Quarantined]:
@@ -40,8 +42,11 @@ def write_pack(
     Args:
         source: The images; their names, labels and class names are written too.
         dest: The file, ending in .h5 or .hdf5; it is replaced if it exists.
-        size: Height and width; every image is scaled until it covers them, then cropped to the centre. None if the
-            images already have the same size.
+        size: Height and width; every image is fitted to them. None for that of `preprocessing`, or if the images
+            already have the same size.
+        preprocessing: How images are fitted (`resize`, `crop_fraction` and the like), so that a run with the same
+            preprocessing reads what it would make of the images themselves; pixels stay as they are. None scales an
+            image until it covers the size, then crops it to the centre.
         progress: Called with the number of images written so far and the total number of images.
         max_bad: Largest accepted share (0..1) of unreadable images.
 
@@ -49,7 +54,7 @@ def write_pack(
         The unreadable images, which were left out.
 
     Raises:
-        DatasetError: The images differ in size and no `size` is given, or labels are no classes.
+        DatasetError: The images differ in size and no size is known, or labels are no classes.
         OutputError: `dest` cannot be written.
         TooManyUnreadableError: More than `max_bad` of the images are unreadable.
     """
@@ -67,16 +72,18 @@ def write_pack(
             f"{source.path}: expected a label for each image, which a pack holds, found {len(source):,} images and "
             f"{int(are_labelled(source.labels).sum()):,} labels; pack the images without --labels"
         )
+    size = size or (preprocessing.size if preprocessing is not None else None)
+    if preprocessing is not None and size is None:
+        raise DatasetError(
+            f"{dest}: expected the size that preprocessing '{preprocessing.name}' fits images to, found none; give it "
+            "with --size"
+        )
     height, width = size or _first_size(source)
     rows = min(len(source), max(1, _CHUNK_BYTES // (height * width * 3)))
-    preprocessing = None
-    if size is not None:
-        preprocessing = Preprocessing(
-            "pack", size, crop_fraction=1.0, scale=1.0, layout="nhwc", dtype="uint8", interpolation="bilinear"
-        )
+    fit = fitting(preprocessing or PLAIN, size) if size is not None else None
     stream = BatchStream(
         source,
-        preprocessing=preprocessing,
+        preprocessing=fit,
         batch_size=min(rows, _MOST_IN_BATCH),
         input_name="images",
         max_bad=max_bad,
@@ -84,12 +91,14 @@ def write_pack(
     with _whole_or_not_at_all(dest) as temporary, Hdf5Writer(temporary) as writer:
         writer.do(_create_images, (len(source), height, width, 3), rows)
         kept: list[int] = []
+        changed = False
         for batch in stream:
             writer.do(_write_images, len(kept), batch.inputs["images"])
             kept.extend(batch.indices.tolist())
+            changed = changed or (batch.sizes is not None and bool((batch.sizes != (height, width)).any()))
             if progress is not None:
                 progress(len(kept), len(source))
-        writer.do(_finish, source, kept)
+        writer.do(_finish, source, kept, text_from_fitting(fit) if fit is not None and changed else None)
     return list(stream.quarantined)
 
 
@@ -116,9 +125,11 @@ def _write_images(file: h5py.File, first: int, images: NDArray[Any]) -> None:
     file["images"][first : first + len(images)] = images
 
 
-def _finish(file: h5py.File, source: ImageSource, kept: Sequence[int]) -> None:
+def _finish(file: h5py.File, source: ImageSource, kept: Sequence[int], fitted: str | None) -> None:
     """Cut off the rows of images that could not be read, and write what belongs to those that could."""
     file["images"].resize(len(kept), axis=0)
+    if fitted is not None:
+        file["images"].attrs[ATTRIBUTE] = fitted
     _write_texts(file, "names", [source.names[index] for index in kept])
     if source.labels is not None:
         file.create_dataset("labels", data=source.labels[kept], chunks=True, fletcher32=True)

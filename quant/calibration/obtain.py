@@ -16,6 +16,7 @@ from typing import Any
 import calib
 from calib.algorithms import Algorithm, algorithm_from_name, amax_from_statistics
 from calib.caches.cache import CalibrationCache, cache_from_amax
+from calib.caches.convergence import ScalesOfPart, ScalesOverImages
 from calib.caches.provenance import (
     Calibration,
     Source,
@@ -47,6 +48,7 @@ class CalibrationResult:
         statistics: Histograms; None for a trusted cache.
         quarantined: Unreadable images, each with the reason.
         data_sha256: Hash of the images' contents in order; None for a trusted cache.
+        convergence: How far the scales of parts of the images are from these; empty where that is not known.
     """
 
     cache: CalibrationCache
@@ -57,6 +59,7 @@ class CalibrationResult:
     statistics: Statistics | None
     quarantined: tuple[tuple[str, str], ...]
     data_sha256: str | None
+    convergence: tuple[ScalesOfPart, ...] = ()
 
     @property
     def amax(self) -> Mapping[str, float]:
@@ -125,6 +128,7 @@ def obtain_calibration(
         calibration.statistics,
         calibration.source.quarantined,
         calibration.source.data,
+        calibration.convergence,
     )
 
 
@@ -142,13 +146,16 @@ def _calibrated(
     calibrator = calibrator_from_name(
         settings.algo, stream, percentile=settings.percentile, match_tensorrt=settings.match_tensorrt
     )
+    convergence: tuple[ScalesOfPart, ...] = ()
     with console.task("Calibrating", stream.images) as advance:
         if settings.calibrator == "tensorrt":
             cache = backend.calibrate(model, calibrator, advance)
             statistics = Statistics(images=stream.images - len(stream.quarantined))
         else:
+            calibrator.over_images = ScalesOverImages(calibrator.algorithm, stream.images, stream.batch_size)
             collector.collect(model, calibrator, advance)
             cache, statistics = calibrator.compute_cache(), calibrator.statistics
+            convergence = calibrator.over_images.parts(statistics, cache.amax)
             _note_left_out(statistics, console)
     return Calibration(
         cache=cache,
@@ -164,6 +171,7 @@ def _calibrated(
         ),
         statistics=statistics,
         versions={"calib": calib.__version__, backend.name: backend.version},
+        convergence=convergence,
     )
 
 

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import BatchStream, ImageSource, open_source, sample_indices
+from datasets import BatchStream, ImagePack, ImageSource, Preprocessing, open_source
 from datasets.arrays.memory import in_memory, is_source
 from datasets.labels.class_labels import are_labelled
 from datasets.opening import has_validation
+from datasets.packs.fitting import lost_fitting
 from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.source import AnySource, BoxSource
 from quant.calibration.constants import constants_from_texts, image_input
 from quant.calibration.own_preprocessing import OwnPreprocessing
 from quant.calibration.preprocessing_choice import check_description, chosen_preprocessing
+from quant.calibration.split import calibration_images, evaluation_images
+from quant.calibration.told import images_line
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.model import ModelInterface, TensorInfo
 from quant.progress import Console
@@ -115,18 +118,16 @@ def open_data(
         eval_path = own_validation(settings.data)
     own_labels = settings.labels if eval_path is None and given_eval is None else None
     source = _opened(given, settings.data, own_labels, "train", forms, settings)
-    selection = sample_indices(source, settings.num_images, sampling=settings.sampling, seed=settings.seed)
+    shared = eval_path is None and given_eval is None
+    selection = calibration_images(settings, source, shared=shared)
     told = tell(source, console)
-    if len(source) < settings.num_images:
-        console.warn(
-            f"{source.path}: {settings.num_images} calibration images were asked for, only {len(source)} are there"
-        )
-    if given_eval is None and eval_path is None:
+    if shared:
         eval_source, eval_selection = source, _left_for_evaluation(source, selection, settings, console)
     else:
         eval_source = _opened(given_eval, eval_path, settings.labels, "val", forms, settings)
         eval_selection = labelled(eval_source, np.arange(len(eval_source)))
         tell(eval_source, console, told)
+    console.note(images_line(settings, source, len(selection), eval_source, len(eval_selection)))
     return _fitted(RunData(source, selection, eval_source, eval_selection), settings, model, console)
 
 
@@ -164,18 +165,10 @@ def _left_for_evaluation(
 ) -> NDArray[np.int64]:
     """The images that calibration does not use; all of them, with a warning, where it uses every one."""
     every = labelled(source, np.arange(len(source)))
-    if settings.precision != "int8":
-        return every  # nothing is calibrated
-    left = np.setdiff1d(every, selection)
-    if len(left):
+    left = labelled(source, evaluation_images(settings, source, selection, console))
+    if len(left) < len(every):
         _tell_used_up(source, every, left, console)
-        return left
-    console.warn(
-        f"{source.path}: calibration uses all {len(every)} images that could be evaluated, so the same ones are "
-        "evaluated and the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
-        "--num-images"
-    )
-    return every
+    return left
 
 
 def _tell_used_up(source: AnySource, every: NDArray[np.int64], left: NDArray[np.int64], console: Console) -> None:
@@ -253,6 +246,10 @@ def _fitted(data: RunData, settings: RunSettings, model: ModelInterface, console
     info = info or model.inputs[0]
     chosen = chosen_preprocessing(data.source, settings, model, info, console)
     preprocessing, origin = (None, "") if chosen is None else (chosen.preprocessing, chosen.origin)
+    if isinstance(data.source, ImagePack) and isinstance(preprocessing, Preprocessing) and console is not None:
+        lost = lost_fitting(data.source.fitted, data.source.size, preprocessing)
+        if lost:
+            console.warn(f"{data.source.path}: {lost}")
     if isinstance(preprocessing, OwnPreprocessing) and _says_places(data.eval_source):
         raise SettingsError(
             f"--preprocess {settings.preprocess}: a function does not tell where an image lies in the model's input, "

@@ -128,6 +128,9 @@ class _Pass:
                 waiting.append((future, done))
                 _finish(waiting, advance, _AT_WORK + _WAITING)
             images += len(batch.names)
+            if calibrator.over_images is not None and calibrator.over_images.is_due(images):
+                _finish(waiting, advance, 0)
+                calibrator.over_images.take(self._plan.statistics(self._counts, images, batch_size))
         _finish(waiting, advance, 0)
         return self._plan.statistics(self._counts, images, batch_size)
 

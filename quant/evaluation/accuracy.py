@@ -36,6 +36,7 @@ class EvaluationBatch(Protocol):
 
 
 Observe = Callable[[str, Sequence[Array], EvaluationBatch, Sequence[Array]], None]
+_FIRST = 5  # answers that top-5 looks at
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ class Evaluation:
 
     @property
     def top5(self) -> float | None:
-        """Top-5 accuracy, per cent."""
-        return None if self.in_top5 is None else 100 * float(self.in_top5.mean())
+        """Top-5 accuracy, per cent; None where five classes are all or more than there are, which says nothing."""
+        few = self.classes is not None and self.classes <= _FIRST
+        return None if self.in_top5 is None or few else 100 * float(self.in_top5.mean())
 
 
 class Accumulator:
@@ -161,7 +163,7 @@ class Accumulator:
         earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
         rank = (logits > own).sum(axis=1) + ((logits == own) & earlier).sum(axis=1)
         self._columns["labels"].append(labels)
-        self._columns["in_top5"].append(rank < 5)
+        self._columns["in_top5"].append(rank < _FIRST)
 
     def result(self) -> Evaluation:
         """The evaluation of what was gathered."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from calib.caches.cache import CalibrationCache, cache_from_text, coverage, text_from_cache
-from calib.caches.conversion import cache_from_json, json_from_cache, version_from_text, with_header
+from calib.caches.cache import CalibrationCache, coverage, text_from_cache
+from calib.caches.conversion import json_from_cache, read_text_or_json, version_from_text, with_header
 from calib.caches.difference import CacheDifference, difference
 from calib.caches.sidecar import files_named_by
 from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
-from calib.regular_files import bytes_of_file
 from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.model_file import stage_model
@@ -43,14 +42,7 @@ def read_cache_file(path: Path) -> ReadScales:
     """
     if path.suffix.lower() == ".onnx":
         return cache_from_qdq_model(load_model(path).light, str(path))
-    try:
-        text = bytes_of_file(path).decode()
-    except OSError as error:
-        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise CacheError(f"{path}: expected a cache as text or JSON, or a name ending in .onnx, found binary") from None
-    parse = cache_from_json if text.lstrip().startswith("{") else cache_from_text
-    return ReadScales(parse(text, str(path)), ())
+    return ReadScales(read_text_or_json(path), ())
 
 
 def diff_cache_files(first: Path, second: Path) -> CacheDifference:
@@ -77,7 +69,7 @@ def convert_cache_file(
     version = version_from_text(tensorrt) if tensorrt else None
     found = read_cache_file(source)
     cache = with_header(found.cache, header, version)
-    notes = list(found.notes)
+    notes = [*found.notes, *_relabelled(found.cache, cache)]
     kind = target.suffix.lower()
     quantized, contents = None, ""
     if kind == ".onnx":
@@ -99,6 +91,16 @@ def convert_cache_file(
     if kind not in (".onnx", ".json") and cache.algo == "mse":
         notes.append("TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT")
     return Conversion(cache, tuple(notes))
+
+
+def _relabelled(before: CalibrationCache, after: CalibrationCache) -> list[str]:
+    """Say where the first line names another algorithm than the one that computed the scales."""
+    if after.algo == before.algo:
+        return []
+    return [
+        f"the first line now says {after.algo}, for the TensorRT that expects it; the scales are still those of "
+        f"{before.algo} ({before.header})"
+    ]
 
 
 def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> LightModel:

@@ -45,6 +45,7 @@ from quant.onnx_graph.model import TensorInfo
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import ComparedModel, Measurement, RunResult
+from quant.report.views.notebook.shown import ShownReport
 from quant.settings.command_line import compare_command
 from quant.settings.run_settings import RunSettings
 from quant.tensorrt.engines.engine_model import EngineModel
@@ -108,7 +109,7 @@ def compare_files(
             command=compare_command(settings, first, second, taken),
         )
         write_reports(document, settings.out, source)
-    return document
+    return ShownReport(document)
 
 
 def write_reports(document: Document, folder: Path, source: AnySource) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from calib.caches.provenance import read_calibration
 from calib.errors import CacheError
+from calib.files import sha256_of_files
 from calib.regular_files import resolved
 from calib.scratch import recover
 from datasets.identity import ImageIdentity, contents
@@ -24,7 +25,7 @@ from quant.onnx_graph.model import OnnxModel, load_model
 from quant.progress import Console
 from quant.settings.calib_toml import settings_from_options
 from quant.settings.command_line import settings_from_values
-from quant.settings.output_names import REPORT_JSON
+from quant.settings.output_names import REPORT_JSON, SWEEP_JSON, data_name
 from quant.settings.run_settings import RunSettings
 from quant.settings.user_code import file_of, is_code
 from quant.tensorrt.engines.engine_model import SUFFIXES, EngineModel, load_engine
@@ -73,7 +74,7 @@ class Compared:
 
 
 def compared_from_path(path: Path) -> Compared:
-    """An ONNX model or an engine itself; for a report.json or its folder, what the run built.
+    """An ONNX model or an engine itself; for a report.json, a sweep.json or their folder, what was built.
 
     That is the INT8 build if there is one, else the build that was chosen.
 
@@ -81,9 +82,7 @@ def compared_from_path(path: Path) -> Compared:
         QuantError: There is no such report, or the file is not a report.
     """
     if path.is_dir():
-        if not (path / REPORT_JSON).is_file():
-            raise QuantError(f"{path}: expected a model, an engine or the folder of a run, found no report.json in it")
-        path = path / REPORT_JSON
+        path = _document_in(path)
     if path.suffix.lower() != ".json":
         return Compared(path)
     recover(path.parent)  # a run that was killed while it replaced its files
@@ -99,6 +98,32 @@ def compared_from_path(path: Path) -> Compared:
     candidates = [path.parent / (row.file or ""), folder / (row.file or "")]
     found = next((found for found in candidates if found.exists()), candidates[0])
     return Compared(found, path, report, row.sha256)
+
+
+def _document_in(folder: Path) -> Path:
+    """The report of a run or a sweep in a folder; of both, the one whose build lies there, else the run's.
+
+    Raises:
+        QuantError: There is none.
+    """
+    recover(folder)
+    found = [folder / name for name in (REPORT_JSON, SWEEP_JSON) if (folder / name).is_file()]
+    if not found:
+        raise QuantError(
+            f"{folder}: expected a model, an engine or the folder of a run or a sweep, found neither {REPORT_JSON} nor "
+            f"{SWEEP_JSON} in it"
+        )
+    if len(found) > 1:
+        builds = {path: read_report(path).build for path in found}
+        fitting = [path for path, row in builds.items() if _is_described(folder / (row.file or ""), row.sha256)]
+        found = fitting or found
+    return found[0]
+
+
+def _is_described(file: Path, sha256: str | None) -> bool:
+    """Is this the file with that hash?"""
+    aside = file.with_name(data_name(file.name))
+    return file.is_file() and sha256 == sha256_of_files(file, *([aside] if aside.is_file() else []))
 
 
 def check_described(side: Compared, model: Model, console: Console) -> None:

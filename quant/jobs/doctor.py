@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from quant.errors import QuantError
 
@@ -97,6 +98,11 @@ def _package(name: str, otherwise: str) -> Finding:
         return Finding(name, works=True, text=importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, works=False, text=f"not installed: {otherwise}")
+
+
+def json_from_findings(findings: list[Finding]) -> str:
+    """The findings as JSON: a list of objects with `what`, `works` and `text`."""
+    return json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1) + "\n"
 
 
 def text_from_findings(findings: list[Finding]) -> str:

@@ -15,7 +15,10 @@ from calib.regular_files import resolved
 from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
+from quant.calibration.preprocessing_choice import AUTO
+from quant.calibration.preset_trial import preset_trial
 from quant.calibration.run_data import RunData, open_data
+from quant.calibration.told import model_line
 from quant.collectors.collector import Collector
 from quant.errors import BuildError, ModelError, SettingsError
 from quant.evaluation.accuracy import Evaluation
@@ -40,6 +43,7 @@ from quant.qdq.float_products import products_left_float
 from quant.qdq.preparation import prepared_for_quantization
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, Recovered, RunResult
+from quant.report.views.notebook.shown import ShownReport
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
 from quant.settings.output_names import (
@@ -85,6 +89,7 @@ def run(
             raise SettingsError("model: expected an ONNX file, found nothing; give --model")
         model = load_model(settings.model)
         refuse_quantized(model)
+        listener.note(model_line(model))
         given = given_precisions(settings, model)
         opened = open_data(settings, model, listener, data, evaluation)
         for folder in _folders_to_hold(settings):
@@ -96,7 +101,7 @@ def run(
             result = replace(result, command=None)  # no command line repeats it
         document = document_from_run(result)
         _write(result, document)
-    return document
+    return ShownReport(document)
 
 
 def _folders_to_hold(settings: RunSettings) -> list[Path]:
@@ -121,6 +126,11 @@ def _result(
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[_BASELINE].runnable, batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
+    presets = None
+    if settings.preprocess == AUTO:
+        presets = preset_trial(data, settings, model, builds[_BASELINE].runnable, task.reader)
+        if presets is not None and presets.text:
+            listener.warn(presets.text)
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
@@ -177,6 +187,7 @@ def _result(
         warnings=tuple(listener.warnings),
         recovered=recovered,
         better=better,
+        presets=presets,
         head=head,
         float_nodes=task.float_nodes,
         precisions=given.file,

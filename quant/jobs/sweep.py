@@ -36,6 +36,7 @@ from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import quantizable_tensors
 from quant.report.contents.sweep import Document, document_from_sweep
 from quant.report.result import SweepResult, SweepRow
+from quant.report.views.notebook.shown import ShownSweep
 from quant.report.views.render import json_from_document
 from quant.report.views.sweep import svg_from_sweep
 from quant.search.per_tensor import PER_TENSOR, TensorChoice, choose_by_tensor
@@ -111,13 +112,16 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             rows=tuple(rows),
             kept=kept,
             outdated=outdated,
+            build=builds[rows[0].name],
+            data=data,
+            calibration=calibration,
             choice=choice,
             metric=comparison.scored,
             warnings=tuple(listener.warnings),
         )
         document = document_from_sweep(result)
-        _keep(result, builds[rows[0].name], document)
-    return document
+        _keep(result, document)
+    return ShownSweep(document)
 
 
 def _of_all_algorithms(settings: RunSettings, listener: RecordingConsole) -> RunSettings:
@@ -272,7 +276,7 @@ def _outdated_reports(settings: RunSettings, kept: str, listener: RecordingConso
     return found
 
 
-def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
+def _keep(result: SweepResult, document: dict[str, Any]) -> None:
     """Write the best scales as the cache, then their model and the comparison."""
     best, path = result.rows[0], result.settings.cache_path
     algorithm = best.algorithm
@@ -284,11 +288,12 @@ def _keep(result: SweepResult, build: Build, document: dict[str, Any]) -> None:
         algorithm=algorithm.name if algorithm else PER_TENSOR,
         parameters=asdict(algorithm) if algorithm else parameters,
         versions={**stored.versions, "calib": calib.__version__},
+        convergence=stored.convergence if algorithm == Entropy() else (),  # what the sweep's calibration computed
     )
     texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:
         for name in result.outdated:
             files.discard(name)
         stage_calibration(files, kept, path.name)
-        stage_build(files, result.kept, build)
+        stage_build(files, result.kept, result.build)
         stage_texts(files, texts)

@@ -10,6 +10,7 @@ from calib.algorithms import Algorithm
 from calib.caches.provenance import Calibration
 from quant.backend import Backend, Build, Latency
 from quant.calibration.obtain import CalibrationResult
+from quant.calibration.preset_trial import PresetTrial
 from quant.calibration.run_data import RunData
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, MetricDrop
@@ -123,6 +124,7 @@ class RunResult:
         float_nodes: Products that stay float in INT8, by `quant.qdq.placement.node_key`.
         precisions: The file that says which products stay float; None without one.
         recovered: What was done about an INT8 build that lost too much; None where none did, or nothing could be done.
+        presets: What FP32 answers on a few labelled images after other preprocessings; None where that was not tried.
         better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
         files: Files of the builds by name: those that are kept in `settings.out`, or those that were compared.
         outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
@@ -146,6 +148,7 @@ class RunResult:
     precisions: PrecisionFile | None = None
     recovered: Recovered | None = None
     better: BetterAlgorithm | None = None
+    presets: PresetTrial | None = None
     head: HeadTrial | None = None
     float_nodes: frozenset[str] = frozenset()
     files: Mapping[str, str]
@@ -201,6 +204,9 @@ class SweepResult:
         rows: The rows, best first.
         kept: Name of the file that holds the best row's build.
         outdated: Reports in `settings.out` that an earlier run left, which describe a build that is replaced.
+        build: The best row's build.
+        data: The images.
+        calibration: The calibration that all rows share.
         choice: The choice by tensor; None if it was not asked for.
         metric: Name of the user's metric and FP32's average; None if there is none.
         warnings: What the user should read.
@@ -213,6 +219,9 @@ class SweepResult:
     rows: tuple[SweepRow, ...]
     kept: str
     outdated: tuple[str, ...] = ()
+    build: Build
+    data: RunData
+    calibration: CalibrationResult
     choice: TensorChoice | None
     metric: tuple[str, float] | None
     warnings: tuple[str, ...]

@@ -50,6 +50,19 @@ def settings_from_options(
     return settings if settings.model is not None else replace(settings, model=_only_model(folder))
 
 
+def settings_of_folder(folder: Path | None = None) -> RunSettings:
+    """The settings that a folder gives by itself: its `calib.toml`, its only model, defaults for the rest.
+
+    Raises:
+        SettingsError: Its `calib.toml` cannot be used.
+    """
+    folder = folder if folder is not None else Path()
+    config = folder / CONFIG_NAME
+    settings = RunSettings(**(_values_from_toml(config) if config.exists() else {}))
+    models = sorted(folder.glob("*.onnx"))
+    return replace(settings, model=models[0]) if settings.model is None and len(models) == 1 else settings
+
+
 def _refuse_unasked(config: Path, values: Mapping[str, Any], settings: RunSettings, given: Collection[str]) -> None:
     """Refuse what only the folder asks for: code to execute, files to write outside of it."""
     for name in ("metric", "preprocess"):

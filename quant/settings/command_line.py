@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from quant.errors import SettingsError
+from quant.settings.calib_toml import settings_of_folder
 from quant.settings.run_settings import RunSettings
 from quant.settings.user_code import is_code
 from quant.settings.values import KINDS, checked_value
@@ -15,6 +17,10 @@ from quant.settings.values import KINDS, checked_value
 _COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
     "max_drop", "max_bad", "task", "ignore_index", "out",
+)  # fmt: skip
+_NOT_SWEPT = (  # what `calib sweep` tries, or does not do
+    "algo", "percentile", "match_tensorrt", "calibrator", "precision", "cache", "cache_only", "trust_cache", "max_drop",
+    "strict_int8", "explicit", "dynamic", "workspace", "builder_level", "tactic_sources", "dla", "recover",
 )  # fmt: skip
 
 
@@ -26,6 +32,42 @@ def command_from_settings(settings: RunSettings) -> str:
     """
     names = [field.name for field in fields(settings)]
     return shlex.join(["calib", "run", *_words(settings, names)])
+
+
+def opening_line(job: str, settings: RunSettings) -> str:
+    """What a job is about to do, from the settings alone: it is said before anything heavy is loaded."""
+    images = [str(settings.data), *([f"{settings.eval} (evaluated)"] if settings.eval is not None else [])]
+    return f"calib {job}: {settings.model} with the images of {' and '.join(images)}; results go to {settings.out}"
+
+
+def short_command(job: str, settings: RunSettings, options: Sequence[str] = (), **changes: Any) -> str:  # noqa: ANN401
+    """The shortest line for the working folder that does a job with these settings.
+
+    What the folder's `calib.toml` or a default says is left out; what the file may not say by itself (`metric`, and
+    `out` and `cache` of its own) is not.
+
+    Args:
+        job: run or sweep.
+        settings: Settings to keep.
+        options: Words to add at the end.
+        changes: Settings to change.
+    """
+    wanted = replace(settings, **changes)
+    try:
+        given = settings_of_folder()
+    except SettingsError:  # it cannot be read any more: then the line says everything
+        given = RunSettings()
+    usual = RunSettings()
+    names = [
+        field.name
+        for field in fields(wanted)
+        if (job != "sweep" or field.name not in _NOT_SWEPT)
+        and (
+            getattr(wanted, field.name) != getattr(given, field.name)
+            or (field.name in ("metric", "out", "cache") and getattr(given, field.name) != getattr(usual, field.name))
+        )
+    ]
+    return shlex.join(["calib", job, *_words(wanted, names), *options])
 
 
 def compare_command(settings: RunSettings, first: Path, second: Path, taken: Collection[str] = ()) -> str:

@@ -46,7 +46,8 @@ class RunSettings:
         algo: How amax is computed: entropy, minmax, percentile, mse; auto is minmax for detectors, else entropy.
         percentile: Per cent kept by `algo = "percentile"`.
         match_tensorrt: With `algo = "entropy"`, exactly TensorRT's answers, which depend on the first batch.
-        num_images: Calibration images.
+        num_images: Calibration images; None for 512, or three quarters of `data` where that is less and nothing else is
+            evaluated.
         sampling: random (seeded, by class if labels are known) or first (name order).
         batch_size: Images in a batch.
         seed: Seed of the sample.
@@ -88,7 +89,7 @@ class RunSettings:
     algo: str = "auto"
     percentile: float = 99.99
     match_tensorrt: bool = False
-    num_images: int = 512
+    num_images: int | None = None
     sampling: Literal["random", "first"] = "random"
     batch_size: int = 64
     seed: int = 0
@@ -122,7 +123,8 @@ class RunSettings:
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{name}: expected one of {', '.join(choices)}, found '{getattr(self, name)}'")
         for name in ("num_images", "batch_size", "memory_limit"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise SettingsError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if not 0 < self.percentile <= 100:
             raise SettingsError(f"percentile: expected a number above 0 and up to 100, found {self.percentile}")

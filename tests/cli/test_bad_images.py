@@ -51,7 +51,7 @@ def test_over_5_percent_unreadable_images_stop_the_run(calib, finished, snapshot
 
 def test_no_readable_image_at_all_stops_the_run_whatever_max_bad_says(calib, folder_of, colours):
     folder_of({"a.png": b"", "b.png": b""})
-    result = calib("run", "--quiet", "--data", "other", "--max-bad", 1, cwd=colours)
+    result = calib("run", "--quiet", "--data", "other", "--num-images", 2, "--max-bad", 1, cwd=colours)
     assert result.code == 1
     assert "none of the 2 images is readable; the first is" in result.error
 

@@ -34,7 +34,7 @@ def test_int8_against_fp32_on_all_images(compared, finished):
     assert document["builds"][1]["file"] == INT8
     assert [entry["found"] for entry in document["compared"]] == ["fp32", "int8"]
     assert (document["verdict"], document["chosen"], document["calibration"]) == ("pass", "candidate", None)
-    assert "pass: INT8 loses 0.00 points" in result.out
+    assert "pass, use INT8: INT8 loses 0.00 points" in result.out
     assert {path.name for path in (finished / "calib-compare").iterdir()} >= {"report.md", "report.html"}
 
 
@@ -157,6 +157,25 @@ def test_what_report_json_holds(compared, finished):
         assert document[name] == run[name], name
 
 
+def test_a_sweep_stands_for_the_model_that_it_kept(compared, calib, finished):
+    assert calib("sweep", "--out", "swept", cwd=finished).code == 0
+    _, document = compared("calib-out", "swept")
+    assert document["compared"][1] | {"sha256": ""} == {
+        "role": "candidate", "precision": "int8", "path": "swept/model.int8.onnx", "sha256": "", "found": "int8",
+        "report": "swept/sweep.json",
+    }  # fmt: skip
+    assert document["warnings"] == []
+    assert document["data"]["evaluation"]["images"] == 12  # what neither calibrated on, as with two runs
+
+    shutil.copy(finished / "calib-out" / "report.json", finished / "swept")  # a run was there before the sweep
+    _, document = compared("model.onnx", "swept", "--out", "again")
+    assert document["compared"][1]["report"] == "swept/sweep.json"
+
+    shutil.copy(finished / "model.onnx", finished / "swept" / "model.int8.onnx")
+    (finished / "swept" / "report.json").unlink()
+    assert "is not the file that swept/sweep.json describes" in calib("compare", "swept", INT8, cwd=finished).error
+
+
 @pytest.fixture
 def bare(finished):
     """The finished project without its calib.toml: only the reports know the data."""
@@ -242,7 +261,7 @@ def test_tensorrt_by_name_needs_tensorrt(calib, finished):
         (("model.onnx", "none.engine"), "none.engine: cannot be read: No such file"),
         (
             ("model.onnx", "imgs"),
-            "imgs: expected a model, an engine or the folder of a run, found no report.json in it",
+            "imgs: expected a model, an engine or the folder of a run or a sweep, found neither report.json nor",
         ),
         (("model.onnx", "calib-out/calibration.json"), "calibration.json: expected the report.json of a run"),
         (("model.onnx", INT8, "--data", "nowhere"), "nowhere: no such file or folder"),

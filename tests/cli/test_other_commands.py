@@ -181,3 +181,29 @@ def test_doctor_prints_a_line_for_each_thing_and_never_fails(calib, tmp_path):
     whats = [line[4:].split("  ")[0].strip() for line in result.out.splitlines()]
     assert {"Python", "GPU", "TensorRT", "onnxruntime", "torch", "--backend onnxruntime"} <= set(whats)
     assert all(line.startswith(("ok  ", "--  ")) for line in result.out.splitlines())
+
+
+def test_doctor_prints_the_same_as_json(calib, tmp_path):
+    found = json.loads(calib("doctor", "--json", cwd=tmp_path).out)["findings"]
+    text = calib("doctor", cwd=tmp_path).out
+    assert [" ".join(line.split()) for line in text.splitlines()] == [
+        " ".join(("ok" if each["works"] else "--", each["what"], each["text"])) for each in found
+    ]
+
+
+def test_a_pack_keeps_what_the_preprocessing_needs_or_the_run_says_what_it_lost(calib, colours):
+    for image in list((colours / "imgs").rglob("*.png"))[::2]:
+        with Image.open(image) as pixels:
+            larger = pixels.resize((24, 16))
+        larger.save(image)
+    assert "--size" in calib("pack", "imgs", "none.h5", cwd=colours).error
+    arguments = ("--precision", "fp32", "--quiet", "--out")
+    assert calib("pack", "imgs", "plain.h5", "--size", "8x8", "--quiet", cwd=colours).code == 0
+    fitted = ("--size", "8x8", "--preprocess", "unit", "--quiet")
+    assert calib("pack", "imgs", "fitted.h5", *fitted, cwd=colours).code == 0
+    plain = calib("run", "--data", "plain.h5", *arguments, "a", cwd=colours)
+    assert plain.warnings == [
+        "plain.h5: the images were fitted to 8x8 by resize 'crop' of 1.0 when they were packed, where this "
+        "preprocessing has 'stretch'; pack them with calib pack --preprocess"
+    ]
+    assert calib("run", "--data", "fitted.h5", *arguments, "b", cwd=colours).warnings == []

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.outcome import quick_enough
+from tests.outcome import calibration_images, quick_enough
 
 FILES = {
     "calibration.cache",
@@ -33,8 +33,9 @@ def test_the_literal_line_works_in_a_demo_folder(tmp_path, start_calib, finish, 
     assert [line.split()[0] for line in lines[1:4]] == ["fp32", "fp16", "int8"]
     assert lines[-1] == "report: calib-out/report.html"
     assert "back end" not in result.out
-    said = [line.split(":")[0] for line in result.err.splitlines()]
-    assert said[:3] == ["imgs", "preprocessing", "back end"]
+    notes = [line.split(": ")[0] for line in result.err.splitlines()]
+    assert notes == ["calib run", "model", "imgs", "images", "preprocessing", "back end", "task"]
+    assert "preprocess.toml" in result.err.splitlines()[4]
 
     found = report(demo)
     assert (found["verdict"], found["chosen"], found["exit_code"]) == ("pass", quick_enough(found), 0)
@@ -79,16 +80,42 @@ def test_json_prints_the_report_alone(calib, colours):
     assert json.loads(result.out)["schema"] == 1
 
 
-def test_quiet_leaves_the_result_and_the_warnings_of_which_fewer_images_than_asked_for_is_one(calib, colours, report):
-    result = calib("run", "--quiet", "--num-images", 100, cwd=colours)
+def test_quiet_leaves_the_result_and_the_warnings_of_which_the_same_images_evaluated_is_one(calib, colours, report):
+    result = calib("run", "--quiet", "--num-images", 36, cwd=colours)
     assert result.code == 0
     assert result.out.endswith("report: calib-out/report.html\n")
-    assert len(result.warnings) == len(result.err.splitlines()) == 2  # fewer images; the same ones evaluated
-    assert result.warnings[0] == "imgs: 100 calibration images were asked for, only 36 are there"
-    assert "the same ones are evaluated" in result.warnings[1]
+    assert len(result.warnings) == len(result.err.splitlines()) == 1
+    assert "the same ones are evaluated" in result.warnings[0]
     found = report(colours)
     assert found["warnings"] == result.warnings
     assert found["data"]["calibration"]["images"] == found["data"]["evaluation"]["images"] == 36
+
+
+def held_out(project, report):
+    """Names of the images that calibrated, and how many others were evaluated."""
+    return set(calibration_images(project)), report(project)["data"]["evaluation"]["images"]
+
+
+def test_a_part_of_few_images_is_held_out_and_the_run_says_so(calib, colours, report):
+    config = (colours / "calib.toml").read_text()
+    (colours / "calib.toml").write_text(config.replace("num_images = 24\n", ""))
+    result = calib("run", cwd=colours)
+    assert result.code == 0, result.err
+    line = "images: imgs (36, labelled, 3 classes): 27 calibrate, 9 are held out and evaluated"
+    assert line in result.err.splitlines()
+    assert result.warnings == []
+    used, evaluated = held_out(colours, report)
+    assert (len(used), evaluated) == (27, 9)
+    assert {name.split("/")[0] for name in used} == {"blue", "green", "red"}  # each class has its share
+    assert report(colours)["data"]["calibration"]["images"] == 27
+
+    asked = calib("run", "--num-images", 512, cwd=colours)  # as the example of calib.toml does
+    assert "512 calibration images were asked for, 36 are there; 27 calibrate and 9 are held out" in asked.warnings[0]
+    assert "fits and is used again" in asked.err  # the same images, so the same calibration
+    assert held_out(colours, report) == (used, evaluated)
+
+    calib("run", "--eval", "imgs", cwd=colours)  # other images to evaluate, so that all may calibrate
+    assert [len(part) if isinstance(part, set) else part for part in held_out(colours, report)] == [36, 36]
 
 
 def test_what_calibration_leaves_over_is_evaluated(finished, report):

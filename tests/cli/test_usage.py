@@ -163,3 +163,14 @@ def test_no_more_memory_is_told(calib, colours, monkeypatch):
     result = calib("run", "--quiet", cwd=colours)
     assert result.code == 1
     assert result.error == "calib: error: out of memory; use a smaller --batch-size"
+
+
+def test_the_help_of_compare_and_sweep_says_what_their_own_options_do(calib, tmp_path):
+    """docs/configuration.md: for sweep and compare, `auto` means ONNX Runtime, except with engines."""
+    found = {name: " ".join(calib(name, "--help", cwd=tmp_path).out.split()) for name in ("compare", "sweep", "run")}
+    assert "default auto: ONNX Runtime" in found["compare"] and "default auto: ONNX Runtime" in found["sweep"]
+    assert "TensorRT if it and a GPU are found" in found["run"]
+    for text in (found["compare"], found["sweep"]):
+        assert "TensorRT if it and a GPU are found" not in text
+    assert "Calibration images" not in found["compare"]
+    assert "Calibration images" in found["sweep"]

@@ -60,7 +60,7 @@ def test_the_first_lines_are_those_that_are_written():
 
 
 def test_the_keys_of_the_provenance_are_those_that_are_written(provenance):
-    assert [row[0] for row in table("key")[:8]] == list(provenance)
+    assert [row[0] for row in table("key")[:9]] == list(provenance)
     assert {row[0] for row in table("key in `source`")} == set(provenance["source"])
     tensors = dict(table("key"))["tensors"]
     assert set(provenance["tensors"]["input"]) == set(re.findall(r"`(\w+)`", tensors)) - {"name"}
@@ -94,7 +94,7 @@ def test_the_data_sets_are_those_that_are_written(demo, tmp_path):
 
 def test_the_keys_of_the_json_are_those_that_are_written(prepared):
     cache = read_calibration(prepared / "calib-out" / "calibration.cache").cache
-    assert [row[0] for row in table("key")[8:]] == list(json.loads(json_from_cache(cache)))
+    assert [row[0] for row in table("key")[9:]] == list(json.loads(json_from_cache(cache)))
 
 
 def test_the_metadata_keys_are_those_that_a_converted_model_has(prepared, tmp_path):

@@ -152,7 +152,7 @@ def test_a_block_that_is_not_run_can_at_least_be_read(block):
 
 
 def test_every_block_has_a_language_that_is_known():
-    assert {block.language for block in ALL} <= {"bash", "console", "", "python", "toml", "text"}
+    assert {block.language for block in ALL} <= {"bash", "console", "", "python", "toml", "text", "yaml"}
     assert [name_of(b) for b in ALL if not b.language and b.page != "README.md"] == []  # other tests run these too
 
 
@@ -173,7 +173,9 @@ def messages():
 
 QUOTED = [
     *(line for block in ALL if block.language == "text" for line in block.text.splitlines()),
-    *re.findall(r"^\| `([^`]+)` \|", PAGES["troubleshooting.md"].partition("## No GPU")[2], re.MULTILINE),
+    *re.findall(
+        r"^\| `([^`]+)` \|", PAGES["troubleshooting.md"].partition("## No GPU")[2].partition("\n## ")[0], re.MULTILINE
+    ),
     *re.findall(r"`(calib: error: [^`]+)`", PAGES["troubleshooting.md"]),
 ]
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+
 import click
 
 
-def run_options(*names: str) -> list[click.Parameter]:
-    """The options of `calib run` with these names, for use in another command."""
+def run_options(*names: str, **helps: str) -> list[click.Parameter]:
+    """The options of `calib run` with these names, for use in another command.
+
+    Args:
+        names: Which ones.
+        helps: Help texts, by option, of those that mean something else there.
+    """
     from calib.cli.run import command
 
     known = {parameter.name: parameter for parameter in command.params}
-    return [known[name] for name in names]
+    options = [copy.copy(known[name]) for name in names]
+    for option in options:
+        if option.name in helps:
+            assert isinstance(option, click.Option)
+            option.help = helps[option.name]
+    return options
 
 
 def parsed_size(text: str | None, option: str) -> tuple[int, int] | None:

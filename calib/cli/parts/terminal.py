@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 import click
 
 from calib.cli.parts.one_line import one_line
 from calib.interrupts import stop_if_interrupted
-from calib.texts import plain_lines, plain_text
+from calib.texts import plain_lines, plain_text, wrapped
 
 _LONGEST_WARNING = 1000  # characters: several things may be listed
 
@@ -23,9 +25,20 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     click.echo(shown, err=err, nl=nl)
 
 
+def columns(stream: TextIO) -> int | None:
+    """Columns of the terminal that a stream goes to; None of files and pipes, where a line is a line."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
 def say_line(text: str, *, err: bool = False) -> None:
     """The same for a text that is one line, whatever is in it."""
     say(plain_text(text), err=err)
+
+
+def _say_wrapped(text: str) -> None:
+    """Print a line on standard error; on a terminal it is broken between words, not within them."""
+    for part in wrapped(plain_text(text), columns(sys.stderr)):
+        say(part, err=True)
 
 
 class TerminalConsole:
@@ -37,11 +50,11 @@ class TerminalConsole:
     def note(self, line: str) -> None:
         """Print one line about what is being done."""
         if not self._quiet:
-            say_line(line, err=True)
+            _say_wrapped(line)
 
     def warn(self, line: str) -> None:
         """Print one line that the user should read."""
-        say_line(f"warning: {one_line(line, _LONGEST_WARNING)}", err=True)
+        _say_wrapped(f"warning: {one_line(line, _LONGEST_WARNING)}")
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import calib
+from quant.backend import Build
 from quant.calibration.obtain import CalibrationResult
 from quant.evaluation.drop import Drop, agreement_with_interval
 from quant.evaluation.sample_size import images_needed, tells
@@ -19,6 +20,8 @@ from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
 from quant.report.contents.figures import rounded
+from quant.report.contents.guidance.convergence import convergence_from_run
+from quant.report.contents.guidance.next_step import next_step
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.contents.recovery import recovery_from_result
 from quant.report.contents.tasks.detection import detection_from_run
@@ -85,6 +88,8 @@ def document_from_run(result: RunResult) -> Document:
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
         "better_algorithm": None if result.better is None else asdict(result.better),
+        "preprocessing_trial": None if result.presets is None else asdict(result.presets),
+        "convergence": convergence_from_run(result),
         "settings": values_from_settings(settings),
     }
     if result.compared:
@@ -99,6 +104,7 @@ def document_from_run(result: RunResult) -> Document:
             }
             for role, model in result.compared.items()
         ]
+    document["next"] = None if result.compared else next_step(document, settings)
     return document
 
 
@@ -151,12 +157,17 @@ def _sha256(result: RunResult, name: str) -> str | None:
     """Hash of the file that a build's row names, and of the weights beside it; null if it has none."""
     if name in result.compared:
         return result.compared[name].sha256
-    payload = result.builds[name].payload
-    if payload is not None and name in result.files:
-        if isinstance(payload, MadeModel):
-            return sha256_of_model(payload.model(), result.files[name])
-        return hashlib.sha256(payload).hexdigest()
+    build = result.builds[name]
+    if build.payload is not None and name in result.files:
+        return sha256_of_build(build, result.files[name])
     return result.model.sha256 if name == result.baseline else None
+
+
+def sha256_of_build(build: Build, file: str) -> str:
+    """Hash of the file, and of the weights beside it, that a build is written to under this name."""
+    if isinstance(build.payload, MadeModel):
+        return sha256_of_model(build.payload.model(), file)
+    return hashlib.sha256(build.payload or b"").hexdigest()
 
 
 def _beside_baseline(result: RunResult, name: str) -> Document:

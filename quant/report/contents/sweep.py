@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import calib
+from quant.report.contents.document import sha256_of_build
 from quant.report.contents.figures import rounded
 from quant.report.result import SweepResult, SweepRow
+from quant.settings.command_line import values_from_settings
 from quant.settings.run_settings import RunSettings
 
 SCHEMA = 1
@@ -14,9 +17,13 @@ Document = dict[str, Any]
 
 
 def document_from_sweep(result: SweepResult) -> Document:
-    """The contents of `sweep.json`: accuracies and agreement in per cent, drops in percentage points, best first."""
+    """The contents of `sweep.json`: accuracies and agreement in per cent, drops in percentage points, best first.
+
+    What a run's report says of its data and of the build that was kept, this says under the same keys, so that
+    `calib compare` takes a sweep where it takes a run.
+    """
     settings = result.settings
-    choice = result.choice
+    choice, data, calibration = result.choice, result.data, result.calibration
     return {
         "schema": SCHEMA,
         "versions": {"calib": calib.__version__, result.backend.name: result.backend.version},
@@ -26,7 +33,18 @@ def document_from_sweep(result: SweepResult) -> Document:
             "version": result.backend.version,
             "device": result.backend.device,
         },
-        "data": {"path": str(settings.data), "eval": str(settings.eval) if settings.eval else None},
+        "data": {
+            "path": str(settings.data),
+            "eval": str(settings.eval) if settings.eval else None,
+            "calibration": {"images": calibration.images, "sha256": calibration.data_sha256},
+            "evaluation": {"path": str(data.eval_source.path), "images": result.baseline.images},
+        },
+        "preprocessing": data.preprocessing.to_dict() if data.preprocessing is not None else {},
+        "calibration": {"cache": str(calibration.path), "images": calibration.images},
+        "chosen": "int8",
+        "builds": [{"precision": "int8", "file": result.kept, "sha256": sha256_of_build(result.build, result.kept)}],
+        "settings": values_from_settings(settings),
+        "working_folder": str(Path.cwd()),
         "images": result.baseline.images,
         "fp32_top1": rounded(result.baseline.top1, 4),
         "metric": {"name": result.metric[0], "fp32": result.metric[1]} if result.metric else None,

@@ -32,6 +32,7 @@ def charts_from_document(document: Document) -> dict[str, list[tuple[str, str]]]
         "confusion": (_confusion,),
         "reliability": (_reliability,),
         "recovery": (_sensitivity,),
+        "convergence": (_convergence,),
         "tensors": (overview_chart, histogram_charts),
         "layers": (_layers,),
     }
@@ -214,6 +215,39 @@ def _reliability(document: Document) -> list[tuple[str, str]]:
         below.set(xlabel="confidence, %", ylabel="images")
 
     return [("Reliability", svg_from_drawing("reliability", 3.9, draw, "Confidence against accuracy"))]
+
+
+def _convergence(document: Document) -> list[tuple[str, str]]:
+    """The largest and the median move of a scale over the images, and the drop's interval beside it."""
+    found = document.get("convergence")
+    if not found or not found["scales"]:
+        return []
+    scales, verdict = found["scales"], found["verdict"]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, 2 if verdict else 1, squeeze=False)[0]
+        images = [row["images"] for row in scales]
+        for place, (key, colour, label) in enumerate((("largest", BUILD, "largest"), ("median", FP32, "median"))):
+            values = [max(row[key], 0.01) for row in scales]  # a logarithmic axis has no zero
+            (line,) = axes[0].plot(images, values, "o-", color=colour, markersize=4, label=label)
+            line.set_gid(f"value.moves.{place}")
+        axes[0].axhline(1, color=GOOD, linestyle="--", linewidth=1)
+        axes[0].set(yscale="log", xlabel="calibration images", title="scales moved until the end, %")
+        axes[0].set_xlim(0, found["images"])
+        axes[0].legend(loc="upper right")
+        if verdict:
+            counts = [row["images"] for row in verdict]
+            low, high = ([row["interval"][end] for row in verdict] for end in (0, 1))
+            axes[1].fill_between(counts, low, high, color=BUILD, alpha=0.2, linewidth=0).set_gid("value.band")
+            (line,) = axes[1].plot(counts, [row["value"] for row in verdict], "o-", color=BUILD, markersize=4)
+            line.set_gid("value.verdict")
+            dropped = verdict[0]["figure"] == "drop"
+            if dropped:
+                axes[1].axhline(document["max_drop"], color=BAD, linestyle="--", linewidth=1)
+            axes[1].set(xlabel="evaluated images", title="drop, points" if dropped else "agreement, %")
+            axes[1].set_xlim(left=0)
+
+    return [("Convergence", svg_from_drawing("convergence", 2.4, draw, "Scales and verdict over the images"))]
 
 
 def _layers(document: Document) -> list[tuple[str, str]]:

@@ -1,55 +1,20 @@
-"""The report as JSON and HTML, and as a table for terminals; every text that comes from outside is escaped."""
+"""The report as JSON and HTML; every text that comes from outside is escaped."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 
 from calib.texts import plain_lines, whole_characters
-from quant.report.views import tables
 from quant.report.views.charts import charts_from_document
 from quant.report.views.headline import advice, headline, reason_says_more
-from quant.report.views.names import build_names
 from quant.report.views.sections import Document, sections_from_document
-from quant.settings.output_names import REPORT_HTML
-
-_LEFT_OUT = ("lost", "won", "size_ratio", "agreement_ci95")
 
 
 def json_from_document(document: Document) -> str:
     """The contents of report.json."""
     return json.dumps(whole_characters(document), indent=1, allow_nan=False) + "\n"
-
-
-def table_from_document(document: Document) -> tuple[list[str], list[list[str]]]:
-    """The builds side by side: column titles, then a row of texts per build, without columns that no build fills."""
-    columns = [column for column in tables.columns_of_builds(document) if column.key not in _LEFT_OUT]
-    table = tables.table_from_rows(document["builds"], "builds", columns)
-    names = build_names(document) if document.get("compared") else [row["precision"] for row in document["builds"]]
-    return list(table.titles), [
-        [name, *(cell.text for cell in row[1:])] for name, row in zip(names, table.rows, strict=True)
-    ]
-
-
-def summary_from_document(document: Document, out: Path) -> str:
-    """The result for a terminal: a table of the builds, the conclusion and the report's path."""
-    titles, rows = table_from_document(document)
-    names = [row[0] for row in rows]
-    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
-    metric = document.get("metric")
-    metric = None if metric and metric.get("task") else metric  # the table shows a task's
-    for name, build in list(zip(names, (metric or {"builds": []})["builds"], strict=False))[1:]:
-        low, high = build["drop_ci95"]
-        lines.append(
-            f"{metric['name'] if metric else ''} of {name}: {build['score']:.6g}, drop {build['drop']:+.4g} "
-            f"(95 % CI {low:+.4g} to {high:+.4g})"
-        )
-    lines += ["", f"{document['verdict']}: {headline(document)}"]
-    lines += [f"{advice(document)}: {document['reason']}", f"report: {out / REPORT_HTML}"]
-    return "\n".join(lines)
 
 
 def html_from_document(document: Document, thumbnails: Mapping[str, str] | None = None) -> str:

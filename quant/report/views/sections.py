@@ -40,6 +40,7 @@ def sections_from_document(document: Document) -> list[Section]:
         _flips,
         _confusion,
         _reliability,
+        _convergence,
         _tensors,
         _layers,
         _problems,
@@ -241,6 +242,28 @@ def _tensors(document: Document) -> list[Section]:
         notes.append(f"The last {skipped:,} of {len(rows):,} have a scale, but are not quantized on their own.")
     table = tables.table_from_rows(rows, "tensors", tables.TENSORS, shown=20, what="tensors")
     return [Section("Tensors", "tensors", notes, [("", table)])]
+
+
+def _convergence(document: Document) -> list[Section]:
+    """How many images are enough, for the scales and for the verdict."""
+    found = document.get("convergence")
+    if not found:
+        return []
+    notes = [
+        f"{found['text']}. Scales of a part of the images come from the same pass; a scale that moved by more than 1 % "
+        "matters where it changes its tensor's noise by 0.1 dB or more."
+    ]
+    shown = [
+        ("Scales of a part of the images, against those of all", tables.table_from_rows(
+            found["scales"], "convergence.scales", tables.CONVERGENCE, what="parts"
+        ))
+    ]  # fmt: skip
+    if found["verdict"]:
+        name = "Drop, points" if found["verdict"][0]["figure"] == "drop" else "Agreement %"
+        columns = tables.titled(tables.VERDICT_OVER_IMAGES, figure=name)
+        table = tables.table_from_rows(found["verdict"], "convergence.verdict", columns, what="parts")
+        shown.append((f"{examined_name(document)} on parts of the evaluated images", table))
+    return [Section("How many images are enough", "convergence", notes, shown)]
 
 
 def _layers(document: Document) -> list[Section]:

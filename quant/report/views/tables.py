@@ -194,6 +194,20 @@ TENSORS = (
     Column("Clipped %", "clipped", "{:.4f}"),
     Column("SQNR, dB", "sqnr_db", "{:.1f}"),
 )
+CONVERGENCE = (
+    Column("Images", "images", "{:,}"),
+    Column("Scales compared", "tensors", "{:,}"),
+    Column("Moved by over 1 %", "moved", "{:,}"),
+    Column("Largest move, %", "largest", "{:.2f}"),
+    Column("Median move, %", "median", "{:.2f}"),
+    Column("Noise changes by, dB", "noise_db", "{:.2f}"),
+    name_column("Tensor that moved most", "tensor"),
+)
+VERDICT_OVER_IMAGES = (
+    Column("Images", "images", "{:,}"),
+    Column("{figure}", "value", "{:.2f}"),
+    Column("95 % CI", "interval", "{0[0]:.2f} to {0[1]:.2f}"),
+)
 OUTPUTS = (
     name_column("Output", "name"),
     Column("SQNR, dB", "sqnr_db", "{:.1f}"),

@@ -77,7 +77,7 @@ def test_windows_line_ends_blank_lines_and_upper_case_digits_are_read():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("relu 3f", r"x\.cache:4: expected '<tensor>: <8 hex digits>', found 'relu 3f'; delete the file"),
+        ("relu 3f", r"x\.cache:4: expected '<tensor>: <8 hex digits>', found 'relu 3f'; recalibrate"),
         ("relu: 3f8000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         ("relu: 3f8000000", "x.cache:4: expected '<tensor>: <8 hex digits>'"),
         ("relu: 3f80000g", "x.cache:4: expected '<tensor>: <8 hex digits>'"),

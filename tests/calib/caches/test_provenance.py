@@ -187,7 +187,7 @@ def test_missing_files_are_noticed(written):
 )
 def test_a_sidecar_that_is_no_provenance_is_refused(written, contents):
     written.with_suffix(".json").write_bytes(contents)
-    with pytest.raises(CacheError, match=r"calibration\.json: malformed provenance .*delete it to recalibrate"):
+    with pytest.raises(CacheError, match=r"calibration\.json: malformed provenance .*; recalibrate"):
         read_calibration(written)
 
 

@@ -48,10 +48,12 @@ def test_ties_go_to_the_first_class(evaluation):
     assert result.in_top5.tolist() == [True] * 5 + [False]
 
 
-def test_with_fewer_than_five_classes_every_label_is_among_the_first_five(evaluation):
+def test_with_five_classes_or_fewer_top5_says_nothing_and_is_left_out(evaluation):
     result = evaluation([[3, 2, 1]] * 3, [0, 1, 2])
-    assert result.top5 == 100.0
+    assert result.top5 is None
     assert result.top1 == pytest.approx(100 / 3)
+    assert evaluation([[5, 4, 3, 2, 1]] * 5, range(5)).top5 is None
+    assert evaluation([[6, 5, 4, 3, 2, 1]] * 6, range(6)).top5 == pytest.approx(500 / 6)
 
 
 def test_confidence_and_margin_by_hand(evaluation):

@@ -23,7 +23,7 @@ def project(tmp_path):
 
 def test_defaults_are_those_of_the_command_line_s_description(project):
     settings = settings_from_options({"data": Path("imgs")}, project())
-    assert (settings.algo, settings.percentile, settings.num_images) == ("auto", 99.99, 512)
+    assert (settings.algo, settings.percentile, settings.num_images) == ("auto", 99.99, None)
     assert (settings.sampling, settings.batch_size, settings.backend) == ("random", 64, "auto")
     assert (settings.precision, settings.max_drop, settings.max_bad) == ("int8", 1.0, 0.05)
     assert settings.out == Path("calib-out")

@@ -1,0 +1,172 @@
+"""What a folder shows of a project: its model, its images, their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calib.errors import CalibrationError
+from calib.regular_files import bytes_of_file
+from datasets import DatasetError, open_source
+from datasets.boxes.opening import has_split, is_data_yaml
+from datasets.packs.pack import SUFFIXES
+from datasets.source import AnySource, BoxSource
+from quant.errors import SettingsError
+from quant.onnx_graph.metadata import ModelMetadata
+from quant.onnx_graph.model import OnnxModel, is_quantized, load_model
+from quant.settings.output_names import REPORT_JSON, SWEEP_JSON
+
+SURE, LIKELY, OPEN = "sure", "likely", "a question"
+_OURS = (".int8.onnx", ".fp16.onnx", ".fp32.onnx")  # what runs write
+_TO_CALIBRATE = ("calib", "train", "imgs", "images", "data")
+_TO_EVALUATE = ("val", "valid", "validation", "test", "eval")
+_CLASS_FILES = ("classes.txt", "labels.txt", "names.txt")
+_MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What was found for a key of calib.toml.
+
+    Attributes:
+        key: The key.
+        value: Its value; None where there is none to give.
+        because: How it was found.
+        certainty: How sure that is: `SURE`, `LIKELY`, or `OPEN` where the user should say it.
+    """
+
+    key: str
+    value: str | None
+    because: str
+    certainty: str
+
+
+def find_model(folder: Path, given: Path | None) -> tuple[OnnxModel, Guess]:
+    """The float model in a folder.
+
+    Raises:
+        SettingsError: There is none, or more than one.
+        ModelError: It cannot be read.
+    """
+    if given is not None:
+        return load_model(given), Guess("model", str(given), "given", SURE)
+    found = [path for path in sorted(folder.glob("*.onnx")) if not path.name.endswith(_OURS)]
+    models = {path: load_model(path) for path in found}
+    floats = {path: model for path, model in models.items() if not is_quantized(model.graph)}
+    if len(floats) != 1:
+        listed = f"{len(floats)}: {', '.join(path.name for path in list(floats)[:8])}" if floats else "none"
+        raise SettingsError(f"model: expected one float *.onnx in {folder.absolute()}, found {listed}; give --model")
+    ((path, model),) = floats.items()
+    others = len(found) - 1
+    why = "the only *.onnx here" if not others else "the only *.onnx here that is not quantized"
+    return model, Guess("model", path.name, why, SURE)
+
+
+def find_data(folder: Path, given: Path | None, inputs: list[str]) -> tuple[AnySource, list[Guess]]:
+    """The images in a folder, and others to evaluate where their names say so.
+
+    Raises:
+        SettingsError: There are none, or several, and no name tells them apart.
+        DatasetError: They cannot be used.
+    """
+    if given is not None:
+        return open_source(given, inputs=inputs), [Guess("data", str(given), "given", SURE)]
+    here = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not _is_ours(path)]
+    places = [path for path in here if is_data_yaml(path)] or [path for path in here if _may_hold_images(path)]
+    sources: dict[Path, AnySource] = {}
+    for path in places:
+        try:
+            sources[path] = open_source(path, inputs=inputs)
+        except DatasetError:  # a folder of something else
+            continue
+    named = _by_name(list(sources))
+    if not sources or (len(sources) > 1 and named is None):
+        listed = f"{len(sources)}: {', '.join(path.name for path in list(sources)[:8])}" if sources else "none"
+        raise SettingsError(
+            f"data: expected one folder of images, data.yaml or HDF5 pack in {folder.absolute()}, found {listed}; give "
+            "--data"
+        )
+    if named is None:
+        (path,) = sources
+        found = [Guess("data", path.name, "the only images here", SURE)]
+        if is_data_yaml(path) and has_split(path, "val"):
+            found.append(Guess("eval", None, f"the val of {path.name} is evaluated", SURE))
+        return sources[path], found
+    calibrating, evaluating = named
+    return sources[calibrating], [
+        Guess("data", calibrating.name, "by its name", LIKELY),
+        Guess("eval", evaluating.name, "by its name", LIKELY),
+    ]
+
+
+def find_labels(
+    folder: Path, source: AnySource, data: Path, inputs: list[str], metadata: ModelMetadata
+) -> tuple[AnySource, list[Guess]]:
+    """The labels of images: what their folders say, or a CSV beside them; and the classes' order if a file has it."""
+    if isinstance(source, BoxSource):
+        return source, [Guess("labels", None, source.text, SURE)]
+    guesses = []
+    if source.labels is not None:
+        guesses.append(Guess("labels", None, f"folders of {data.name} are {_classes(source)} classes", SURE))
+    for place in (folder, data) if source.labels is None and data.is_dir() else ():
+        for path in sorted(place.glob("*.csv")):
+            try:
+                source = open_source(data, labels=path, inputs=inputs)
+            except DatasetError:  # a CSV of something else
+                continue
+            guesses.append(Guess("labels", _relative(path, folder), "a CSV with the columns file,label", SURE))
+            break
+        if source.labels is not None:
+            break
+    if source.labels is None:
+        return source, [Guess("labels", None, "none: INT8 is held against FP32's answers", SURE)]
+    for name in _CLASS_FILES:
+        if (folder / name).is_file():
+            try:
+                ordered = open_source(data, labels=labels_file(guesses, folder), classes=folder / name, inputs=inputs)
+            except DatasetError:  # a list of something else
+                continue
+            guesses.append(Guess("classes", name, "its names are those of the labels", LIKELY))
+            return ordered, guesses
+    if metadata.names is not None and source.class_names is not None and metadata.names != source.class_names:
+        shown = ", ".join(metadata.names[:3])
+        guesses.append(Guess("classes", None, f"the model's metadata has another order ({shown}, ...): say it", OPEN))
+    return source, guesses
+
+
+def read_text(path: Path) -> str | None:
+    """A small text; None where there is none."""
+    try:
+        return bytes_of_file(path, _MOST_BYTES).decode()
+    except (OSError, UnicodeDecodeError, CalibrationError):
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    """Is this a folder that a job wrote?"""
+    return any((path / name).exists() for name in (REPORT_JSON, SWEEP_JSON))
+
+
+def _may_hold_images(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in SUFFIXES
+
+
+def _by_name(paths: list[Path]) -> tuple[Path, Path] | None:
+    """What calibrates and what is evaluated, where names say so."""
+    calibrating = [p for p in paths if p.stem.lower().startswith(_TO_CALIBRATE)]
+    evaluating = [p for p in paths if p.stem.lower().startswith(_TO_EVALUATE)]
+    fits = len(paths) == 2 and len(calibrating) == 1 and len(evaluating) == 1
+    return (calibrating[0], evaluating[0]) if fits else None
+
+
+def _classes(source: AnySource) -> int:
+    return 0 if source.class_names is None else len(source.class_names)
+
+
+def labels_file(guesses: list[Guess], folder: Path) -> Path | None:
+    """The file of labels that was found; None where folders or nothing are the labels."""
+    return next((folder / guess.value for guess in guesses if guess.key == "labels" and guess.value), None)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

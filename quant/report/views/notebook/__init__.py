@@ -1,0 +1,1 @@
+"""How reports and sweeps show themselves in a notebook."""

@@ -1,0 +1,163 @@
+"""`calib init`: a folder with a model and images, nothing else, becomes a project; what cannot be seen is asked."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from datasets import Preprocessing
+
+
+@pytest.fixture
+def bare(colours):
+    """The colour project without settings."""
+    (colours / "calib.toml").unlink()
+    return colours
+
+
+def described(folder):
+    return Preprocessing.from_toml(folder / "preprocess.toml")
+
+
+def test_a_model_and_labelled_images_alone_become_a_run_that_is_right(calib, demo, report):
+    for name in ("calib.toml", "preprocess.toml"):
+        (demo / name).unlink()
+    result = calib("init", cwd=demo)
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[-2:] == ["wrote preprocess.toml, calib.toml", "next: calib run"]
+    assert "preprocess: preprocess.toml (sure: FP32 answers " in result.out
+    assert "question" not in result.out
+    assert described(demo).color == "grey"
+    ran = calib("run", "--precision", "fp32", cwd=demo)
+    assert ran.code == 0, ran.err
+    assert report(demo)["builds"][0]["top1"] > 95  # the demo's own settings give 98
+    assert "# Of 128 labelled images, FP32 answers right:" in (demo / "preprocess.toml").read_text()
+
+
+def test_the_preset_that_fp32_answers_right_with_is_taken_and_those_as_good_are_named(calib, bare, report):
+    """Pale colours, see test_preset_trial: imagenet's means hide them, a common scale for all channels does not."""
+    for folder in (bare / "imgs").iterdir():
+        channel = ("red", "green", "blue").index(folder.name)
+        for i, image in enumerate(sorted(folder.iterdir())):
+            pixels = np.full((8, 8, 3), 100, np.uint8)
+            pixels[..., channel] += 10
+            pixels[0, 0] = i
+            Image.fromarray(pixels).save(image)
+    result = calib("init", cwd=bare)
+    assert result.code == 0, result.err
+    assert "(likely: FP32 answers 36 of 36 labelled images right with it; as good within chance: " in result.out
+    assert len(set(described(bare).mean)) == 1
+    assert calib("run", "--precision", "fp32", cwd=bare).code == 0
+    assert report(bare)["builds"][0]["top1"] == 100
+
+
+def test_without_labels_the_preprocessing_is_asked(calib, bare):
+    for image in list((bare / "imgs").rglob("*.png")):
+        image.rename(bare / "imgs" / f"{image.parent.name}{image.name}")
+    for name in ("blue", "green", "red"):
+        (bare / "imgs" / name).rmdir()
+    result = calib("init", cwd=bare)
+    assert result.code == 0
+    (question,) = [line for line in result.out.splitlines() if line.startswith("question: ")]
+    assert "preprocess" in question
+    assert "labels: (sure: none" in result.out
+    assert "# A question: nothing tells" in (bare / "preprocess.toml").read_text()
+    assert calib("run", "--precision", "fp32", cwd=bare).code == 0
+
+
+def with_metadata(path, **values):
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {key: str(value) for key, value in values.items()})
+    onnx.save(model, path)
+
+
+def test_the_metadata_of_an_export_decides(calib, bare):
+    with_metadata(bare / "model.onnx", task="detect", imgsz=[8, 8], names={0: "a", 1: "b"})
+    result = calib("init", cwd=bare)
+    assert (
+        "preprocess: preprocess.toml (sure: the model's metadata (2 class names, size 8x8, task detect))" in result.out
+    )
+    assert described(bare).resize == "letterbox"
+
+
+def test_the_order_of_the_classes_comes_from_the_metadata(calib, bare, report):
+    with_metadata(bare / "model.onnx", names={0: "red", 1: "green", 2: "blue"})
+    for one, other in (("red", "blue"),):  # the model's first answer is the brightest blue
+        (bare / "imgs" / one).rename(bare / "imgs" / "now")
+        (bare / "imgs" / other).rename(bare / "imgs" / one)
+        (bare / "imgs" / "now").rename(bare / "imgs" / other)
+    result = calib("init", cwd=bare)
+    assert result.code == 0, result.err
+    assert (bare / "classes.txt").read_text() == "red\ngreen\nblue\n"
+    assert calib("run", "--precision", "fp32", cwd=bare).code == 0
+    assert report(bare)["builds"][0]["top1"] == 100
+
+
+def test_a_preprocessor_config_beside_the_model_decides(calib, bare):
+    config = {
+        "do_resize": True, "size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224},
+        "resample": 3, "do_rescale": True, "rescale_factor": 0.5, "do_normalize": True, "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.4, 0.5, 0.6],
+    }  # fmt: skip
+    (bare / "preprocessor_config.json").write_text(json.dumps(config))
+    assert "preprocessor_config.json beside the model" in calib("init", cwd=bare).out
+    found = described(bare)
+    assert (found.resize, found.crop_fraction, found.interpolation) == ("crop", 0.875, "bicubic")
+    assert (found.scale, found.mean, found.std) == (0.5, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"do_normalize": true}', '{"size": 3, "image_mean": "x"}', "[" * 9999]
+)
+def test_another_file_of_that_name_does_no_harm(calib, bare, text):
+    (bare / "preprocessor_config.json").write_text(text)
+    assert calib("init", cwd=bare).code == 0
+
+
+@pytest.mark.parametrize("name", ["calib.toml", "preprocess.toml"])
+def test_nothing_is_overwritten(calib, bare, snapshot, name):
+    (bare / name).write_text("# precious\n")
+    before = snapshot(bare)
+    error = calib("init", cwd=bare).error
+    assert f"{name}: is there already, and init overwrites nothing" in error
+    assert snapshot(bare) == before
+
+
+def test_a_look_writes_nothing(calib, colours, snapshot):
+    before = snapshot(colours)
+    result = calib("init", "--look", cwd=colours)
+    assert result.code == 0
+    assert "model: model.onnx (sure: the only *.onnx here)" in result.out
+    assert "wrote" not in result.out
+    assert snapshot(colours) == before
+
+
+def test_what_several_files_leave_open_is_an_error_that_lists_them(calib, bare, write_model):
+    write_model(bare / "other.onnx")
+    assert "expected one float *.onnx in" in calib("init", cwd=bare).error
+    assert calib("init", "--model", "other.onnx", "--look", cwd=bare).code == 0
+    (bare / "more").mkdir()
+    Image.new("RGB", (8, 8)).save(bare / "more" / "a.png")
+    error = calib("init", "--model", "other.onnx", cwd=bare).error
+    assert "found 2: imgs, more; give --data" in error
+
+
+def test_what_calibrates_and_what_is_evaluated_are_told_by_their_names(calib, bare, report):
+    (bare / "imgs").rename(bare / "calib-images")  # which is no folder of ours, though it is called like calib-out
+    for image in list((bare / "calib-images").rglob("*.png"))[::3]:
+        target = bare / "val" / image.parent.name
+        target.mkdir(parents=True, exist_ok=True)
+        image.rename(target / image.name)
+    result = calib("init", cwd=bare)
+    assert "data: calib-images (likely: by its name)" in result.out
+    assert "eval: val (likely: by its name)" in result.out
+    assert calib("run", "--precision", "fp32", cwd=bare).code == 0
+    assert report(bare)["data"]["evaluation"]["path"] == "val"
+
+
+def test_int8_models_of_earlier_runs_are_not_taken_for_the_model(calib, finished):
+    (finished / "calib.toml").unlink()
+    (finished / "calib-out" / "model.int8.onnx").rename(finished / "model.int8.onnx")
+    assert "model: model.onnx (sure: " in calib("init", "--look", cwd=finished).out
