@@ -38,6 +38,8 @@ def command(
 
     with console.task("Packing", len(source)) as advance:
         left_out = write_pack(source, pack, size=height_width, progress=progress, max_bad=max_bad)
+    for line in source.notes:
+        console.note(line)
     for item in left_out:
         console.warn(f"{item.file} was left out: {item.reason}")
     say(f"{pack}: {len(source) - len(left_out)} images")

@@ -90,13 +90,16 @@ class BoxedImages(ImageFolder):
         numbers: The number that the file has for each of `class_names`; None where that is its place among them.
     """
 
-    def __init__(self, path: str | Path, found: BoxLabels, classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, found: BoxLabels, classes: Sequence[str] | None = None, notes: Sequence[str] = ()
+    ) -> None:
         """Take the images that the labels are of.
 
         Args:
             path: Their folder.
             found: The labels.
             classes: Class names in the order of the model's outputs; by default as the labels have them.
+            notes: What is read of the folder and what is not.
 
         Raises:
             DatasetError: A class of the labels is not among `classes`.
@@ -105,6 +108,7 @@ class BoxedImages(ImageFolder):
         self.class_names = found.class_names if classes is None else tuple(classes)
         self.text = found.text
         self.numbers = found.numbers if self.class_names == found.class_names else None
+        self.notes = (*notes, found.text)
         self._of_image = found.of_image
         self._place_of = _places(found, self.class_names)
 

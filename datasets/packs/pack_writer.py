@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.batches import BatchStream, Quarantined
 from datasets.errors import DatasetError, OutputError, UnreadableImageError
+from datasets.labels.class_labels import are_labelled
 from datasets.packs.hdf5_writer import Hdf5Writer
 from datasets.packs.pack import SUFFIXES
 from datasets.packs.structure import one_line
@@ -60,6 +61,11 @@ def write_pack(
         raise DatasetError(
             f"{source.path}: expected labels that are class names or indices, which a pack holds, found {found}; "
             "pack the images without --labels"
+        )
+    if source.labels is not None and not are_labelled(source.labels).all():
+        raise DatasetError(
+            f"{source.path}: expected a label for each image, which a pack holds, found {len(source):,} images and "
+            f"{int(are_labelled(source.labels).sum()):,} labels; pack the images without --labels"
         )
     height, width = size or _first_size(source)
     rows = min(len(source), max(1, _CHUNK_BYTES // (height * width * 3)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datasets import Preprocessing
-from datasets.geometry import Frame
+from datasets.preprocessing.geometry import Frame
 
 SIZES = [(40, 64), (64, 40), (31, 57), (16, 16), (100, 33), (32, 24)]
 

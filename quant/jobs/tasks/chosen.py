@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from datasets import Batch
 from quant.backend import Runnable
-from quant.calibration.run_data import RunData, metadata_of
+from quant.calibration.preprocessing_choice import metadata_of
+from quant.calibration.run_data import RunData
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder
 from quant.onnx_graph.metadata import ModelMetadata

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datasets.source import BoxSource
-from quant.calibration.run_data import AUTO
+from quant.calibration.preprocessing_choice import AUTO
 from quant.errors import QuantError
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.geometry import Frame
+from datasets.preprocessing.geometry import Frame
 
 SIDE = 256  # pixels of the longer side, at most
 LOST, WON, CHANGED = 1, 2, 3

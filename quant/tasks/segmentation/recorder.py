@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import Preprocessing
+from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.source import AnySource, MaskSource
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import SET_RESAMPLES, Scores, drawn_weights, drop_from_draws
@@ -66,7 +66,7 @@ class SegmentationRecorder(DrawnRecorder):
         self,
         head: MapHead,
         source: AnySource,
-        preprocessing: Preprocessing | None,
+        preprocessing: ImagePreprocessing | None,
         size: tuple[int, int],
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,

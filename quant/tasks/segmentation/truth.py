@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import Preprocessing
 from datasets.masks.masked_images import numbers_text
+from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.source import MaskSource
 from quant.errors import QuantError
 from quant.tasks.segmentation.map_head import MOST_CLASSES
@@ -30,7 +30,7 @@ class MaskReader:
     def __init__(
         self,
         source: MaskSource,
-        preprocessing: Preprocessing,
+        preprocessing: ImagePreprocessing,
         size: tuple[int, int],
         classes: int | None,
         ignore_index: int | None,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import Preprocessing
+from datasets.preprocessing.interface import ImagePreprocessing
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import Scores
 from quant.evaluation.outputs import OutputLayout
@@ -108,7 +108,7 @@ class KeypointRecorder(ScoredRecorder):
     worst, lower_is_better, worst_title = ("distance", False), True, "Distance, % of the longer side"
 
     def __init__(
-        self, head: PointHead, labels: Floats | None, preprocessing: Preprocessing | None, size: tuple[int, int]
+        self, head: PointHead, labels: Floats | None, preprocessing: ImagePreprocessing | None, size: tuple[int, int]
     ) -> None:
         """Start without points.
 
