@@ -132,13 +132,13 @@ def decode_pixels(stream: BinaryIO, name: str, expected: str, wanted: Wanted | N
         UnreadableImageError: The file is empty, not an image, of another format than expected, damaged or truncated,
             has too many pixels, or has pixels of a type without a defined range.
     """
-    return _within_bounds(stream, name, expected, lambda found: _decoded(stream, name, found, wanted))
+    return _guarded(lambda found: _decoded(stream, name, found, wanted), stream, name, expected)
 
 
 def decode_with(
     pixels: Callable[[Image.Image], NDArray[Any]], stream: BinaryIO, name: str, expected: str
 ) -> NDArray[Any]:
-    """Decode an image as `decode_image` does, but for what its pixels become.
+    """Decode an image whose pixels are no colours, such as a mask.
 
     Args:
         pixels: Makes an array of the loaded image.
@@ -147,21 +147,28 @@ def decode_with(
         expected: The format that the file name promises.
 
     Raises:
-        UnreadableImageError: See `decode_image`.
+        UnreadableImageError: See `decode_pixels`.
     """
-    return _within_bounds(stream, name, expected, lambda found: pixels(_loaded(stream, name, found)))
+
+    def decoded(found: str) -> NDArray[Any]:
+        image = _opened(stream, name, found)
+        SPACE.take(image.width * image.height)
+        image.load()
+        return pixels(image)
+
+    return _guarded(decoded, stream, name, expected)
 
 
-def _within_bounds(stream: BinaryIO, name: str, expected: str, pixels: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
-    """Decode an image of the expected format in its turn; whatever a decoder raises is one kind of error."""
+def _guarded(decoded: Callable[[str], NDArray[Any]], stream: BinaryIO, name: str, expected: str) -> NDArray[Any]:
+    """What becomes of a stream that is of the expected format, with a plain reason where it cannot be decoded."""
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     found = _format_of(head)
-    if found != expected:
+    if found is None or found != expected:
         raise UnreadableImageError(name, _format_reason(head, found, expected))
     try:
         with SPACE.turn():
-            return pixels(found)
+            return decoded(found)
     except (DatasetError, MemoryError):
         raise
     except Exception as error:
@@ -183,7 +190,6 @@ def lacks_range(stream: BinaryIO, expected: str) -> bool:
 
 
 def _opened(stream: BinaryIO, name: str, found: str) -> ImageFile.ImageFile:
-    """An image that may be decoded, by its header."""
     # Pillow gets no file name: it would map the file of that name in the working folder instead of reading the stream.
     opened = _DECODERS[found](CountedReads(stream))
     reason = bomb(*opened.size)
@@ -192,14 +198,6 @@ def _opened(stream: BinaryIO, name: str, found: str) -> ImageFile.ImageFile:
     if found == "JPEG" and isinstance(stream, io.BytesIO) and has_too_many_scans(stream.getvalue()):
         raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
     return opened
-
-
-def _loaded(stream: BinaryIO, name: str, found: str) -> Image.Image:
-    """An image as its file holds it."""
-    image = _opened(stream, name, found)
-    SPACE.take(image.width * image.height)
-    image.load()
-    return image
 
 
 def _decoded(stream: BinaryIO, name: str, found: str, wanted: Wanted | None) -> NDArray[Any]:

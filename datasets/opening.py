@@ -38,13 +38,12 @@ def open_source(
 
     Args:
         path: A folder, a file ending in .h5, .hdf5, .npy or .npz, or a data.yaml that names folders.
-        labels: The labels of a folder: a table of classes, a COCO JSON file, a folder of text files of boxes or of
-            masks.
+        labels: The labels of a folder: a CSV of classes, a COCO JSON file, a folder of text files of boxes or of masks.
         classes: The class names in the desired order, or a file with one name per line.
         inputs: The model's input names, for a tensor pack.
-        task: What the labels are for: `classify` takes folders and tables as classes, as `embed` does for identities
-            and `multilabel`, `regress` and `keypoints` for values; `detect` looks for boxes, `segment` for masks,
-            `auto` for all of them, boxes first. With any other task there are no labels.
+        task: What the labels are for: `classify` takes folders and CSVs as classes, as `embed` does for identities and
+            `multilabel`, `regress` and `keypoints` for values; `detect` looks for boxes, `segment` for masks, `auto`
+            for all of them, boxes first. With any other task there are no labels.
         split: Which images of a data.yaml, or of a folder with train/ and val/, are opened: train, val or test.
         forms: The model's inputs that data must provide, to tell arrays that are inputs from images.
 
@@ -131,7 +130,7 @@ def _folder(
     """A folder's images with the labels that the task is about; where it is to be found, in a fixed order."""
     given = None if classes is None else read_class_names(classes)
     if task == "segment" or (task == "auto" and labels is not None and labels.is_dir()):
-        masked = open_masked(path, labels, given, asked=task == "segment")
+        masked = open_masked(path, labels, given, asked=task == "segment", split=split)
         if masked is not None:
             return masked
     if task in ("auto", "detect"):
@@ -142,6 +141,6 @@ def _folder(
             raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
     if task == "detect" or task not in _LABELLED:
         return ImageFolder(path, unlabelled=True, split=split)
-    masked = open_masked(path, labels, given) if task == "auto" else None
-    valued = None if masked is not None else open_valued(path, labels, given)
-    return masked or valued or ImageFolder(path, labels=labels, classes=classes, split=split)
+    found = open_masked(path, labels, given, split=split) if task == "auto" else None
+    valued = found or open_valued(path, labels, given)
+    return valued or ImageFolder(path, labels=labels, classes=classes, split=split)

@@ -27,8 +27,8 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--labels",
     type=_FILE,
-    help="Labels of the evaluated images: a table of images and classes (CSV, TSV, val.txt), a COCO JSON, or a folder"
-    " of YOLO's texts or of masks.",
+    help="Labels of the evaluated images: a table of images and classes or values (CSV, TSV, val.txt), a COCO JSON, or"
+    " a folder of YOLO's texts or of masks.",
 )
 @click.option(
     "--task",

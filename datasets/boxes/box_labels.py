@@ -107,8 +107,8 @@ class BoxedImages(ImageFolder):
         super().__init__(path, names=found.images, unlabelled=True)
         self.class_names = found.class_names if classes is None else tuple(classes)
         self.text = found.text
-        self.notes = (*notes, found.text)
         self.numbers = found.numbers if self.class_names == found.class_names else None
+        self.notes = (*notes, found.text)
         self._of_image = found.of_image
         self._place_of = _places(found, self.class_names)
 

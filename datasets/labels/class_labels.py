@@ -35,9 +35,9 @@ class Labels:
 
 
 def are_labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which images have a label, bool [N]."""
-    if labels.ndim > 1:  # several values an image, of which every image has them
-        return np.ones(len(labels), np.bool_)
+    """Which images have a label, bool [N]; those with several values have them all."""
+    if labels.ndim != 1 or labels.dtype.kind not in "fi":
+        return np.ones(len(labels), bool)
     found: NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != NO_LABEL
     return found
 

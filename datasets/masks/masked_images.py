@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError
-from datasets.image_folder import ImageFolder, image_names
+from datasets.image_folder import ImageFolder, listed
+from datasets.images.layout import layout_from_names
 from datasets.labels import read_class_names
 from datasets.masks.mask_files import mask_files, without_masks
 from datasets.masks.reading import mask_from_file
@@ -31,6 +32,7 @@ class MaskedImages(ImageFolder):
         names: Sequence[str],
         masks: Sequence[Path],
         classes: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
         *,
         left_out: int = 0,
     ) -> None:
@@ -41,6 +43,7 @@ class MaskedImages(ImageFolder):
             names: The images, relative to it.
             masks: The mask of each.
             classes: Class names by number, where known.
+            notes: What is read of the folder, in lines for people.
             left_out: How many images have no mask, for the text.
 
         Raises:
@@ -54,7 +57,7 @@ class MaskedImages(ImageFolder):
         self.text = f"masks: {len(masks):,} files such as {masks[0]}, with the numbers {numbers_text(self.values)}"
         if left_out:
             self.text += f"; {left_out:,} images of {path} have none and are left out"
-        self.notes = (*self.notes, self.text)
+        self.notes = (*notes, self.text)
 
     def mask(self, index: int) -> NDArray[np.int32]:
         """The class number of each pixel of an image, int32 [H, W]; the mask need not have the image's size.
@@ -81,7 +84,12 @@ def numbers_text(values: Sequence[int]) -> str:
 
 
 def open_masked(
-    folder: Path, labels: Path | None, classes: Path | Sequence[str] | None = None, *, asked: bool = False
+    folder: Path,
+    labels: Path | None,
+    classes: Path | Sequence[str] | None = None,
+    *,
+    asked: bool = False,
+    split: str | None = None,
 ) -> MaskedImages | None:
     """A folder's images with their masks; None where there are none.
 
@@ -90,6 +98,7 @@ def open_masked(
         labels: The masks' folder; None to look for masks where they usually are.
         classes: Class names in the order of the model's outputs, or a file with one a line.
         asked: Were masks asked for? Otherwise `labels` may hold something else.
+        split: Of a folder with train/ and val/ above all else, the images of which; None for all.
 
     Raises:
         DatasetError: Masks were asked for and none is there, or one cannot be read.
@@ -98,8 +107,11 @@ def open_masked(
         if asked:
             raise DatasetError(f"{labels}: expected a folder of masks, one for each image of {folder}, found a file")
         return None
-    given = None if classes is None else read_class_names(classes)
-    names = without_masks(image_names(folder)) or image_names(folder)
+    given, listing = None if classes is None else read_class_names(classes), listed(folder)
+    layout = layout_from_names(listing.names)
+    if split is not None:
+        layout = layout.of_split(split)
+    names = without_masks(layout.names) or layout.names
     files = mask_files(folder, names, labels)
     kept = [(name, file) for name, file in zip(names, files, strict=True) if file is not None]
     if not kept:
@@ -110,4 +122,5 @@ def open_masked(
             )
         return None
     left = len(names) - len(kept)
-    return MaskedImages(folder, [name for name, _ in kept], [file for _, file in kept], given, left_out=left)
+    note = layout.text(folder, listing.others or {})
+    return MaskedImages(folder, [name for name, _ in kept], [file for _, file in kept], given, [note], left_out=left)

@@ -54,7 +54,7 @@ class ValuedImages(ImageFolder):
         super().__init__(path, names=names, unlabelled=True)
         self.labels = found.values
         self.columns, self.text = found.columns, found.text
-        self.notes = (*self.notes, found.text)
+        self.notes = (found.text,)
         self.class_names = found.columns if found.values.dtype.kind == "i" else None
 
     def __repr__(self) -> str:

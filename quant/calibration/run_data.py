@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import BatchStream, ImagePack, ImageSource, Preprocessing, open_source
+from datasets import BatchStream, ImageSource, open_source, sample_indices
 from datasets.arrays.memory import in_memory, is_source
 from datasets.labels.class_labels import are_labelled
 from datasets.opening import has_validation
@@ -20,8 +20,6 @@ from datasets.source import AnySource, BoxSource
 from quant.calibration.constants import constants_from_texts, image_input
 from quant.calibration.own_preprocessing import OwnPreprocessing
 from quant.calibration.preprocessing_choice import check_description, chosen_preprocessing
-from quant.calibration.split import calibration_images, evaluation_images
-from quant.calibration.told import images_line
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.model import ModelInterface, TensorInfo
 from quant.progress import Console
@@ -173,7 +171,7 @@ def _left_for_evaluation(
 
 def _tell_used_up(source: AnySource, every: NDArray[np.int64], left: NDArray[np.int64], console: Console) -> None:
     """Say which classes calibration leaves no image of: a class of few images gives it at least one."""
-    if source.labels is None or source.labels.dtype.kind == "f":
+    if source.labels is None or source.labels.ndim != 1 or source.labels.dtype.kind != "i":
         return
     gone = np.setdiff1d(source.labels[every], source.labels[left]).tolist()
     if gone:

@@ -159,7 +159,7 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
     names = source.class_names
     if source.labels is None:
         return ""
-    labels = source.labels if source.labels.ndim > 1 else source.labels[are_labelled(source.labels)]
+    labels = source.labels[are_labelled(source.labels)]
     if labels.dtype.kind != "i" or labels.ndim != 1:
         many = f"{labels.shape[1]} values an image" if labels.ndim > 1 else f"numbers such as {labels[0]:g}"
         return (

@@ -36,8 +36,7 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, or a folder of YOLO's text
-            files or of masks.
+        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, YOLO's text files, masks.
         classes: File with one class name per line, in the model's order.
         preprocess: Preset, path of a TOML file, or `file.py:callable`; auto takes `yolo` for detectors and `imagenet`
             for others.
@@ -138,9 +137,10 @@ class RunSettings:
             raise SettingsError(
                 f"max_drop: expected percentage points from -{_LARGEST_DROP} to {_LARGEST_DROP}, found {self.max_drop}"
             )
-        self._check_precision()
-        if self.ignore_index is not None and self.ignore_index < 0:
-            raise SettingsError(f"ignore_index: expected a number of a mask's pixels, found {self.ignore_index}")
+        if self.precisions is not None and self.precision != "int8":
+            raise SettingsError("precisions: only INT8 leaves products in float; leave it out, or use precision int8")
+        if self.cache_only and self.precision != "int8":
+            raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
         if unknown:
             raise SettingsError(
@@ -153,6 +153,8 @@ class RunSettings:
 
     def _check_sizes(self) -> None:
         """Check that numbers fit into 63 bits, and that a file can have the names."""
+        if self.ignore_index is not None and self.ignore_index < 0:
+            raise SettingsError(f"ignore_index: expected a number of a mask's pixels, found {self.ignore_index}")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and abs(value) >= 1 << 63:

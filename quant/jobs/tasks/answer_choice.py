@@ -117,7 +117,7 @@ def picture_task(asked: Asked) -> ChosenTask | None:
     inputs: NDArray[Any] | None = asked.batch.inputs.get(asked.data.input_name)
     if not isinstance(asked.data.eval_source, ImageSource) or inputs is None or inputs.ndim != 4:
         inputs = None
-    elif isinstance(preprocessing, Preprocessing) and preprocessing.layout == "nhwc":
+    elif getattr(preprocessing, "layout", "") == "nhwc":
         inputs = np.moveaxis(inputs, 3, 1)
     certain = asked.settings.task == "image"
     head = picture_head_from_outputs(asked.reader.layouts, asked.outputs, inputs, certain=certain)
