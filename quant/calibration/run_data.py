@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import BatchStream, ImageSource, open_source, sample_indices
+from datasets import BatchStream, ImagePack, ImageSource, Preprocessing, open_source
 from datasets.arrays.memory import in_memory, is_source
 from datasets.labels.class_labels import are_labelled
 from datasets.opening import has_validation
@@ -20,6 +20,8 @@ from datasets.source import AnySource, BoxSource
 from quant.calibration.constants import constants_from_texts, image_input
 from quant.calibration.own_preprocessing import OwnPreprocessing
 from quant.calibration.preprocessing_choice import check_description, chosen_preprocessing
+from quant.calibration.split import calibration_images, evaluation_images
+from quant.calibration.told import images_line
 from quant.errors import ModelError, SettingsError
 from quant.onnx_graph.model import ModelInterface, TensorInfo
 from quant.progress import Console

@@ -7,9 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from calib.caches.plausibility import ENOUGH_IMAGES, plausibility
 from calib.caches.provenance import stage_calibration
-from calib.calibrator import MinMaxCalibrator
 from calib.files import Transaction, exclusive
 from calib.regular_files import resolved
 from datasets import Batch
@@ -19,28 +17,30 @@ from quant.calibration.preprocessing_choice import AUTO
 from quant.calibration.preset_trial import preset_trial
 from quant.calibration.run_data import RunData, open_data
 from quant.calibration.told import model_line
-from quant.collectors.collector import Collector
 from quant.errors import BuildError, ModelError, SettingsError
-from quant.evaluation.accuracy import Evaluation
-from quant.evaluation.deployment import deployment_line
 from quant.evaluation.fidelity import worst_output
 from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.measurement import first_batch, first_batches, measured
+from quant.jobs.measurement import first_batch, measured
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.jobs.recovering.float_rules import GivenPrecisions, given_precisions
 from quant.jobs.recovering.recovery_job import RecoveryJob
+from quant.jobs.run_warnings import (
+    BASELINE,
+    warn_near_chance,
+    warn_of_deployment,
+    warn_of_implausible_scales,
+    warn_of_quarantined,
+    warn_of_the_graph,
+    warn_of_zeros,
+)
 from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
 from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
-from quant.onnx_graph.batch_norm import is_in_training
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
-from quant.onnx_graph.tracing import nodes_within
 from quant.progress import Console, RecordingConsole
-from quant.qdq.float_products import products_left_float
-from quant.qdq.preparation import prepared_for_quantization
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, Recovered, RunResult
 from quant.report.views.notebook.shown import ShownReport
@@ -55,8 +55,6 @@ from quant.settings.output_names import (
     names_of_builds,
 )
 from quant.settings.run_settings import RunSettings
-
-_BASELINE = "fp32"
 
 
 def run(
@@ -122,21 +120,21 @@ def _result(
 ) -> RunResult:
     metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings)
-    builds = {_BASELINE: backend.build(model, _BASELINE)}
+    builds = {BASELINE: backend.build(model, BASELINE)}
     batch = first_batch(data, settings)
-    task = chosen_task(model, builds[_BASELINE].runnable, batch, data, settings, listener, metric)
+    task = chosen_task(model, builds[BASELINE].runnable, batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
     presets = None
     if settings.preprocess == AUTO:
-        presets = preset_trial(data, settings, model, builds[_BASELINE].runnable, task.reader)
+        presets = preset_trial(data, settings, model, builds[BASELINE].runnable, task.reader)
         if presets is not None and presets.text:
             listener.warn(presets.text)
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
         calibration = obtain_calibration(settings, model, data, backend, collector, listener)
-        _warn_of_zeros(calibration, listener)
-        _warn_of_the_graph(model, listener)
+        warn_of_zeros(calibration, listener)
+        warn_of_the_graph(model, listener)
     failed = _add_reduced(builds, settings, model, backend, calibration, batch, task, listener)
     trial = other_head_build(builds, task, model, backend, calibration, settings, listener)
     tried = builds if trial is None else {**builds, OTHER_HEAD: _tried(trial, batch, listener)}
@@ -144,7 +142,7 @@ def _result(
     def usable() -> bool:
         return usable_recorder(task, listener) is not None
 
-    together = measured(tried, _BASELINE, data, settings, listener, reader, task.recorder, usable)
+    together = measured(tried, BASELINE, data, settings, listener, reader, task.recorder, usable)
     found, head = split_trial(together, task, settings)
     recovered = None
     if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
@@ -154,10 +152,10 @@ def _result(
             recovered, found = outcome
             builds |= {"int8": recovered.build} if recovered.build is not None else {}
     quarantined = _quarantined(data, calibration, found.quarantined)
-    _warn_of_quarantined(quarantined, listener)
-    _warn_near_chance(found, listener)
-    _warn_of_deployment(found.evaluations, listener)
-    _warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
+    warn_of_quarantined(quarantined, listener)
+    warn_near_chance(found, listener)
+    warn_of_deployment(found.evaluations, listener)
+    warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
     outdated = _outdated_files(settings, failed, recovered, listener)
     findings = Findings(
         found.evaluations,
@@ -213,7 +211,7 @@ def _add_reduced(
     for precision in _reduced_precisions(settings):
         try:
             if precision == "int8":
-                check_preparation(model, batch.inputs, builds[_BASELINE].runnable.run(batch.inputs), task.reader)
+                check_preparation(model, batch.inputs, builds[BASELINE].runnable.run(batch.inputs), task.reader)
             build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
             builds[precision] = _tried(build, batch, listener)
         except (BuildError, ModelError) as error:  # a build that loads and does not run is none
@@ -240,21 +238,6 @@ def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
         )
         return replace(build, deployed=None)
     return build
-
-
-def _warn_of_the_graph(model: OnnxModel, listener: RecordingConsole) -> None:
-    """Say which products stay float, and that a model is in training mode."""
-    nodes = nodes_within(model.graph.graph)
-    training = sum(node.op_type == "BatchNormalization" and is_in_training(node) for node in nodes)
-    if training:
-        listener.warn(
-            f"{training} BatchNormalization nodes are in training mode: the model computes with the statistics of each "
-            "batch, not with those it learned; export it after model.eval()"
-        )
-    with contextlib.suppress(BuildError):  # the build says what is wrong
-        left = products_left_float(prepared_for_quantization(model.light))
-        if left:
-            listener.warn(f"{left.text}; INT8 buys nothing there")
 
 
 def _kept_files(settings: RunSettings, builds: Mapping[str, Build], wanted: Collection[str]) -> dict[str, str]:
@@ -305,58 +288,9 @@ def _recovered_files(recovered: Recovered | None) -> tuple[str, ...]:
     return tuple(name for name in RECOVERED if name != PRECISIONS or recovered.precisions)
 
 
-def _warn_of_quarantined(quarantined: Mapping[str, str], listener: RecordingConsole) -> None:
-    if quarantined:
-        first = next(iter(quarantined))
-        listener.warn(f"{len(quarantined)} unreadable images were left out, {first} first: {quarantined[first]}")
-
-
-def _warn_of_zeros(calibration: CalibrationResult, listener: RecordingConsole) -> None:
-    zeros = calibration.zero_tensors
-    if zeros:
-        listener.warn(
-            f"{len(zeros)} tensors were zero for all calibration images, '{zeros[0]}' first; they get amax 1 (any "
-            "positive value represents zeros)"
-        )
-
-
-def _warn_of_implausible_scales(
-    calibration: CalibrationResult | None,
-    model: OnnxModel,
-    data: RunData,
-    settings: RunSettings,
-    collector: Collector,
-    listener: RecordingConsole,
-) -> None:
-    """Check a trusted cache, which says nothing about its data, with a few images: can its scales be right?"""
-    if calibration is None or calibration.how != "trusted":
-        return
-    few = MinMaxCalibrator(first_batches(data, settings, ENOUGH_IMAGES))
-    collector.collect(model, few)
-    found = plausibility(calibration.cache, few.statistics)
-    if found.text:
-        listener.warn(f"{calibration.path}: {found.text}; recalibrate without --trust-cache")
-
-
 def _shows_something(found: Measurement, settings: RunSettings) -> bool:
     """Can a loss be told at all? Not where FP32 itself is at chance."""
-    return settings.metric is not None or not nothing_shown(found.evaluations[_BASELINE])
-
-
-def _warn_near_chance(found: Measurement, listener: RecordingConsole) -> None:
-    baseline = found.evaluations[_BASELINE]
-    of_task = found.metric if found.metric is not None and "task" in found.metric else None
-    problem = nothing_shown(baseline, of_task)
-    if problem and not baseline.not_numbers:  # these were told where they were found
-        listener.warn(problem)
-
-
-def _warn_of_deployment(evaluations: Mapping[str, Evaluation], listener: RecordingConsole) -> None:
-    """Say where what a user would run gives other answers than the build as it is written."""
-    for name, evaluation in evaluations.items():
-        line = deployment_line(name, evaluation)
-        if line is not None:
-            listener.warn(line)
+    return settings.metric is not None or not nothing_shown(found.evaluations[BASELINE])
 
 
 def _better_algorithm(

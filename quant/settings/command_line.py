@@ -15,9 +15,12 @@ from quant.settings.user_code import is_code
 from quant.settings.values import KINDS, checked_value
 
 _COMPARED = (  # options of `calib compare`
-    "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size",
-    "seed", "backend", "metric", "max_drop", "max_bad",
-    "task", "ignore_index", "out",
+    "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
+    "max_drop", "max_bad", "task", "ignore_index", "out",
+)  # fmt: skip
+_NOT_SWEPT = (  # what `calib sweep` tries, or does not do
+    "algo", "percentile", "match_tensorrt", "calibrator", "precision", "cache", "cache_only", "trust_cache", "max_drop",
+    "strict_int8", "explicit", "dynamic", "workspace", "builder_level", "tactic_sources", "dla", "recover",
 )  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, YOLO's text files, masks.
+        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, or a folder of YOLO's text
+            files or of masks.
         classes: File with one class name per line, in the model's order.
         preprocess: Preset, path of a TOML file, or `file.py:callable`; auto takes `yolo` for detectors and `imagenet`
             for others.
@@ -137,10 +138,7 @@ class RunSettings:
             raise SettingsError(
                 f"max_drop: expected percentage points from -{_LARGEST_DROP} to {_LARGEST_DROP}, found {self.max_drop}"
             )
-        if self.precisions is not None and self.precision != "int8":
-            raise SettingsError("precisions: only INT8 leaves products in float; leave it out, or use precision int8")
-        if self.cache_only and self.precision != "int8":
-            raise SettingsError("cache_only: only INT8 uses a cache; leave it out, or use precision int8")
+        self._check_precision()
         unknown = [step for step in self.recovery_steps if step not in RECOVERY_STEPS]
         if unknown:
             raise SettingsError(

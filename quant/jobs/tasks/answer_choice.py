@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.preprocessing.description import Preprocessing
 from datasets.source import ImageSource
 from quant.errors import QuantError
 from quant.evaluation.outputs import OutputReader
