@@ -51,9 +51,10 @@ init_libnvinfer_plugins
 # Removed in 11: calibrators, implicit precisions, implicit and explicit batch.
 UNTIL_10 = """
 Builder.platform_has_fast_fp16 Builder.platform_has_fast_int8
-BuilderFlag.FP16 BuilderFlag.INT8
+BuilderFlag.FP16 BuilderFlag.INT8 BuilderFlag.OBEY_PRECISION_CONSTRAINTS
 IBuilderConfig.int8_calibrator IBuilderConfig.set_calibration_profile IBuilderConfig.set_quantization_flag
 ICudaEngine.device_memory_size
+ILayer.precision ILayer.set_output_type
 IInt8EntropyCalibrator2 IInt8EntropyCalibrator2.get_batch IInt8EntropyCalibrator2.get_batch_size
 IInt8EntropyCalibrator2.read_calibration_cache IInt8EntropyCalibrator2.write_calibration_cache
 IInt8LegacyCalibrator IInt8LegacyCalibrator.get_batch IInt8LegacyCalibrator.get_batch_size
