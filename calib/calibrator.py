@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,7 +40,9 @@ class Calibrator:
 
     Attributes:
         algorithm: How amax is computed.
-        batches: The stream of batches, which can be iterated more than once; None when the caller uses `collect`.
+        batches: The stream of batches; None when the caller uses `collect`. What runs the model takes batches with
+            `inputs` and `names`, and also arrays, tensors, dicts or (array, label) pairs, so a DataLoader will do. One
+            pass is made, so a generator serves one collection.
         cache: The path that `write_cache` writes to; None to pass the path to `write_cache`.
         statistics: What has been collected so far.
         over_images: Takes the scales of parts of the images as they are collected; None if nobody asked for it.
@@ -51,7 +53,7 @@ class Calibrator:
     def __init__(
         self,
         algorithm: Algorithm,
-        batches: Iterable[CalibrationBatch] | None = None,
+        batches: Iterable[Any] | None = None,
         *,
         cache: str | Path | None = None,
     ) -> None:
@@ -61,7 +63,7 @@ class Calibrator:
         self.statistics = Statistics()
         self.over_images: ScalesOverImages | None = None
 
-    def __iter__(self) -> Iterator[CalibrationBatch]:
+    def __iter__(self) -> Iterator[Any]:
         if self.batches is None:
             raise CalibrationError("calibrator: expected a stream of batches, found none; pass it as `batches`")
         return iter(self.batches)
@@ -133,7 +135,7 @@ class EntropyCalibrator(Calibrator):
 
     def __init__(
         self,
-        batches: Iterable[CalibrationBatch] | None = None,
+        batches: Iterable[Any] | None = None,
         *,
         cache: str | Path | None = None,
         match_tensorrt: bool = False,
@@ -144,7 +146,7 @@ class EntropyCalibrator(Calibrator):
 class MinMaxCalibrator(Calibrator):
     """The whole range of the data, as in TensorRT's IInt8MinMaxCalibrator."""
 
-    def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
+    def __init__(self, batches: Iterable[Any] | None = None, *, cache: str | Path | None = None) -> None:
         super().__init__(MinMax(), batches, cache=cache)
 
 
@@ -153,7 +155,7 @@ class PercentileCalibrator(Calibrator):
 
     def __init__(
         self,
-        batches: Iterable[CalibrationBatch] | None = None,
+        batches: Iterable[Any] | None = None,
         *,
         percentile: float = 99.99,
         cache: str | Path | None = None,
@@ -164,13 +166,13 @@ class PercentileCalibrator(Calibrator):
 class MSECalibrator(Calibrator):
     """Smallest mean squared error on the INT8 grid."""
 
-    def __init__(self, batches: Iterable[CalibrationBatch] | None = None, *, cache: str | Path | None = None) -> None:
+    def __init__(self, batches: Iterable[Any] | None = None, *, cache: str | Path | None = None) -> None:
         super().__init__(MSE(), batches, cache=cache)
 
 
 def calibrator_from_name(
     name: str,
-    batches: Iterable[CalibrationBatch] | None = None,
+    batches: Iterable[Any] | None = None,
     *,
     percentile: float = 99.99,
     match_tensorrt: bool = False,

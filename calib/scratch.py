@@ -164,11 +164,20 @@ def _remove(path: Path) -> None:
     """
     with contextlib.suppress(OSError):
         for entry in path.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != _OWNER:
-                entry.unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+            if entry.name != _OWNER:
+                _remove_tree(entry)
+    with contextlib.suppress(OSError):
+        _remove_tree(path)
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, with one file descriptor at a time: there may be no more."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for name in os.listdir(path):  # noqa: PTH208 - it has closed the folder when it returns
+        _remove_tree(path / name)
+    path.rmdir()
 
 
 def _saved(scratch: Path, folder: Path, name: str) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datasets.packs.pack import ImagePack, TensorPack
     from datasets.packs.pack_writer import write_pack
     from datasets.preprocessing import Preprocessing
-    from datasets.source import ImageSource
+    from datasets.source import ImageSource, TensorSource
 
 # Another distribution also installs a package called `datasets`; `calib` looks for this marker before it uses ours.
 DISTRIBUTION = "calib-int8"
@@ -29,6 +29,7 @@ __all__ = [
     "Preprocessing",
     "Quarantined",
     "TensorPack",
+    "TensorSource",
     "identify",
     "open_source",
     "sample_indices",
@@ -47,6 +48,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "Quarantined": "batches",
     "TensorPack": "packs.pack",
+    "TensorSource": "source",
     "identify": "identity",
     "open_source": "opening",
     "sample_indices": "batches",

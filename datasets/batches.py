@@ -4,7 +4,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, TooManyUnreadableError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE
-from datasets.preprocessing import Preprocessing
+from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.sampling import sample_indices
-from datasets.source import ImageSource, TensorSource
+from datasets.source import DeepImageSource, ImageSource, TensorSource
 
 __all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
 
@@ -93,12 +93,13 @@ class BatchStream:
         source: ImageSource | TensorSource,
         indices: NDArray[np.int64] | Sequence[int] | None = None,
         *,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: ImagePreprocessing | None = None,
         batch_size: int = 64,
         input_name: str = "input",
         threads: int | None = None,
         prefetch: int = 2,
         max_bad: float = 0.05,
+        constants: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Prepare a stream; nothing is read yet.
 
@@ -112,6 +113,8 @@ class BatchStream:
             threads: Number of decoding threads; None for one per processor that this process may use, at most 4.
             prefetch: Number of batches to decode ahead.
             max_bad: Largest accepted share (0..1) of unreadable images.
+            constants: Inputs that are the same for every sample, by name, without the batch axis; one without axes is
+                the same for a batch.
 
         Raises:
             DatasetError: An argument is out of range, there are no samples, or the preprocessing is not bound or the
@@ -125,7 +128,9 @@ class BatchStream:
         self.threads = min(4, _usable_processors()) if threads is None else threads
         self.prefetch = prefetch
         self.max_bad = max_bad
+        self.constants = dict(constants or {})
         self._bad: list[Quarantined] = []
+        self._deep = source if isinstance(source, DeepImageSource) else None
         self._tiny = False
         self._turn = threading.Lock()
         self._check_arguments()
@@ -184,7 +189,7 @@ class BatchStream:
         return self._batches(self._bad)
 
     def _batches(self, bad: list[Quarantined]) -> Iterator[Batch]:
-        assembler = _Assembler(self.source, min(self.batch_size, self.images))
+        assembler = _Assembler(self.source, min(self.batch_size, self.images), self.constants)
         for chunk in self._chunks():
             bad.extend(chunk.bad)
             if len(bad) > self.max_bad * self.images:
@@ -233,7 +238,7 @@ class BatchStream:
         return _Chunk({name: [sample[name] for sample in samples] for name in self.source.inputs}, indices, [])
 
     def _decode_images(self, source: ImageSource, indices: list[int], stop: threading.Event) -> _Chunk:
-        images: list[NDArray[np.uint8]] = []
+        images: list[NDArray[Any]] = []
         readable: list[int] = []
         bad: list[Quarantined] = []
         sizes: list[tuple[int, int]] = []
@@ -254,12 +259,13 @@ class BatchStream:
             return _Chunk({self.input_name: images}, readable, bad, sizes)
         return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad, sizes)
 
-    def _fitted(self, source: ImageSource, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    def _fitted(self, source: ImageSource, index: int) -> tuple[NDArray[Any], tuple[int, int]]:
         """An image at the model's size, and the height and width that it had before."""
-        image = source.read(index)
-        size = image.shape[0], image.shape[1]
         if self.preprocessing is None:
-            return image, size
+            image = source.read(index)
+            return image, (image.shape[0], image.shape[1])
+        image = source.read(index) if self._deep is None else self._deep.read_pixels(index, self.preprocessing.wanted)
+        size = image.shape[0], image.shape[1]
         try:
             return self.preprocessing.fitted(image), size
         except DatasetError as error:
@@ -274,8 +280,11 @@ def _usable_processors() -> int:
 class _Assembler:
     """Fills batches from chunks of any length."""
 
-    def __init__(self, source: ImageSource | TensorSource, batch_size: int) -> None:
+    def __init__(
+        self, source: ImageSource | TensorSource, batch_size: int, constants: Mapping[str, NDArray[Any]]
+    ) -> None:
         self._source = source
+        self._constants = constants
         self._batch_size = batch_size
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._indices: list[int] = []
@@ -318,6 +327,8 @@ class _Assembler:
         count = len(self._indices)
         indices = np.array(self._indices, np.int64)
         inputs = {name: array[:count] for name, array in self._arrays.items()}
+        for name, value in self._constants.items():
+            inputs[name] = np.repeat(value[np.newaxis], count, axis=0) if value.ndim else value
         labels = None if self._source.labels is None else self._source.labels[indices]
         sizes = np.array(self._sizes, np.int64) if self._sizes else None
         batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels, sizes)

@@ -1,4 +1,4 @@
-"""Decoding one stored image into 8-bit RGB pixels, or giving a plain reason why it cannot be decoded.
+"""Decoding one stored image into 8-bit RGB pixels, or into all its bits; or a plain reason why it cannot be decoded.
 
 This calls Pillow's decoders directly instead of `Image.open`. The format is known from the file's name and checked
 against its first bytes, so no formats are tried in turn. A decompression bomb is detected from the header, without
@@ -6,7 +6,8 @@ against its first bytes, so no formats are tried in turn. A decompression bomb i
 """
 
 import io
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,14 @@ from PIL import (
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE, bomb
 from datasets.guards.steps import CountedReads, has_too_many_scans
+from datasets.images.many_bits import bytes_of_grey_and_alpha, known_bits, low_bytes, many_bits
+
+try:  # part of Pillow since 11.3, if it was built with libavif
+    from PIL import AvifImagePlugin
+
+    AVIF = AvifImagePlugin.AvifImageFile if AvifImagePlugin.SUPPORTED else None
+except ImportError:
+    AVIF = None
 
 FORMATS = {
     ".jpg": "JPEG",
@@ -35,6 +44,7 @@ FORMATS = {
     ".webp": "WebP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    **({".avif": "AVIF"} if AVIF is not None else {}),
 }
 
 # JPEG includes MPO, a JPEG with more pictures appended; the plain decoder takes the first.
@@ -44,6 +54,7 @@ _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
+    **({"AVIF": AVIF} if AVIF is not None else {}),
 }
 
 # First bytes of the formats we read, and of formats that are often renamed to one of them by mistake.
@@ -59,17 +70,33 @@ _SIGNATURES = (
     (b"%PDF", "PDF"),
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
 )
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
 _HEAD_BYTES = 16
 _ORIENTATION_TAG = 0x0112
+_STATE_RANGE = "state it as pixel_range = [lowest, highest] in the TOML file of --preprocess"
+_ALL_OF_16_BITS = np.iinfo(np.uint16).max
 _BAND_PIXELS = 2**22  # larger images become arrays band by band, so that no second copy of the whole is made
 # The keys under which Pillow keeps metadata that may hold an orientation; images without them need no EXIF lookup.
 _ORIENTATION_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a model takes of an image beyond 8-bit RGB.
+
+    Attributes:
+        alpha: The alpha channel.
+        any_range: Numbers of any range, because what they mean is stated; otherwise 16 bits without a sign at most.
+    """
+
+    alpha: bool = False
+    any_range: bool = False
+
+
 def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8]:
     """Decode an image and turn it upright by its EXIF orientation; if it has several frames, take the first.
 
-    Alpha is dropped, not composited, as in torchvision. 16-bit grey is scaled to 8 bits (v / 257, rounded).
+    Alpha is dropped, not composited, as in torchvision. 16 bits are scaled to 8 (v / 257, rounded).
 
     Args:
         stream: A seekable binary stream at its start.
@@ -78,6 +105,27 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
 
     Returns:
         uint8 [H, W, 3], RGB.
+
+    Raises:
+        UnreadableImageError: See `decode_pixels`.
+    """
+    pixels = decode_pixels(stream, name, expected, None)
+    assert pixels.dtype == np.uint8
+    return pixels
+
+
+def decode_pixels(stream: BinaryIO, name: str, expected: str, wanted: Wanted | None) -> NDArray[Any]:
+    """Decode an image as `decode_image` does, with all its bits.
+
+    Args:
+        stream: A seekable binary stream at its start.
+        name: Name of the image in its source, for the error.
+        expected: The format that the file name promises, a value of `FORMATS`.
+        wanted: What is taken of it; None for 8-bit RGB.
+
+    Returns:
+        uint8 [H, W, 3], RGB, or [H, W, 4] with alpha if that is wanted; of more than 8 bits uint16, int32 or float32
+        [H, W, 1] for grey, uint16 [H, W, 2] for grey and alpha, or uint16 [H, W, 3 or 4].
 
     Raises:
         UnreadableImageError: The file is empty, not an image, of another format than expected, damaged or truncated,
@@ -90,7 +138,7 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
         raise UnreadableImageError(name, _format_reason(head, found, expected))
     try:
         with SPACE.turn():
-            return _decoded(stream, name, found)
+            return _decoded(stream, name, found, wanted)
     except (DatasetError, MemoryError):
         raise
     except Exception as error:
@@ -98,25 +146,51 @@ def decode_image(stream: BinaryIO, name: str, expected: str) -> NDArray[np.uint8
         raise UnreadableImageError(name, f"damaged or truncated {found} file: {message}") from error
 
 
-def _decoded(stream: BinaryIO, name: str, found: str) -> NDArray[np.uint8]:
+def lacks_range(stream: BinaryIO, expected: str) -> bool:
+    """Does an image have more than 8 bits a channel, and does its header not tell how many? Decodes no pixel."""
+    head = stream.read(_HEAD_BYTES)
+    stream.seek(0)
+    if expected not in ("PNG", "TIFF") or _format_of(head) != expected:
+        return False
+    try:
+        opened = _DECODERS[expected](CountedReads(stream))
+        return many_bits(opened) is not None and not known_bits(opened)
+    except Exception:  # noqa: BLE001 - whoever decodes it is told what is wrong
+        return False
+
+
+def _decoded(stream: BinaryIO, name: str, found: str, wanted: Wanted | None) -> NDArray[Any]:
     # Pillow gets no file name: it would map the file of that name in the working folder instead of reading the stream.
-    image: Image.Image = _DECODERS[found](CountedReads(stream))
+    opened = _DECODERS[found](CountedReads(stream))
+    image: Image.Image = opened
     reason = bomb(*image.size)
     if reason:
         raise UnreadableImageError(name, reason)
     if found == "JPEG" and isinstance(stream, io.BytesIO) and has_too_many_scans(stream.getvalue()):
         raise UnreadableImageError(name, "a JPEG of over a hundred scans, which takes minutes to decode; convert it")
-    SPACE.take(image.width * image.height)
+    kind, bits = many_bits(opened), known_bits(opened)
+    SPACE.take(image.width * image.height * (1 if kind is None or wanted is None else 2))
+    if wanted is not None and kind == "grey and alpha":
+        halves = np.asarray(_upright(bytes_of_grey_and_alpha(opened))).astype(np.uint16)
+        return (halves[..., ::2] << 8) | halves[..., 1::2]
+    if wanted is not None and kind == "colours":
+        stream.seek(0)
+        low = low_bytes(_DECODERS[found](CountedReads(stream)))
+        opened.load()
+        high = _rgb_pixels(_upright(opened), name, wanted).astype(np.uint16)
+        return (high << 8) | _rgb_pixels(_upright(low), name, wanted)
     image.load()
     image = _upright(image)  # under the same name, so that the other is freed before the array is made
-    return _rgb_pixels(image, name)
+    if wanted is not None and kind == "grey":
+        return _many_bits_of_grey(image, name, wanted, bits)
+    return _rgb_pixels(image, name, wanted)
 
 
 def _format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
-        return {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}.get(head[8:12], "video or HEIC")
+        return _BRANDS.get(head[8:12], "video or HEIC")
     return next((label for signature, label in _SIGNATURES if head.startswith(signature)), None)
 
 
@@ -138,30 +212,44 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if orientation != 1 else image
 
 
-def _rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _rgb_pixels(image: Image.Image, name: str, wanted: Wanted | None) -> NDArray[np.uint8]:
     if image.mode == "F":
-        raise UnreadableImageError(name, "floating-point pixels have no defined range; convert them to 8 or 16 bits")
-    image.info.pop("transparency", None)  # otherwise convert() carries a transparent colour over, with a warning
+        raise UnreadableImageError(name, f"floating-point pixels have no defined range; {_STATE_RANGE}")
+    mode = "RGBA" if wanted is not None and wanted.alpha else "RGB"
+    if mode == "RGB":
+        image.info.pop("transparency", None)  # otherwise convert() carries a transparent colour over, with a warning
     rows = max(1, _BAND_PIXELS // image.width)
     if rows >= image.height:
-        return _rgb_band(image, name)
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
+        return _rgb_band(image, name, mode)
+    pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        pixels[top:bottom] = _rgb_band(image.crop((0, top, image.width, bottom)), name)
+        pixels[top:bottom] = _rgb_band(image.crop((0, top, image.width, bottom)), name, mode)
     return pixels
 
 
-def _rgb_band(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _rgb_band(image: Image.Image, name: str, mode: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), name)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        grey = np.asarray(image)
+        _check_16_bits(grey, name)
+        return np.repeat(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _from_16_bit(grey: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+def _many_bits_of_grey(image: Image.Image, name: str, wanted: Wanted, bits: int) -> NDArray[Any]:
+    grey = np.asarray(image)[:, :, np.newaxis]
+    if wanted.any_range:
+        return grey.astype(grey.dtype.newbyteorder("="), copy=False)
+    if grey.dtype.kind == "f":
+        raise UnreadableImageError(name, f"floating-point pixels have no defined range; {_STATE_RANGE}")
+    _check_16_bits(grey, name)
+    if bits:  # as if they were all of 16
+        grey = np.rint(grey.astype(np.float32) * (_ALL_OF_16_BITS / (2**bits - 1)))
+    pixels: NDArray[np.uint16] = grey.astype(np.uint16, copy=False)
+    return pixels
+
+
+def _check_16_bits(grey: NDArray[np.generic], name: str) -> None:
     low, high = int(grey.min()), int(grey.max())
-    if low < 0 or high > 65535:
-        reason = f"32-bit integer pixels from {low} to {high}; only 8 and 16 bits can be read, convert them"
-        raise UnreadableImageError(name, reason)
-    eight = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(eight[:, :, np.newaxis], 3, axis=2)
+    if low < 0 or high > _ALL_OF_16_BITS:
+        raise UnreadableImageError(name, f"integer pixels from {low} to {high}, which no type tells; {_STATE_RANGE}")

@@ -28,3 +28,7 @@ class UnreadableImageError(DatasetError):
 
 class TooManyUnreadableError(DatasetError):
     """More images of a stream are unreadable than `max_bad` allows."""
+
+
+class SourceTypeError(DatasetError, TypeError):
+    """An object from Python is nothing that data can be taken from; the message says what is."""

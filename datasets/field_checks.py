@@ -43,6 +43,15 @@ def checked_size(value: object) -> tuple[int, int]:
     raise DatasetError(f"size: expected [height, width] in whole pixels, found {shown(value)}")
 
 
+def checked_range(field: str, value: object) -> tuple[float, float]:
+    """The value as a lower and a higher finite float."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        low, high = (checked_number(field, number) for number in value)
+        if low < high:
+            return low, high
+    raise DatasetError(f"{field}: expected [lowest, highest] such as [0, 4095], found {shown(value)}")
+
+
 def checked_per_channel(field: str, value: object, channels: int) -> tuple[float, ...]:
     """The value as one finite float for all channels, or one per channel."""
     if not isinstance(value, (list, tuple)) or len(value) not in (1, channels):

@@ -1,38 +1,42 @@
-"""Images in a folder, either flat or with one sub-folder per class; labels come from the sub-folders or a CSV."""
+"""Images in a folder, either flat or with one sub-folder per class; labels come from the sub-folders or a table."""
 
 import io
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.decoding import FORMATS, decode_image
+from datasets.decoding import FORMATS, Wanted, decode_image, decode_pixels, lacks_range
 from datasets.errors import DatasetError, UnreadableImageError
+from datasets.folder_contents import folder_contents
 from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_of
-from datasets.labels import labels_from_csv, labels_from_folders, read_class_names
+from datasets.images.listing import VIDEOS, Listing, frames_advice, in_words, listing_from_folder
 
 # Small files are decoded from memory, which is faster. Larger ones are not, so that a large TIFF is not read whole.
 _READ_WHOLE_BYTES = 64 * 2**20
 _MOST_BYTES = 2 * 2**30  # hashing reads all of a file, so no file may be larger than this
+IMAGE_EXTENSIONS = frozenset(FORMATS)
+_OF_MANY_BITS = ("PNG", "TIFF")
 
 
 class ImageFolder:
-    """The JPEG, PNG, BMP, WebP and TIFF images of a folder and its sub-folders, in name order.
+    """The JPEG, PNG, BMP, WebP, TIFF and AVIF images of a folder and its sub-folders, in name order.
 
     Hidden files and folders are skipped. Nothing is decoded before `read`, so damaged images are only found then.
 
     Attributes:
         path: The folder.
         names: POSIX paths relative to the folder, sorted as plain strings.
-        labels: Class index of every image, int64 [N], or numbers that are no classes, float64 [N]; None for a flat
-            folder without a CSV.
-        class_names: Class names by index: the given `classes`, otherwise the names of the folders or in the CSV in
+        labels: Class index of every image, int64 [N], -1 for none; or numbers that are no classes, float64 [N], NaN for
+            none; None for a flat folder without a table of labels.
+        class_names: Class names by index: the given `classes`, otherwise the names of the folders or in the table in
             alphabetical order; None if labels are bare indices or absent.
+        notes: What is read and what is not, and how the labels were read, in lines for people.
+        warnings: What a user should know of them, in lines.
     """
 
     def __init__(
@@ -43,32 +47,37 @@ class ImageFolder:
         classes: str | Path | Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         unlabelled: bool = False,
+        split: str | None = None,
     ) -> None:
         """List the folder and determine the labels.
 
         Args:
             path: The folder.
-            labels: A CSV with the columns `file` (relative to the folder) and `label` (class name, index or number); it
+            labels: A table of images and labels (class name, index or number), see `datasets.labels.label_file`; it
                 replaces labels from sub-folders.
             classes: Class names in the order of the model's outputs, or a file with one name per line.
             names: The images to take, relative to the folder; None for all.
             unlabelled: Do sub-folders say nothing about what is in the images?
+            split: Of a folder with train/ and val/ above all else, the images of which: train, val or test. None for
+                all of them.
 
         Raises:
             DatasetError: The folder does not exist or holds no images, or the labels do not fit.
         """
         self.path = Path(path)
-        self.names = image_names(self.path) if names is None else _known_formats(self.path, names)
-        self.class_names = None if classes is None else read_class_names(classes)
-        if unlabelled:
-            found = None
-        elif labels is None:
-            found = labels_from_folders(self.path, self.names, self.class_names)
-        else:
-            found = labels_from_csv(Path(labels), self.path, self.names, self.class_names)
-        self.labels: NDArray[Any] | None = None
-        if found is not None:
-            self.labels, self.class_names = found.indices, found.class_names
+        listing = listed(self.path) if names is None else Listing(_known_formats(self.path, names), None)
+        found = folder_contents(
+            self.path,
+            listing.names,
+            IMAGE_EXTENSIONS,
+            others=listing.others,
+            labels=labels,
+            classes=classes,
+            unlabelled=unlabelled,
+            split=split,
+        )
+        self.names, self.labels, self.class_names = found.names, found.labels, found.class_names
+        self.notes, self.warnings = found.notes, found.warnings
         self._prefix = os.path.join(self.path, "")  # noqa: PTH118 - a Path per image costs as much as a small decode
         self._formats = tuple(FORMATS[PurePath(name).suffix.lower()] for name in self.names)
 
@@ -89,10 +98,38 @@ class ImageFolder:
             UnreadableImageError: The image cannot be read. The error holds its name and a plain reason.
         """
         name = self.names[index]
+        with self._stream(index) as stream:
+            return decode_image(stream, name, self._formats[index])
+
+    def read_pixels(self, index: int, wanted: Wanted) -> NDArray[Any]:
+        """The image with all its bits, and alpha if that is wanted, see `datasets.decoding.decode_pixels`.
+
+        Raises:
+            UnreadableImageError: The image cannot be read. The error holds its name and a plain reason.
+        """
+        with self._stream(index) as stream:
+            return decode_pixels(stream, self.names[index], self._formats[index], wanted)
+
+    def lacks_range(self, index: int) -> bool:
+        """Does the image have more than 8 bits, and does its header not say which numbers they may hold?"""
+        if self._formats[index] not in _OF_MANY_BITS:
+            return False
+        try:
+            with self._stream(index) as stream:
+                return lacks_range(stream, self._formats[index])
+        except UnreadableImageError:
+            return False
+
+    @contextmanager
+    def _stream(self, index: int) -> Iterator[BinaryIO]:
+        """An image's file at its start; small ones in memory.
+
+        Raises:
+            UnreadableImageError: It cannot be opened or read, or is no file, or too large.
+        """
         with self._opened(index) as file:
-            if size_of(file) <= _READ_WHOLE_BYTES:
-                return decode_image(io.BytesIO(whole_of(file)), name, self._formats[index])
-            return decode_image(io.BufferedReader(file), name, self._formats[index])
+            small = size_of(file) <= _READ_WHOLE_BYTES
+            yield io.BytesIO(whole_of(file)) if small else io.BufferedReader(file)
 
     def content(self, index: int) -> bytes:
         """The bytes of the image's file.
@@ -153,56 +190,27 @@ def _os_reason(error: OSError) -> str:
     return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
+def listed(folder: Path) -> Listing:
+    """The images of a folder and its sub-folders, in name order, and what else is there.
+
+    Raises:
+        DatasetError: It does not exist or holds no images.
+    """
+    listing = listing_from_folder(folder, IMAGE_EXTENSIONS)
+    if not listing.names:
+        found = in_words(listing.others or {}) or "no files at all"
+        videos = [extension for extension in listing.others or {} if extension in VIDEOS]
+        advice = f"; {frames_advice(f'clip{videos[0]}')}" if videos else ""
+        raise DatasetError(
+            f"{folder}: no images in it; expected files ending in {' '.join(FORMATS)}; found {found}{advice}"
+        )
+    return listing
+
+
 def image_names(folder: Path) -> tuple[str, ...]:
     """The images of a folder and its sub-folders, in name order, as POSIX paths relative to it.
 
     Raises:
         DatasetError: It does not exist or holds no images.
     """
-    if not folder.exists():
-        raise DatasetError(f"{folder}: no such folder; expected a folder of images")
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: not a folder; expected a folder of images")
-    names: list[str] = []
-    others: Counter[str] = Counter()
-    _collect(folder, "", (_folder_id(os.stat(folder)),), names, others)  # noqa: PTH116
-    if not names:
-        common = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
-        found = ", ".join(f"{count} {suffix}" for suffix, count in common) or "no files at all"
-        raise DatasetError(f"{folder}: no images in it; expected files ending in {' '.join(FORMATS)}; found {found}")
-    return tuple(sorted(names))
-
-
-def _collect(
-    folder: str | Path, prefix: str, ancestors: tuple[tuple[int, int], ...], names: list[str], others: Counter[str]
-) -> None:
-    """Add the images below `folder` to `names`, and count the extensions of the other files."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise DatasetError(f"{folder}: the folder cannot be listed: {(error.strerror or str(error)).lower()}") from None
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if _is_folder(entry):
-            here = _folder_id(entry.stat())
-            if here not in ancestors:  # a symbolic link back to a folder above would never end
-                _collect(entry.path, f"{prefix}{entry.name}/", (*ancestors, here), names, others)
-            continue
-        suffix = PurePath(entry.name).suffix.lower()
-        # A dangling link named like an image is kept, so that it is reported as unreadable instead of being ignored.
-        if suffix in FORMATS and (entry.is_symlink() or entry.is_file()):
-            names.append(prefix + entry.name)
-        else:
-            others[suffix or "without an extension"] += 1
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _folder_id(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+    return listed(folder).names

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
-from datasets.boxes.opening import is_data_yaml, open_boxed, open_split
+from datasets.arrays.array_folder import open_arrays
+from datasets.arrays.forms import ModelInput
+from datasets.arrays.npy_files import NPY_SUFFIXES
+from datasets.boxes.opening import has_split, is_data_yaml, open_boxed, open_split
 from datasets.errors import DatasetError
-from datasets.image_folder import ImageFolder
+from datasets.image_folder import IMAGE_EXTENSIONS, ImageFolder
+from datasets.images.layout import layout_from_names, may_have_splits
+from datasets.images.listing import VIDEOS, frames_advice, listing_from_folder
 from datasets.labels import read_class_names
 from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
 from datasets.packs.structure import damage_told, dataset_at, holds_images, listing_of, open_hdf5
@@ -24,17 +30,20 @@ def open_source(
     inputs: Sequence[str] | None = None,
     task: str = "auto",
     split: str = "train",
+    forms: Sequence[ModelInput] = (),
 ) -> ImageSource | TensorSource:
-    """Open a folder of images, an image pack or a tensor pack, whichever `path` is.
+    """Open a folder of images or arrays, an image pack or a tensor pack, whichever `path` is.
 
     Args:
-        path: A folder, a file ending in .h5 or .hdf5, or a data.yaml that names folders.
+        path: A folder, a file ending in .h5, .hdf5, .npy or .npz, or a data.yaml that names folders.
         labels: The labels of a folder: a CSV of classes, a COCO JSON file or a folder of text files of boxes.
         classes: The class names in the desired order, or a file with one name per line.
         inputs: The model's input names, for a tensor pack.
         task: What the labels are for: `classify` takes folders and CSVs as classes, `detect` looks for boxes, `auto`
             does that first; with any other task there are no labels.
-        split: Which images a data.yaml is opened for: train, val or test.
+        split: Which images of a data.yaml, or of a folder with train/ and val/, are opened: train, val or test.
+
+        forms: The model's inputs that data must provide, to tell arrays that are inputs from images.
 
     Raises:
         DatasetError: The path is none of these, or its contents are not as they should be.
@@ -43,12 +52,19 @@ def open_source(
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder; expected a folder of images or a .h5 pack")
     if is_data_yaml(path):
-        return _split(path, split, classes)
+        named = _split(path, split, classes)
+        return named if task in ("auto", "detect") else ImageFolder(named.path, names=named.names, unlabelled=True)
+    if _holds_arrays(path):
+        unlabelled = task not in ("auto", "classify")
+        return open_arrays(path, forms, labels=labels, classes=classes, unlabelled=unlabelled, split=split)
     if path.is_dir():
-        return _folder(path, None if labels is None else Path(labels), classes, task)
+        return _folder(path, None if labels is None else Path(labels), classes, task, split)
+    if path.suffix.lower() in VIDEOS:
+        raise DatasetError(f"{path}: a video is not read; {frames_advice(path.name)}, then give the folder")
     if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(
-            f"{path}: expected a folder of images, a data.yaml, or a pack ending in {' or '.join(SUFFIXES)}"
+            f"{path}: expected a folder of images, a data.yaml, a pack ending in {' or '.join(SUFFIXES)}, or an array "
+            "ending in .npy or .npz"
         )
     if labels is not None:
         raise DatasetError(f"{path}: a pack holds its labels itself; leave out the labels CSV")
@@ -65,6 +81,27 @@ def open_source(
         raise DatasetError(f"{path}: no dataset 'images'; the file holds {listing}; name the model's inputs among them")
     found = TensorPack(path, inputs, classes=classes)
     return found if task in _LABELLED else _without_labels(found)
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Is this a file of NumPy's, or a folder with such files and no images?"""
+    if not path.is_dir():
+        return path.suffix.lower() in NPY_SUFFIXES
+    for _, _, files in os.walk(path):  # one image is enough to tell, and folders may have a million
+        if any(PurePath(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+            return False
+    listing = listing_from_folder(path, IMAGE_EXTENSIONS)
+    return not listing.names and bool(NPY_SUFFIXES & set(listing.others or {}))
+
+
+def has_validation(path: Path) -> bool:
+    """Does a data.yaml, or a folder with a sub-folder for each split, bring images for evaluation?"""
+    if is_data_yaml(path):
+        return path.is_file() and has_split(path, "val")
+    if not path.is_dir() or not may_have_splits(path):
+        return False
+    present = layout_from_names(listing_from_folder(path, IMAGE_EXTENSIONS | NPY_SUFFIXES).names).present
+    return "train" in present and len(present) > 1
 
 
 _LABELLED = ("auto", "classify", "detect")
@@ -85,16 +122,18 @@ def _split(path: Path, split: str, classes: str | Path | Sequence[str] | None) -
     raise DatasetError(f"{path}: expected images under 'train' or 'val', found none")
 
 
-def _folder(path: Path, labels: Path | None, classes: str | Path | Sequence[str] | None, task: str) -> ImageFolder:
+def _folder(
+    path: Path, labels: Path | None, classes: str | Path | Sequence[str] | None, task: str, split: str
+) -> ImageFolder:
     if task in ("auto", "detect"):
         given = None if classes is None else read_class_names(classes)
-        boxed = open_boxed(path, labels, given, asked=task == "detect")
+        boxed = open_boxed(path, labels, given, asked=task == "detect", split=split)
         if boxed is not None:
             return boxed
         if task == "detect":
             if labels is not None:
                 raise DatasetError(f"{labels}: expected boxes in a COCO JSON file or in a folder of text files")
-            return ImageFolder(path, unlabelled=True)
+            return ImageFolder(path, unlabelled=True, split=split)
     if task not in _LABELLED:
-        return ImageFolder(path, unlabelled=True)
-    return ImageFolder(path, labels=labels, classes=classes)
+        return ImageFolder(path, unlabelled=True, split=split)
+    return ImageFolder(path, labels=labels, classes=classes, split=split)

@@ -1,4 +1,7 @@
-"""Protocols for sources of images or tensors; folders and packs satisfy them without inheriting from them."""
+"""Protocols for sources of images or tensors; folders and packs satisfy them without inheriting from them.
+
+A source of your own needs what `ImageSource` or `TensorSource` lists, and no more.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from datasets.decoding import Wanted
 
 
 class Source(Protocol):
@@ -50,6 +55,17 @@ class ImageSource(Source, Protocol):
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The image as uint8 [H, W, 3] RGB; raises UnreadableImageError. May be called from several threads."""
+
+
+@runtime_checkable
+class DeepImageSource(ImageSource, Protocol):
+    """A source whose images may have more bits than 8, or alpha, and that gives these to whoever wants them."""
+
+    def read_pixels(self, index: int, wanted: Wanted) -> NDArray[Any]:
+        """The image with all its bits, see `datasets.decoding.decode_pixels`; raises UnreadableImageError."""
+
+    def lacks_range(self, index: int) -> bool:
+        """Does an image have more bits than 8, and does nothing say what they mean? No pixel is decoded for it."""
 
 
 @runtime_checkable

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -14,9 +16,12 @@ from numpy.typing import NDArray
 from calib.calibrator import Calibrator, EntropyCalibrator
 from calib.files import Transaction
 from datasets import identify, open_source, sample_indices
+from datasets.arrays.memory import is_source, items_of, source_of_items
+from datasets.arrays.stream import PassingSamples
 from datasets.identity import ImageIdentity, contents
 from datasets.source import AnySource
-from quant.calibration.run_data import evaluation_data
+from quant.calibration.run_data import evaluation_data, source_from_python
+from quant.calibration.split import USUAL_IMAGES
 from quant.collectors.onnxruntime_collector import collect_statistics
 from quant.errors import SettingsError
 from quant.jobs.compare import compare_models, write_reports
@@ -26,7 +31,6 @@ from quant.onnx_graph.model_file import sha256_of_model, stage_model
 from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import light_qdq_model
 from quant.report.contents.document import Document
-from quant.report.views.notebook.shown import ShownReport
 from quant.settings.run_settings import RunSettings
 
 
@@ -37,14 +41,14 @@ class Int8Model:
     Attributes:
         model: The INT8 model in explicit (Q/DQ) form.
         amax: Largest magnitude kept for each activation, in activation units.
-        source: The images.
+        source: The images; of what was iterable, a list of what has passed.
         calibrated: int64, indices in `source` of the images used for calibration; unreadable ones are left out.
         images: The same images, identified by their contents, so that they are recognised in any other source.
     """
 
     model: OnnxModel
     amax: dict[str, float]
-    source: AnySource
+    source: AnySource | PassingSamples
     calibrated: NDArray[np.int64]
     images: tuple[ImageIdentity, ...]
 
@@ -67,7 +71,7 @@ class Int8Model:
 
 def build(
     model: str | Path | OnnxModel,
-    images: str | Path | AnySource,
+    images: str | Path | AnySource | Iterable[Any],
     calibrator: Calibrator | None = None,
     *,
     preprocess: str = "imagenet",
@@ -81,10 +85,11 @@ def build(
 
     Args:
         model: FP32 model.
-        images: Folder, HDF5 pack, or a source that is already open.
+        images: Folder, HDF5 pack, a source (docs/python.md), a list of paths or arrays, or a DataLoader or any iterable
+            of arrays, tensors, dicts or (array, label) pairs, of which the first `num_images` are taken in one pass.
         calibrator: How amax is computed; entropy by default. This call replaces any statistics it held before. If it
             names a cache, the cache is written.
-        preprocess: Preset, or path of a TOML file.
+        preprocess: Preset, path of a TOML file, or `file.py:callable`, which is executed.
         num_images: Calibration images.
         sampling: random (seeded, by class where labels are known) or first.
         seed: Seed of the sample.
@@ -96,6 +101,7 @@ def build(
         SettingsError: A setting is out of range, or the calibrator has batches of its own.
         DatasetError: The images cannot be used.
         CalibrationError: An activation is not finite, or the cache cannot be written.
+        TypeError: `images` is nothing that data can be taken from; the message says what is.
     """
     settings = RunSettings(preprocess=preprocess, num_images=num_images, batch_size=batch_size, max_bad=max_bad)
     calibrator = calibrator if calibrator is not None else EntropyCalibrator()
@@ -105,33 +111,64 @@ def build(
             "leave out `batches`, or use quant.collect_statistics with it"
         )
     loaded = model if isinstance(model, OnnxModel) else load_model(model)
-    source = _opened(images, loaded)
-    selection = sample_indices(source, num_images, sampling=sampling, seed=seed)
-    stream = replace(evaluation_data(source, settings, loaded), selection=selection).calibration_stream(settings)
-    fresh = Calibrator(calibrator.algorithm, stream)
-    collect_statistics(loaded, fresh)
-    calibrator.statistics = fresh.statistics
+    source = _source_or_stream(images, loaded, settings)
+    if isinstance(source, PassingSamples):
+        _collect_into(calibrator, loaded, source.batches())
+        read, identities = np.arange(len(source)), tuple(source.identities)
+    else:
+        selection = sample_indices(source, settings.num_images, sampling=sampling, seed=seed)
+        stream = replace(evaluation_data(source, settings, loaded), selection=selection).calibration_stream(settings)
+        _collect_into(calibrator, loaded, stream)
+        left_out = {item.file for item in stream.quarantined}
+        read = np.array([index for index in selection if source.names[index] not in left_out], np.int64)
+        identities = identify(source, read).entries
     amax = calibrator.compute_amax()
     made = light_qdq_model(loaded.light, amax)
     if calibrator.cache is not None:
         calibrator.write_cache()
-    left_out = {item.file for item in stream.quarantined}
-    read = np.array([index for index in selection if source.names[index] not in left_out], np.int64)
     path = loaded.path.with_suffix(".int8.onnx")
     quantized = OnnxModel(path, made, sha256_of_model(made, path.name))
-    return Int8Model(quantized, amax, source, read, identify(source, read).entries)
+    return Int8Model(quantized, amax, source, read, identities)
+
+
+def _collect_into(calibrator: Calibrator, model: OnnxModel, batches: Iterable[Any]) -> None:
+    """Give a calibrator the statistics of a model on these batches, in place of those it held before."""
+    fresh = Calibrator(calibrator.algorithm, batches)
+    collect_statistics(model, fresh)
+    calibrator.statistics = fresh.statistics
+
+
+def _source_or_stream(images: object, model: OnnxModel, settings: RunSettings) -> AnySource | PassingSamples:
+    """Data as a source; what gives samples one after another as a stream of them, of which none is kept."""
+    if is_source(images) or isinstance(images, str | Path | list | tuple | np.ndarray):
+        return _opened(images, model, settings)
+    paths, items = items_of(images, model.inputs)
+    if paths is not None:
+        return paths
+    what, first = type(images).__name__, list(islice(items, 1))
+    example = evaluation_data(source_of_items(first, model.inputs, what), settings, model)
+    return PassingSamples(
+        what,
+        chain(first, items),
+        most=settings.num_images or USUAL_IMAGES,
+        batch_size=settings.batch_size,
+        preprocessing=example.preprocessing,
+        input_name=example.input_name,
+        constants=example.constants,
+    )
 
 
 def compare(
     baseline: str | Path | Model,
     candidate: str | Path | Model | Int8Model,
-    images: str | Path | AnySource,
+    images: str | Path | AnySource | Iterable[Any],
     *,
     preprocess: str = "imagenet",
     metric: str | None = None,
     max_drop: float = 1.0,
     batch_size: int = 64,
     seed: int = 0,
+    memory_limit: int = 1024,
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> Document:
@@ -143,12 +180,14 @@ def compare(
     Args:
         baseline: FP32 model, or an engine.
         candidate: The model that is compared with it.
-        images: Folder, HDF5 pack, or a source that is already open.
-        preprocess: Preset, or path of a TOML file.
+        images: Folder, HDF5 pack, a source, or data from Python as for `build`. Samples are needed several times, so
+            what is no list or array is kept in memory, up to `memory_limit`.
+        preprocess: Preset, path of a TOML file, or `file.py:callable`, which is executed.
         metric: `file.py:callable`, see `quant.evaluation.metric`.
         max_drop: Largest accepted drop: percentage points of top-1, or per cent of the baseline's score of `metric`.
         batch_size: Images in a batch.
         seed: Seed of the metric's bootstrap.
+        memory_limit: MB of samples that are kept.
         out: Folder for report.json, report.md and report.html; None writes nothing.
         console: Where progress goes; nowhere by default.
 
@@ -159,8 +198,16 @@ def compare(
         ModelError, BuildError, QuantError: The models cannot be used, or do not take the same data.
         DatasetError: The images cannot be used.
         OutputError: The reports cannot be written.
+        TypeError: `images` is nothing that data can be taken from; the message says what is.
     """
-    settings = RunSettings(preprocess=preprocess, metric=metric, max_drop=max_drop, batch_size=batch_size, seed=seed)
+    settings = RunSettings(
+        preprocess=preprocess,
+        metric=metric,
+        max_drop=max_drop,
+        batch_size=batch_size,
+        seed=seed,
+        memory_limit=memory_limit,
+    )
     listener = RecordingConsole(console)
     with contextlib.ExitStack() as stack:  # engines given as paths are freed, those given as objects stay usable
 
@@ -168,7 +215,7 @@ def compare(
             return stack.enter_context(open_compared(Path(given))) if isinstance(given, str | Path) else given
 
         first = model_of(baseline)
-        source = _opened(images, first)
+        source = _opened(images, first, settings, split="val")
         selection = None
         if isinstance(candidate, Int8Model):
             second: Model = candidate.model
@@ -180,7 +227,7 @@ def compare(
         document = compare_models(first, second, source, settings, listener, selection)
     if out is not None:
         write_reports(document, settings.out, source)
-    return ShownReport(document)
+    return document
 
 
 def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> NDArray[np.int64] | None:
@@ -195,5 +242,8 @@ def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> 
     return np.array(kept, np.int64) if kept else None
 
 
-def _opened(images: str | Path | AnySource, model: ModelInterface) -> AnySource:
-    return open_source(images, inputs=[i.name for i in model.inputs]) if isinstance(images, str | Path) else images
+def _opened(images: object, model: ModelInterface, settings: RunSettings, split: str = "train") -> AnySource:
+    if isinstance(images, str | Path):
+        forms = model.inputs
+        return open_source(images, inputs=[info.name for info in forms], split=split, forms=forms)
+    return source_from_python(images, model.inputs, settings)

@@ -175,12 +175,12 @@ def opened(monkeypatch):
     import datasets.image_folder
 
     names = []
-    for method in ("read", "content"):
+    for method in ("read", "read_pixels", "content"):
         original = getattr(datasets.image_folder.ImageFolder, method)
 
-        def counted(self, index, original=original):
+        def counted(self, index, *wanted, original=original):
             names.append(self.names[index])
-            return original(self, index)
+            return original(self, index, *wanted)
 
         monkeypatch.setattr(datasets.image_folder.ImageFolder, method, counted)
     return names

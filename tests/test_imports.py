@@ -41,9 +41,11 @@ ROOMS = (
     # datasets: images in, batches out
     "datasets.errors",
     "datasets.guards",
-    "datasets.text_file datasets.field_checks datasets.geometry datasets.decoding datasets.source",
+    "datasets.text_file datasets.field_checks datasets.decoding datasets.source datasets.images",
     "datasets.identity datasets.sampling datasets.labels datasets.preprocessing",
-    "datasets.image_folder datasets.batches",
+    "datasets.folder_contents datasets.batches",
+    "datasets.image_folder",
+    "datasets.arrays",
     "datasets.boxes",
     "datasets.packs",
     "datasets.opening",

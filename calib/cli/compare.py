@@ -15,7 +15,8 @@ from calib.cli.parts.terminal import TerminalConsole, columns, say
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
-    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "task",
+    "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size",
+    "seed", "backend", "metric", "task",
     "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 _HELPS = {

@@ -55,6 +55,8 @@ def command(
     with console.task("Packing", len(source)) as advance:
         fit = None if preprocess is None else Preprocessing.from_spec(preprocess)
         left_out = write_pack(source, pack, size=height_width, preprocessing=fit, progress=progress, max_bad=max_bad)
+    for line in source.notes:
+        console.note(line)
     for item in left_out:
         console.warn(f"{item.file} was left out: {item.reason}")
     say(f"{pack}: {len(source) - len(left_out)} images")

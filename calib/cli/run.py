@@ -21,13 +21,14 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--data",
     type=_FILE,
-    help="Calibration images: a folder (flat or class-per-folder), a data.yaml (train and val), or an HDF5 pack.",
+    help="Calibration images: a folder (flat, class-per-folder, train/ and val/), a data.yaml, or an HDF5 pack.",
 )
 @click.option("--eval", type=_FILE, help="Evaluation images; default: those of --data not used for calibration.")
 @click.option(
     "--labels",
     type=_FILE,
-    help="Labels of the evaluated images: a CSV with the columns file,label, a COCO JSON, or a folder of YOLO's texts.",
+    help="Labels of the evaluated images: a table of images and classes (CSV, TSV, val.txt), a COCO JSON, or a folder"
+    " of YOLO's texts.",
 )
 @click.option(
     "--task",
@@ -35,11 +36,23 @@ _FILE = click.Path(path_type=Path)
     help="What the model is for; default auto: found from labels, outputs and the model's metadata, and said.",
 )
 @click.option("--no-labels", is_flag=True, help="Ignore what the folders' names say; the same as --task none.")
-@click.option("--classes", type=_FILE, help="File with one class name per line, in the model's order.")
+@click.option(
+    "--classes", type=_FILE, help="File with one class name per line, in the model's order, such as synset_words.txt."
+)
 @click.option(
     "--preprocess",
-    metavar="PRESET|FILE.toml",
-    help="imagenet, imagenet-tf, unit, yolo, cifar10, or a TOML file; default auto: yolo for detectors, else imagenet.",
+    metavar="PRESET|FILE.toml|FILE.py:CALLABLE",
+    help="imagenet, imagenet-tf, unit, yolo, cifar10, raw, a TOML file, or a function of your own; default auto: yolo"
+    " for detectors, else imagenet (docs/preprocessing.md).",
+)
+@click.option("--input-size", metavar="HxW", help="Size of the images, for a model that leaves it open: 640x640.")
+@click.option(
+    "--input",
+    metavar="NAME=VALUE",
+    multiple=True,
+    default=None,
+    callback=lambda _context, _parameter, texts: texts or None,
+    help="An input that is the same for every image, beside that of the images: orig_size=[640,640].",
 )
 @click.option(
     "--algo",
@@ -129,7 +142,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--allow-code",
     is_flag=True,
-    help="Do what only calib.toml asks for: execute its metric, write outside of its folder.",
+    help="Do what only calib.toml or a report asks for: execute its metric or function, write outside of its folder.",
 )
 @junit_option
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")

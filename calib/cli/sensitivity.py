@@ -10,9 +10,9 @@ from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, say
 
 _SHARED = (
-    "model", "data", "eval", "labels", "classes", "preprocess", "algo", "percentile", "num_images", "sampling",
-    "batch_size", "seed", "task", "no_labels", "head", "precisions", "cache", "out", "max_bad", "memory_limit",
-    "allow_code", "as_json", "quiet",
+    "model", "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "algo", "percentile",
+    "num_images", "sampling", "batch_size", "seed", "task", "no_labels", "head", "precisions", "cache", "out",
+    "max_bad", "memory_limit", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 
 

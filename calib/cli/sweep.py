@@ -13,9 +13,9 @@ from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, say
 
 _SHARED = (
-    "model", "data", "eval", "labels", "classes", "preprocess", "num_images", "sampling", "batch_size", "seed",
-    "backend", "metric", "task", "no_labels", "head", "precisions", "out", "max_bad", "memory_limit", "allow_code",
-    "as_json", "quiet",
+    "model", "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "num_images", "sampling",
+    "batch_size", "seed", "backend", "metric", "task", "no_labels", "head", "precisions", "out", "max_bad",
+    "memory_limit", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 _BACKEND = "What runs the models; default auto: ONNX Runtime. tensorrt: an engine is built for each choice."
 

@@ -87,13 +87,16 @@ class BoxedImages(ImageFolder):
         text: How the labels were read, for people.
     """
 
-    def __init__(self, path: str | Path, found: BoxLabels, classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, found: BoxLabels, classes: Sequence[str] | None = None, notes: Sequence[str] = ()
+    ) -> None:
         """Take the images that the labels are of.
 
         Args:
             path: Their folder.
             found: The labels.
             classes: Class names in the order of the model's outputs; by default as the labels have them.
+            notes: What is read of the folder and what is not.
 
         Raises:
             DatasetError: A class of the labels is not among `classes`.
@@ -101,6 +104,7 @@ class BoxedImages(ImageFolder):
         super().__init__(path, names=found.images, unlabelled=True)
         self.class_names = found.class_names if classes is None else tuple(classes)
         self.text = found.text
+        self.notes = (*notes, found.text)
         self._of_image = found.of_image
         self._place_of = _places(found, self.class_names)
 

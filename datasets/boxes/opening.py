@@ -10,7 +10,8 @@ from datasets.boxes.coco_json import labels_from_coco
 from datasets.boxes.data_yaml import SUFFIXES, Split, split_from_yaml
 from datasets.boxes.yolo_text import are_box_texts, label_files, labels_from_texts
 from datasets.errors import DatasetError
-from datasets.image_folder import ImageFolder, image_names
+from datasets.image_folder import ImageFolder, listed
+from datasets.images.layout import layout_from_names
 from datasets.labels import read_class_names
 
 
@@ -38,11 +39,17 @@ def _with_texts(found: Split, classes: Sequence[str] | None) -> ImageFolder:
     files = label_files(found.folder, found.names)
     if all(file is None for file in files):
         return ImageFolder(found.folder, names=found.names, unlabelled=True)
-    return BoxedImages(found.folder, labels_from_texts(found.folder, found.names, files, found.class_names), classes)
+    labels = labels_from_texts(found.folder, found.names, files, found.class_names)
+    return BoxedImages(found.folder, labels, classes, (f"{found.folder}: {len(found.names):,} images",))
 
 
 def open_boxed(
-    folder: Path, labels: Path | None, classes: Path | Sequence[str] | None = None, *, asked: bool = False
+    folder: Path,
+    labels: Path | None,
+    classes: Path | Sequence[str] | None = None,
+    *,
+    asked: bool = False,
+    split: str | None = None,
 ) -> BoxedImages | None:
     """A folder's images with their boxes; None where there are none.
 
@@ -51,15 +58,20 @@ def open_boxed(
         labels: A COCO JSON file, or a folder of YOLO's text files; None to look for such files where they usually are.
         classes: Class names in the order of the model's outputs, or a file with one a line.
         asked: Was asked for detection? Otherwise text files that are no labels are left alone.
+        split: Of a folder with train/ and val/ above all else, the images of which; None for all.
 
     Raises:
         DatasetError: The labels are not as they should be, or fit none of the images.
     """
     if labels is not None and not labels.is_dir() and labels.suffix.lower() != ".json":
         return None
-    names, given = image_names(folder), None if classes is None else read_class_names(classes)
+    given, listing = None if classes is None else read_class_names(classes), listed(folder)
+    layout = layout_from_names(listing.names)
+    if split is not None:
+        layout = layout.of_split(split)
+    names, notes = layout.names, (layout.text(folder, listing.others or {}),)
     if labels is not None and not labels.is_dir():
-        return BoxedImages(folder, labels_from_coco(labels, folder, names), given)
+        return BoxedImages(folder, labels_from_coco(labels, folder, names), given, notes)
     files = label_files(folder, names, labels)
     if all(file is None for file in files):
         if labels is None:
@@ -70,7 +82,7 @@ def open_boxed(
         )
     if labels is None and not asked and not are_box_texts(files):
         return None
-    return BoxedImages(folder, labels_from_texts(folder, names, files, given or _names_beside(files)), given)
+    return BoxedImages(folder, labels_from_texts(folder, names, files, given or _names_beside(files)), given, notes)
 
 
 def _names_beside(files: Sequence[Path | None]) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE, bomb, most_pixels
-from datasets.labels import Labels, labels_in_order, read_class_names
+from datasets.labels import Labels, labels_in_order, read_classes
 from datasets.packs.fitting import fitting_from_attribute
 from datasets.packs.structure import (
     MOST_ROW_BYTES,
@@ -35,7 +35,7 @@ class _Pack(ABC):
 
     def __init__(self, path: str | Path, classes: str | Path | Sequence[str] | None = None) -> None:
         self.path = Path(path)
-        self._classes = read_class_names(classes) if classes is not None else None
+        self._classes = read_classes(classes) if classes is not None else None
         check_that_reading_ends(self.path)
         self._file = open_hdf5(self.path)
         self._lock = threading.Lock()

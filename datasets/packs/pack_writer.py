@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.batches import BatchStream, Quarantined
 from datasets.errors import DatasetError, OutputError, UnreadableImageError
+from datasets.labels.class_labels import are_labelled
 from datasets.packs.fitting import ATTRIBUTE, PLAIN, fitting, text_from_fitting
 from datasets.packs.hdf5_writer import Hdf5Writer
 from datasets.packs.pack import SUFFIXES
@@ -64,6 +65,11 @@ def write_pack(
         raise DatasetError(
             f"{source.path}: expected labels that are class names or indices, which a pack holds, found numbers such "
             f"as {source.labels[0]:g}; pack the images without --labels"
+        )
+    if source.labels is not None and not are_labelled(source.labels).all():
+        raise DatasetError(
+            f"{source.path}: expected a label for each image, which a pack holds, found {len(source):,} images and "
+            f"{int(are_labelled(source.labels).sum()):,} labels; pack the images without --labels"
         )
     size = size or (preprocessing.size if preprocessing is not None else None)
     if preprocessing is not None and size is None:

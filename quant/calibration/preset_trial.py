@@ -63,7 +63,7 @@ def preset_trial(
         reader: How the outputs answer classes.
     """
     now, labels = data.preprocessing, data.eval_source.labels
-    if now is None or reader.scores is None or labels is None or labels.dtype.kind == "f":
+    if not isinstance(now, Preprocessing) or reader.scores is None or labels is None or labels.dtype.kind == "f":
         return None
     if not isinstance(data.eval_source, ImageSource):
         return None

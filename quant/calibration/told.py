@@ -1,14 +1,9 @@
-"""What a run says of the model, the images and the preprocessing before it begins."""
+"""What a run says of the model and the images before it begins."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from datasets import Preprocessing
 from datasets.source import AnySource
-from quant.errors import SettingsError
 from quant.onnx_graph.model import ModelInterface, OnnxModel, TensorInfo
-from quant.settings.calib_toml import CONFIG_NAME, settings_of_folder
 from quant.settings.run_settings import RunSettings
 
 
@@ -39,28 +34,6 @@ def images_line(settings: RunSettings, source: AnySource, calibrating: int, othe
     )
 
 
-def preprocessing_line(preprocessing: Preprocessing, origin: str) -> str:
-    """The preprocessing that is in force, and where it came from."""
-    height, width = preprocessing.size or (0, 0)
-    crop = f" of {preprocessing.crop_fraction:g}" if preprocessing.resize == "crop" else ""
-    values = (
-        "pixels as they are"
-        if preprocessing.dtype == "uint8"
-        else f"mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}, scale {preprocessing.scale:.6g}"
-    )
-    resize = f"{preprocessing.resize}{crop} to {height}x{width}"
-    return f"preprocessing: {preprocessing.name} ({resize}, {preprocessing.color}, {values}), {origin}"
-
-
-def origin_of_preprocessing(settings: RunSettings) -> str:
-    """Who asked for the preprocessing of these settings: calib.toml, or what gave the settings."""
-    try:
-        from_file = Path(CONFIG_NAME).exists() and settings_of_folder().preprocess == settings.preprocess
-    except SettingsError:  # it was told where the settings were made
-        from_file = False
-    return f"from {CONFIG_NAME}" if from_file else "as asked for"
-
-
 def _described(source: AnySource) -> str:
     classes = "" if source.class_names is None else f", {len(source.class_names)} classes"
     return f"{len(source):,}, {'unlabelled' if source.labels is None else 'labelled'}{classes}"
@@ -73,7 +46,3 @@ def _tensors(what: str, infos: tuple[TensorInfo, ...]) -> str:
 
 def _size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)

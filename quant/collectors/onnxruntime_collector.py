@@ -24,6 +24,7 @@ from calib.histograms.first_batch import largest_magnitude
 from calib.histograms.histogram import SplitHistogram
 from calib.histograms.statistics import Statistics
 from calib.processors import usable_processors
+from datasets.arrays.stream import model_batches
 from quant.collectors.collector import MEMORY_LIMIT, Advance, ignore
 from quant.collectors.part_runner import Activations, Group, PartRunner
 from quant.collectors.plan import CollectionPlan, collection_plan
@@ -64,7 +65,7 @@ def collect_statistics(
 
     Args:
         model: FP32 model.
-        calibrator: Provides the batches and receives the statistics.
+        calibrator: Provides the batches, which may be a DataLoader's or other arrays, and receives the statistics.
         advance: Called with the number of images that were just done.
         memory_limit: Bytes of activations and of counts that may be held at a time. The model itself and its own
             workspace are not counted; a single tensor of a single image is always held. Counts that would take more
@@ -73,6 +74,7 @@ def collect_statistics(
     Raises:
         NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
         ModelError: The model cannot be run.
+        TypeError: What the batches hold is nothing that the model takes; the message says what is.
     """
     with ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers, ThreadPoolExecutor(_AT_WORK, "calib-part") as parts:
         parts.submit(_load_loops)
@@ -80,7 +82,7 @@ def collect_statistics(
         try:
             plan = collection_plan(model, calibrator.algorithm, runner.types)
             runner.open(plan.fetched)
-            statistics = _Pass(plan, runner, parts, helpers, memory_limit).run(calibrator, advance)
+            statistics = _Pass(plan, runner, parts, helpers, memory_limit).run(calibrator, model, advance)
         except BaseException:  # Ctrl-C too: wait only for parts that are already running
             parts.shutdown(wait=False, cancel_futures=True)
             raise
@@ -110,11 +112,11 @@ class _Pass:
         self._for_activations = plan.left_for_activations(memory_limit)
         self._threads, self._helpers = threads, helpers
 
-    def run(self, calibrator: Calibrator, advance: Advance) -> Statistics:
+    def run(self, calibrator: Calibrator, model: OnnxModel, advance: Advance) -> Statistics:
         images = 0
         batch_size = 0
         waiting: deque[tuple[Future[None], int]] = deque()
-        for batch in calibrator:
+        for batch in model_batches(calibrator, model.inputs):
             if not images:
                 expected = length_hint(calibrator.batches) * len(batch.names)
                 self._runner.divide(self._plan, batch, expected, self._for_activations)
@@ -141,7 +143,7 @@ class _Pass:
         for group in groups:
             for start in range(0, len(batch.names), part):
                 stop = min(start + part, len(batch.names))
-                inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
+                inputs = {name: a[start:stop] if a.ndim else a for name, a in batch.inputs.items()}
                 names = batch.names[start:stop]
                 future = self._threads.submit(self._work, group, inputs, names, use, self._runner.take_first())
                 yield future, stop - start if group is groups[-1] else 0

@@ -128,7 +128,7 @@ class PartRunner:
         """
         session = self._opened(self.groups[0])
         fixed = session.fixed_batch
-        image = {name: array[:1] for name, array in batch.inputs.items()}
+        image = {name: array[:1] if array.ndim else array for name, array in batch.inputs.items()}
         names = list(plan.fetched)
         one = dict(zip(names, session.run(image, names), strict=True)) if names else {}
         sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}

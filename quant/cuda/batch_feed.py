@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from calib.calibrator import CalibrationBatch, Calibrator
 from calib.errors import CalibrationError, NonFiniteError
 from calib.interrupts import heed_interrupt
+from datasets.arrays.stream import model_batches
 from quant.cuda.device import DeviceBuffer, Event, PinnedBuffer, Stream, synchronize, use_device
 
 _SLOTS = 2
@@ -199,7 +200,7 @@ class CalibrationFeed:
         """The thread's work: put one batch after another into a free slot."""
         try:
             use_device()
-            batches = iter(self._calibrator)
+            batches = model_batches(self._calibrator, self._inputs)
             with contextlib.ExitStack() as stack:
                 if hasattr(batches, "close"):
                     stack.callback(batches.close)

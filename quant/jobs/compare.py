@@ -15,7 +15,7 @@ from calib.files import Transaction, exclusive
 from datasets import open_source
 from datasets.source import AnySource
 from quant.backend import Backend, Build, Latency, Runnable, TimesItself
-from quant.calibration.run_data import evaluation_data
+from quant.calibration.run_data import data_inputs, evaluation_data, tell
 from quant.errors import QuantError, SettingsError
 from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.verdict import (
@@ -82,13 +82,20 @@ def compare_files(
         models = [stack.enter_context(open_compared(side.path)) for side in sides]
         for side, model in zip(sides, models, strict=True):
             check_described(side, model, listener)
-        names = [info.name for info in models[0].inputs]
+        forms = data_inputs(settings, models[0])
         path = settings.eval or settings.data
         if path is None:
             raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
         source = open_source(
-            path, labels=settings.labels, classes=settings.classes, inputs=names, task=settings.task, split="val"
+            path,
+            labels=settings.labels,
+            classes=settings.classes,
+            inputs=[info.name for info in forms],
+            task=settings.task,
+            split="val",
+            forms=forms,
         )
+        tell(source, listener)
         selection = uncalibrated_images(sides, source, listener, of_reports="data" in taken)
         stack.enter_context(exclusive(settings.out))
         document = compare_models(

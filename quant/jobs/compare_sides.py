@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from quant.settings.calib_toml import settings_from_options
 from quant.settings.command_line import settings_from_values
 from quant.settings.output_names import REPORT_JSON, SWEEP_JSON, data_name
 from quant.settings.run_settings import RunSettings
+from quant.settings.user_code import file_of, is_code
 from quant.tensorrt.engines.engine_model import SUFFIXES, EngineModel, load_engine
 
 Model = OnnxModel | EngineModel
@@ -191,7 +193,15 @@ def comparison_settings(
         taken |= _data_of(reports)
     if reports and "preprocess" not in given:
         taken["preprocess"] = _preprocessing_of(reports)
+    if reports:
+        of_inputs = {name: getattr(reports[0].settings, name) for name in ("input_size", "input")}
+        taken |= {name: value for name, value in of_inputs.items() if value}
     taken = {name: value for name, value in taken.items() if name not in given}
+    if not allow_code and is_code(str(taken.get("preprocess", ""))):
+        raise QuantError(
+            f"{reports[0].path}: preprocess: would execute {file_of(taken['preprocess'])} with your rights; if you "
+            f"trust it, say --allow-code, or --preprocess {shlex.quote(taken['preprocess'])}"
+        )
     values = {"model": sides[0].path, **taken, **{name: options[name] for name in given}}
     settings = settings_from_options(values, allow_code=allow_code)
     return settings, tuple(taken)

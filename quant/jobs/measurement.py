@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from datasets import Batch
+from datasets.labels.class_labels import are_labelled
 from datasets.source import AnySource
 from quant.backend import Build, Latency, Runnable
 from quant.calibration.run_data import RunData
@@ -171,9 +172,10 @@ def output_reader(
 
 def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterface) -> str:
     """Why labels do not fit the model; empty where they do, or where there are none."""
-    labels, names = source.labels, source.class_names
-    if labels is None:
+    names = source.class_names
+    if source.labels is None:
         return ""
+    labels = source.labels[are_labelled(source.labels)]
     if labels.dtype.kind == "f":
         return (
             f"{source.path}: expected labels that are class names or indices, found numbers such as {labels[0]:g}; "
@@ -186,16 +188,20 @@ def _label_problem(source: AnySource, reader: OutputReader, model: ModelInterfac
         shown = "numbers alone"
         if names is not None:
             shown = f"{len(names)} ({', '.join([*names[:3], *['...'] * (len(names) > 3)])})"
+        background = names is not None and len(sizes) == 1 and sizes[0] == len(names) + 1
+        hint = " (the model has one more, which is often a background: it needs a line too)" if background else ""
         return (
             f"{source.path}: expected labels of {has}, found {shown}; give all class names in the model's order with "
-            "--classes"
+            f"--classes{hint}"
         )
     if found is None:
         return ""
     wrong = labels[(labels < 0) | (labels >= found)]
     if len(wrong):
+        from_1 = labels.min() == 1 and labels.max() == found
+        advice = "they count from 1, so take 1 from each" if from_1 else "give labels of this model"
         return (
             f"{source.path}: expected labels 0..{found - 1} as the model has {found} classes, found {int(wrong[0])}; "
-            "give labels of this model"
+            f"{advice}"
         )
     return ""

@@ -15,8 +15,9 @@ from calib.regular_files import resolved
 from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
+from quant.calibration.preprocessing_choice import AUTO
 from quant.calibration.preset_trial import preset_trial
-from quant.calibration.run_data import AUTO, RunData, open_data
+from quant.calibration.run_data import RunData, open_data
 from quant.calibration.told import model_line
 from quant.collectors.collector import Collector
 from quant.errors import BuildError, ModelError, SettingsError
@@ -58,12 +59,20 @@ from quant.settings.run_settings import RunSettings
 _BASELINE = "fp32"
 
 
-def run(settings: RunSettings, console: Console | None = None) -> Document:
+def run(
+    settings: RunSettings,
+    console: Console | None = None,
+    *,
+    data: object | None = None,
+    evaluation: object | None = None,
+) -> Document:
     """Do the main job and write its files into `settings.out`.
 
     Args:
-        settings: What to do; `model` and `data` are given.
+        settings: What to do; `model` is given, and `data` if it is not given here.
         console: Where progress goes; nowhere by default.
+        data: Data from Python in place of `settings.data`, see docs/python.md.
+        evaluation: Data from Python in place of `settings.eval`.
 
     Returns:
         The report.
@@ -72,6 +81,7 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         ModelError, BuildError, QuantError: The model cannot be used, or what was asked of it is impossible.
         DatasetError: The images cannot be used.
         CalibrationError: Calibration failed, the cache may not be used, or files could not be written.
+        TypeError: Data from Python is nothing that data can be taken from; the message says what is.
     """
     listener = RecordingConsole(console)
     with contextlib.ExitStack() as stack:
@@ -81,12 +91,14 @@ def run(settings: RunSettings, console: Console | None = None) -> Document:
         refuse_quantized(model)
         listener.note(model_line(model))
         given = given_precisions(settings, model)
-        data = open_data(settings, model, listener)
+        opened = open_data(settings, model, listener, data, evaluation)
         for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))
         backend = backend_from_settings(settings, listener)
         stack.callback(backend.close)
-        result = _result(settings, model, data, backend, listener, given)
+        result = _result(settings, model, opened, backend, listener, given)
+        if data is not None or evaluation is not None:
+            result = replace(result, command=None)  # no command line repeats it
         document = document_from_run(result)
         _write(result, document)
     return ShownReport(document)

@@ -39,7 +39,7 @@ from quant.report.views.notebook.shown import ShownSweep
 from quant.report.views.render import json_from_document
 from quant.report.views.sweep import svg_from_sweep
 from quant.search.per_tensor import PER_TENSOR, TensorChoice, choose_by_tensor
-from quant.settings.output_names import SWEEP_JSON, SWEEP_PLOT, build_name
+from quant.settings.output_names import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, SWEEP_JSON, SWEEP_PLOT, build_name
 from quant.settings.run_settings import RunSettings
 
 PERCENTILES = (99.9, 99.99, 99.999)
@@ -101,16 +101,19 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
             else:  # the same scales, so the same result
                 rows.append(replace(rows[0], name=PER_TENSOR, algorithm=None))
             rows.sort(key=lambda row: row.rank)  # stable: a single algorithm wins a tie
+        kept = build_name("int8", builds[rows[0].name].suffix)
+        outdated = _outdated_reports(settings, kept, listener)
         result = SweepResult(
             settings=settings,
             model=model,
             backend=backend,
             baseline=comparison.baseline,
             rows=tuple(rows),
-            kept=build_name("int8", builds[rows[0].name].suffix),
+            kept=kept,
             build=builds[rows[0].name],
             data=data,
             calibration=calibration,
+            outdated=outdated,
             choice=choice,
             metric=comparison.scored,
             warnings=tuple(listener.warnings),
@@ -261,6 +264,17 @@ def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> Calibratio
     return cache_from_amax(amax, algorithm or Entropy())
 
 
+def _outdated_reports(settings: RunSettings, kept: str, listener: RecordingConsole) -> tuple[str, ...]:
+    """The reports of an earlier run in the folder: the INT8 build that they describe is replaced."""
+    found = tuple(name for name in (REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML) if (settings.out / name).is_file())
+    if found:
+        listener.warn(
+            f"{settings.out}: {', '.join(found)} of an earlier run are removed, because they describe another {kept}; "
+            "give a sweep a folder of its own with --out"
+        )
+    return found
+
+
 def _keep(result: SweepResult, document: dict[str, Any]) -> None:
     """Write the best scales as the cache, then their model and the comparison."""
     best, path = result.rows[0], result.settings.cache_path
@@ -277,6 +291,8 @@ def _keep(result: SweepResult, document: dict[str, Any]) -> None:
     )
     texts = {SWEEP_JSON: json_from_document(document), SWEEP_PLOT: svg_from_sweep(document)}
     with Transaction(result.settings.out) as files:
+        for name in result.outdated:
+            files.discard(name)
         stage_calibration(files, kept, path.name)
         stage_build(files, result.kept, result.build)
         stage_texts(files, texts)

@@ -50,6 +50,7 @@ def fold_batch_norm(editor: GraphEditor) -> int:
         data = conv.input[0]
         del conv.input[:]
         conv.input.extend([data, folded_weight, folded_bias])
+        conv.name = conv.name or conv.output[0]  # what it is called does not change with what it writes
         conv.output[0] = node.output[0]
         producers[node.output[0]] = conv
         removed |= {id(node)} | ({id(before)} if before is not conv else set())

@@ -79,8 +79,8 @@ def _rewrite_gemm(editor: GraphEditor) -> None:
         alpha = attributes.get("alpha", 1.0)  # where it is 1, as nearly always, no copy is needed
         editor.constants[weight_name] = weight if alpha == 1 else (weight * alpha).astype(weight.dtype)
         product = editor.fresh_name(f"{node.output[0]}_matmul") if bias else node.output[0]
-        name = node.name or node.output[0]
-        nodes.append(helper.make_node("MatMul", [node.input[0], weight_name], [product], name=f"{name}_matmul"))
+        name = node.name or node.output[0]  # which stays that of the product, so that people and reports mean the same
+        nodes.append(helper.make_node("MatMul", [node.input[0], weight_name], [product], name=name))
         if bias:
             bias_name = editor.fresh_name(f"{bias}_add")
             editor.constants[bias_name] = (editor.constants[bias] * attributes.get("beta", 1.0)).astype(weight.dtype)

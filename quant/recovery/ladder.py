@@ -15,6 +15,7 @@ the loss is within it at a level of confidence that makes up for so many looks.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -167,7 +168,10 @@ class Ladder:
         )
 
     def _looked(self, look: Callable[[Candidate], Outlook], candidate: Candidate | None = None) -> Outlook:
-        outlook = look(candidate or self._now)
+        try:
+            outlook = look(candidate or self._now)
+        except (BuildError, ModelError) as error:  # an engine of this choice; another one may be possible
+            outlook = Outlook(False, False, math.inf, f"cannot be built: {str(error)[:200]}")
         self._looks.append(outlook.text)
         return outlook
 

@@ -206,6 +206,7 @@ class SweepResult:
         build: The best row's build.
         data: The images.
         calibration: The calibration that all rows share.
+        outdated: Reports in `settings.out` that an earlier run left, which describe a build that is replaced.
         choice: The choice by tensor; None if it was not asked for.
         metric: Name of the user's metric and FP32's average; None if there is none.
         warnings: What the user should read.
@@ -220,6 +221,7 @@ class SweepResult:
     build: Build
     data: RunData
     calibration: CalibrationResult
+    outdated: tuple[str, ...]
     choice: TensorChoice | None
     metric: tuple[str, float] | None
     warnings: tuple[str, ...]

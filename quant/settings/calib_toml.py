@@ -12,6 +12,7 @@ from typing import Any
 from calib.regular_files import bytes_of_file, resolved
 from quant.errors import SettingsError
 from quant.settings.run_settings import RunSettings
+from quant.settings.user_code import file_of, is_code
 from quant.settings.values import KINDS, checked_value, short
 
 CONFIG_NAME = "calib.toml"
@@ -29,7 +30,8 @@ def settings_from_options(
     Args:
         options: Field values; None stands for "not given".
         folder: Where to look for `calib.toml` and the model; the working folder by default.
-        allow_code: Whether the file's `metric`, which is executed, is taken, and results may be written outside.
+        allow_code: Whether the file's `metric` and a `preprocess` that is a function, which are executed, are taken,
+            and results may be written outside.
 
     Raises:
         SettingsError: Unknown keys, wrong types, no data, no single model, or something that was not asked for.
@@ -63,11 +65,13 @@ def settings_of_folder(folder: Path | None = None) -> RunSettings:
 
 def _refuse_unasked(config: Path, values: Mapping[str, Any], settings: RunSettings, given: Collection[str]) -> None:
     """Refuse what only the folder asks for: code to execute, files to write outside of it."""
-    if settings.metric is not None and "metric" not in given:
-        raise SettingsError(
-            f"{config}: metric: would execute {settings.metric.rpartition(':')[0]} with your rights; "
-            f"if you trust it, say --allow-code, or --metric {shlex.quote(settings.metric)}"
-        )
+    for name in ("metric", "preprocess"):
+        spec = getattr(settings, name) or ""
+        if name not in given and (name == "metric" or is_code(spec)) and spec:
+            raise SettingsError(
+                f"{config}: {name}: would execute {file_of(spec)} with your rights; "
+                f"if you trust it, say --allow-code, or --{name} {shlex.quote(spec)}"
+            )
     inside = resolved(config.parent)
     written = {}
     if "out" in values or inside == resolved(Path.cwd()):  # by default it is in the working folder, and may be a link
@@ -114,7 +118,7 @@ def _values_from_toml(path: Path) -> dict[str, Any]:
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from error
         values[name] = path.parent / checked if KINDS[name].startswith("Path") else checked
-    if "preprocess" in values and values["preprocess"].endswith(".toml"):
+    if "preprocess" in values and (values["preprocess"].endswith(".toml") or is_code(values["preprocess"])):
         values["preprocess"] = str(path.parent / values["preprocess"])
     if "metric" in values:
         values["metric"] = str(path.parent / values["metric"])

@@ -11,10 +11,12 @@ from typing import Any
 from quant.errors import SettingsError
 from quant.settings.calib_toml import settings_of_folder
 from quant.settings.run_settings import RunSettings
+from quant.settings.user_code import is_code
 from quant.settings.values import KINDS, checked_value
 
 _COMPARED = (  # options of `calib compare`
-    "data", "eval", "labels", "classes", "preprocess", "batch_size", "seed", "backend", "metric", "max_drop", "max_bad",
+    "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size",
+    "seed", "backend", "metric", "max_drop", "max_bad",
     "task", "out",
 )  # fmt: skip
 _NOT_SWEPT = (  # what `calib sweep` tries, or does not do
@@ -82,14 +84,15 @@ def _words(settings: RunSettings, names: Iterable[str]) -> list[str]:
         if (
             value is None
             or value is False
-            or value == ""
+            or value in ("", ())
             or (value == 0 and name == "workspace")
             or (name == "percentile" and settings.algo != "percentile")
         ):
             continue
-        words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
-            words.append(_text(value))
+        for each in value if isinstance(value, tuple) else (value,):
+            words.append(f"--{name.replace('_', '-')}")
+            if each is not True:
+                words.append(_text(each))
     return words
 
 
@@ -100,7 +103,11 @@ def _text(value: object) -> str:
 
 def values_from_settings(settings: RunSettings) -> dict[str, Any]:
     """All settings as JSON values, by name; paths are as they were given, relative to the working folder."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+    return {name: _json_value(value) for name, value in asdict(settings).items()}
+
+
+def _json_value(value: Any) -> Any:  # noqa: ANN401 - settings hold several types
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def settings_from_values(values: Mapping[str, Any], folder: Path) -> RunSettings:
@@ -119,7 +126,7 @@ def settings_from_values(values: Mapping[str, Any], folder: Path) -> RunSettings
 def _value(name: str, value: Any, folder: Path) -> Any:  # noqa: ANN401 - settings hold several types
     value = checked_value(name, value)
     is_path = KINDS[name].startswith("Path")
-    is_file = name == "metric" or (name == "preprocess" and str(value).endswith(".toml"))
+    is_file = name == "metric" or (name == "preprocess" and (str(value).endswith(".toml") or is_code(str(value))))
     if value is None or not (is_file or is_path):
         return value
     return folder / value if is_path else str(folder / value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,18 @@ from quant.settings.output_names import CACHE, WRITTEN
 _LARGEST_DROP = 1000  # percentage points; top-1 drops by 100 at most, a metric's score by more if it may be negative
 
 
+def size_from_text(text: str) -> tuple[int, int]:
+    """Height and width from HEIGHTxWIDTH.
+
+    Raises:
+        SettingsError: The text has another form.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,8})[xX]([1-9]\d{0,8})", text)
+    if found is None:
+        raise SettingsError(f"input_size: expected HEIGHTxWIDTH such as 224x224, found '{text:.40}'")
+    return int(found[1]), int(found[2])
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """All settings of `calib run`; field names are the keys of `calib.toml`.
@@ -23,9 +36,12 @@ class RunSettings:
         model: ONNX model; None for the only one in the working folder.
         data: Calibration images: a folder, or an HDF5 pack.
         eval: Evaluation images; None for those of `data` that calibration did not use.
-        labels: Labels of the evaluated images: a CSV `file,label`, a COCO JSON file, or a folder of YOLO's text files.
+        labels: Labels of the evaluated images: a table in any usual form, a COCO JSON file, or YOLO's text files.
         classes: File with one class name per line, in the model's order.
-        preprocess: Preset, or path of a TOML file; auto takes `yolo` for detectors and `imagenet` for others.
+        preprocess: Preset, path of a TOML file, or `file.py:callable`; auto takes `yolo` for detectors and `imagenet`
+            for others.
+        input_size: HEIGHTxWIDTH of the images for a model that leaves them open; empty for the model's or the TOML's.
+        input: Inputs that are the same for every image, each as NAME=VALUE with the value as JSON.
         algo: How amax is computed: entropy, minmax, percentile, mse; auto is minmax for detectors, else entropy.
         percentile: Per cent kept by `algo = "percentile"`.
         match_tensorrt: With `algo = "entropy"`, exactly TensorRT's answers, which depend on the first batch.
@@ -66,6 +82,8 @@ class RunSettings:
     labels: Path | None = None
     classes: Path | None = None
     preprocess: str = "auto"
+    input_size: str = ""
+    input: tuple[str, ...] = ()
     algo: str = "auto"
     percentile: float = 99.99
     match_tensorrt: bool = False
@@ -126,6 +144,8 @@ class RunSettings:
             raise SettingsError(
                 f"recover: expected auto, off, or some of {', '.join(RECOVERY_STEPS)}, found '{unknown[0]}'"
             )
+        if self.input_size:
+            size_from_text(self.input_size)
         self._check_tensorrt()
         self._check_paths()
 
@@ -135,7 +155,8 @@ class RunSettings:
             value = getattr(self, field.name)
             if isinstance(value, int) and abs(value) >= 1 << 63:
                 raise SettingsError(f"{field.name}: expected a whole number of up to 63 bits, found a larger one")
-            if isinstance(value, str | Path) and "\0" in str(value):
+            texts = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(text, str | Path) and "\0" in str(text) for text in texts):
                 raise SettingsError(f"{field.name}: expected a name, found one with a zero character in it")
 
     def _check_tensorrt(self) -> None:
@@ -197,6 +218,11 @@ class RunSettings:
         if self.recover in ("auto", "off"):
             return RECOVERY_STEPS if self.recover == "auto" else ()
         return tuple(step.strip() for step in self.recover.split(","))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of `input_size`; None where it is empty."""
+        return size_from_text(self.input_size) if self.input_size else None
 
     @property
     def cache_path(self) -> Path:

@@ -12,6 +12,17 @@ from typing import Any
 from quant.errors import SettingsError
 
 
+def is_code(spec: str) -> bool:
+    """Does a text name a callable in a Python file?"""
+    file, separator, attribute = spec.rpartition(":")
+    return bool(separator) and file.endswith(".py") and attribute.isidentifier()
+
+
+def file_of(spec: str) -> str:
+    """The file of a `file.py:callable`."""
+    return spec.rpartition(":")[0]
+
+
 def load_callable(spec: str, what: str) -> Callable[..., Any]:
     """Import a file and return the callable in it.
 
@@ -49,10 +60,10 @@ def load_callable(spec: str, what: str) -> Callable[..., Any]:
     return result
 
 
-def described(error: BaseException, path: Path) -> str:
+def described(error: BaseException, path: str | Path) -> str:
     """An error of the user's code on one line, with the last line number in the user's file."""
     frames = traceback.extract_tb(error.__traceback__)
-    line = next((f.lineno for f in reversed(frames) if Path(f.filename).name == path.name), None)
+    line = next((f.lineno for f in reversed(frames) if Path(f.filename).name == Path(path).name), None)
     if line is None and isinstance(error, SyntaxError):
         line = error.lineno
     where = f"line {line}: " if line else ""

@@ -29,11 +29,16 @@ def checked_value(name: str, value: Any) -> Any:  # noqa: ANN401 - settings hold
         expected, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
     elif kind == "float":
         expected, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind.startswith("tuple"):
+        expected = "a list of texts in quotes"
+        fits = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
     else:
         expected, fits = "a text in quotes", isinstance(value, str)
     if not fits:
         raise SettingsError(f"{name}: expected {expected}, found {short(value)}")
     try:
+        if kind.startswith("tuple"):
+            return tuple(value)
         return float(value) if kind == "float" else value
     except OverflowError:
         raise SettingsError(f"{name}: expected a number, found {short(value)}") from None

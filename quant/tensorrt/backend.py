@@ -186,7 +186,12 @@ class TensorRTBackend:
                 raise
             self._note(f"{len(float_nodes)} products cannot stay float in an implicit build ({error}); it is explicit")
             explicit = True
-            proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
+            try:
+                proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
+            except BuildError as other:
+                raise BuildError(
+                    f"with {len(float_nodes)} products in float, implicit: {error}; explicit: {other}"
+                ) from other
         if built.without_scale:
             self._note(
                 f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"

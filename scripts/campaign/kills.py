@@ -16,19 +16,17 @@ SECONDS = 300
 
 _project: list[Path] = []
 _AT_STEP = """
-import os, signal, sys
+import functools, os, signal, sys
 left = int(sys.argv.pop(1))
-def counting(call):
-    def counted(*arguments, **options):
-        global left
-        if sys.modules.get("calib.scratch") is not None:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **options)
-    return counted
+def counted(call, *arguments, **options):
+    global left
+    if sys.modules.get("calib.scratch") is not None:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return call(*arguments, **options)
 for name in ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "fsync"):
-    setattr(os, name, counting(getattr(os, name)))
+    setattr(os, name, functools.partial(counted, getattr(os, name)))  # no function: a class may hold it
 """
 _JOBS = (
     (*RUN, "--algo", "minmax"),

@@ -196,3 +196,33 @@ def write_both(folder):
     with Transaction(folder) as files:
         for name in "ab":
             files.stage(name).write_text("last")
+
+
+def test_scratch_goes_where_no_more_files_can_be_opened(tmp_path):
+    """All descriptors but the one of its own lock are taken: a removal that opens folders in folders would fail."""
+    program = """
+import os, resource, sys
+from pathlib import Path
+from calib.files import Transaction
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    with Transaction(folder) as files:
+        (files.stage("deep").parent / "a" / "b" / "c").mkdir(parents=True)
+        files.stage("model.onnx").write_text("half")
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            raise RuntimeError("no descriptors left") from None
+except RuntimeError:
+    pass
+for descriptor in taken:
+    os.close(descriptor)
+print(sorted(os.listdir(folder)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

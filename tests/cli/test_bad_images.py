@@ -68,7 +68,7 @@ CASES = {
     "nowhere": ("nowhere: no such file or folder", "expected a folder of images"),
     "empty": ("empty: no images in it", "found no files at all"),
     "texts": ("texts: no images in it", "expected files ending in .jpg", "found 2 .txt"),
-    "notes.txt": ("notes.txt: expected a folder of images, a data.yaml, or a pack ending in .h5",),
+    "notes.txt": ("notes.txt: expected a folder of images, a data.yaml, a pack ending in .h5",),
     "broken.h5": ("broken.h5: not an HDF5 file", "calib pack"),
 }
 
@@ -122,7 +122,7 @@ def test_classes_that_were_asked_for_and_do_not_fit_are_an_error(calib, finished
 
 
 def test_a_label_file_with_a_wrong_line_is_told_with_its_line(calib, colours):
-    (colours / "labels.csv").write_text("file,label\nred/00.png,red\nred/99.png,red\n")
+    (colours / "labels.csv").write_text("file,label\nred/00.png,red\nred/01.png,\n")
     result = calib("run", "--quiet", "--labels", "labels.csv", cwd=colours)
     assert result.code == 1
-    assert "labels.csv:3: no image 'red/99.png' in imgs" in result.error
+    assert "labels.csv:3: 'red/01.png' has an empty label" in result.error

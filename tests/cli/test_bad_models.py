@@ -169,7 +169,7 @@ def test_several_inputs_work_from_hdf5_by_name(calib, two_inputs, report):
 def test_several_inputs_cannot_come_from_images(failing, two_inputs):
     two_inputs()
     error = failing()
-    assert "model.onnx: has 2 inputs (left, right), but images provide only one; pack the data as HDF5" in error
+    assert "model.onnx: has 2 inputs (left, right), but images provide only one; give those that are the same" in error
 
 
 def test_a_pack_that_lacks_an_input(failing, two_inputs):

@@ -32,10 +32,8 @@ def test_a_labelled_detector_gets_map_with_an_interval_and_a_verdict(calib, squa
     result = calib("run", cwd=squares)
     assert result.code == 0, result.err
     assert "task: detect (one output [N, 4 + 2, A], boxes as" in result.err
-    assert (
-        "preprocessing: yolo (letterbox to 64x64, rgb, mean 0, std 1, scale 0.00392157), from the model's" in result.err
-    )
-    assert "metadata (2 class names, size 64x64, task detect" in result.err
+    assert "preprocessing: yolo (letterbox 64x64, rgb, pixels times 0.00392157, nchw float32), from " in result.err
+    assert "from the model's metadata (2 class names, size 64x64, task detect" in result.err
     document = report(squares)
     builds = {row["precision"]: row for row in document["builds"]}
     assert (document["verdict"], document["decided_by"]) == ("pass", "map")
@@ -226,3 +224,17 @@ def test_metadata_of_the_file_survives_in_the_builds(squares, calib):
         path = squares / f"calib-out/model.{precision}.onnx"
         if path.exists():
             assert metadata_from_model(onnx.load(path)) == ModelMetadata("detect", ("red", "green"), (64, 64), 8)
+
+
+def test_a_function_as_preprocessing_does_for_agreement_and_is_refused_with_boxes(calib, squares):
+    (squares / "own.py").write_text(
+        "import numpy as np\nfrom PIL import Image\ndef unit(image):\n"
+        "    small = np.asarray(Image.fromarray(image).resize((64, 64)))\n"
+        "    return small.transpose(2, 0, 1) / np.float32(255)\n"
+    )
+    error = calib("run", "--quiet", "--preprocess", "own.py:unit", cwd=squares).error
+    assert "--preprocess own.py:unit: a function does not tell where an image lies in the model's input" in error
+    result = calib("run", "--no-labels", "--preprocess", "own.py:unit", cwd=squares)
+    assert result.code == 0, result.err
+    assert "task: detect" in result.err
+    assert "mAP 50-95" in result.out.splitlines()[0]

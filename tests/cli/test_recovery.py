@@ -135,13 +135,13 @@ def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(c
 
 
 def test_recovery_keeps_what_a_file_leaves_in_float_and_adds_to_it(calib, report, loud_demo):
-    (loud_demo / "mine.toml").write_text("[[float]]\nnodes = ['logits_matmul']\nwhy = 'mine'\n")
+    (loud_demo / "mine.toml").write_text("[[float]]\nnodes = ['logits']\nwhy = 'mine'\n")
     options = ("--data", "imgs", "--algo", "minmax", "--quiet", "--recover", "float", "--precisions", "mine.toml")
     calib("run", *options, cwd=loud_demo)
     recovery = report(loud_demo)["recovery"]
-    assert "logits_matmul" in recovery["float_nodes"]
+    assert "logits" in recovery["float_nodes"]
     assert len(recovery["float_nodes"]) > 1
-    assert "logits_matmul" not in {row["node"] for row in recovery["sensitivity"]}  # it is not up for choice
+    assert "logits" not in {row["node"] for row in recovery["sensitivity"]}  # it is not up for choice
     text = (loud_demo / "calib-out" / "precision.toml").read_text()
     assert 'why = "mine"' in text
     assert all(name in text for name in recovery["float_nodes"])

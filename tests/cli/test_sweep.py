@@ -54,6 +54,17 @@ def test_the_best_is_kept_and_serves_a_run(swept, calib, colours):
     assert json.loads(result.out)["calibration"]["how"] == "reused"
 
 
+def test_a_report_of_another_build_does_not_stay_beside_the_one_that_is_kept(swept, calib, colours):
+    """A set of files is one thing: the report holds the hash of a build that the sweep replaces."""
+    assert calib("run", cwd=colours).code in (0, 3)
+    out = colours / "calib-out"
+    reports = [out / f"report.{end}" for end in ("json", "md", "html")]
+    assert all(path.exists() for path in reports)
+    result, _ = swept()
+    assert not any(path.exists() for path in reports)
+    assert "report.json, report.md, report.html of an earlier run are removed" in result.err
+
+
 def test_json_prints_the_document_alone(swept):
     result, document = swept("--json", "--quiet")
     assert json.loads(result.out) == document

@@ -106,12 +106,15 @@ def test_16_bit_grey_is_scaled_not_clipped(dtype, file_format):
 
 def test_32_bit_integers_are_unreadable():
     data = encoded(Image.fromarray(np.array([[0, 70000]], np.int32)), "TIFF")
-    assert reason_of(data, "TIFF").startswith("32-bit integer pixels from 0 to 70000")
+    assert reason_of(data, "TIFF").startswith("integer pixels from 0 to 70000, which no type tells; state it as pixel_")
 
 
 def test_floating_point_tiff_is_unreadable():
     data = encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF")
-    assert reason_of(data, "TIFF") == "floating-point pixels have no defined range; convert them to 8 or 16 bits"
+    assert reason_of(data, "TIFF") == (
+        "floating-point pixels have no defined range; state it as pixel_range = [lowest, highest] in the TOML file of "
+        "--preprocess"
+    )
 
 
 # A 2 x 3 picture whose first row is a b c and second d e f, after each EXIF orientation, by the EXIF standard.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datasets import BatchStream, ImageFolder, Preprocessing, identify
 from datasets.errors import DatasetError, UnreadableImageError
-from datasets.geometry import scaled_and_cropped, stretched
+from datasets.preprocessing.geometry import Resizer, scaled_and_cropped, stretched
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,9 +124,9 @@ def test_memory_follows_the_pixels_whatever_the_shape(folder, size, most_mb):
 @pytest.mark.parametrize("shape", [(1500, 3), (3, 1500), (900, 1), (2, 1111)])
 def test_a_crop_made_from_what_it_keeps_is_that_of_the_whole(monkeypatch, shape, interpolation):
     image = np.random.default_rng(3).integers(0, 255, (*shape, 3)).astype(np.uint8)
-    whole = scaled_and_cropped(image, (64, 48), 0.875, interpolation)
-    monkeypatch.setattr("datasets.geometry._OWN_PIXELS", 1)
-    part = scaled_and_cropped(image, (64, 48), 0.875, interpolation)
+    whole = scaled_and_cropped(image, (64, 48), 0.875, Resizer(interpolation))
+    monkeypatch.setattr("datasets.preprocessing.geometry._OWN_PIXELS", 1)
+    part = scaled_and_cropped(image, (64, 48), 0.875, Resizer(interpolation))
     assert part.shape == whole.shape == (64, 48, 3)
     differences = np.abs(part.astype(int) - whole)
     if interpolation == "nearest":  # a position on an edge may fall to the other side
@@ -137,9 +137,9 @@ def test_a_crop_made_from_what_it_keeps_is_that_of_the_whole(monkeypatch, shape,
 
 def test_a_narrow_image_is_stretched_without_making_something_far_larger(monkeypatch):
     image = np.random.default_rng(3).integers(0, 255, (3000, 2, 3)).astype(np.uint8)
-    whole = stretched(image, (50, 40), "bilinear")
-    monkeypatch.setattr("datasets.geometry._OWN_PIXELS", 1)
-    assert np.abs(stretched(image, (50, 40), "bilinear").astype(int) - whole).max() <= 1
+    whole = stretched(image, (50, 40), Resizer("bilinear"))
+    monkeypatch.setattr("datasets.preprocessing.geometry._OWN_PIXELS", 1)
+    assert np.abs(stretched(image, (50, 40), Resizer("bilinear")).astype(int) - whole).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "I;16", "1"])

@@ -97,9 +97,12 @@ def test_classes_set_the_order_of_folders(tmp_path, save_image):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a.png,1\nb.png,2\n", "labels.csv:1: expected a header with the columns 'file,label', found 'a.png,1'"),
-        ("", "labels.csv:1: expected a header with the columns 'file,label', found ''"),
-        ("file,label\na.png,1\nz.png,1\n", "labels.csv:3: no image 'z.png' in "),
+        ("", "labels.csv: expected a row for each image with its name and its label, separated by a comma, a tab or"),
+        ("a.png\nb.png\n", "labels.csv: expected a row for each image with its name and its label"),
+        ("file,label\ny.png,1\nz.png,1\n", "labels.csv:2: no column names an image of "),
+        ("a.png,1,2\nb.png,1,2\nc.png,1,2\n", "labels.csv:1: expected a header that calls one column 'label', because"),
+        ("file,class,target\na.png,1,2\n", "labels.csv:1: expected a header that calls one column 'label', because"),
+        ("a,b\nb,c\nc,a\n", "labels.csv: columns 1 and 2 both name images; put the header 'file,label' above them"),
         ("file,label\na.png,1\n\na.png,2\n", "labels.csv:4: 'a.png' already has a label on line 2"),
         ("file,label\na.png,\n", "labels.csv:2: 'a.png' has an empty label"),
         ("file,label\na.png\n", "labels.csv:2: expected 2 columns, found 1"),
@@ -110,10 +113,28 @@ def test_wrong_rows_are_told_with_their_line(flat, labels_csv, text, expected):
     assert expected in error_of(flat, labels=labels_csv(text))
 
 
-def test_images_without_a_row_are_counted_and_the_first_named(flat, labels_csv):
-    message = error_of(flat, labels=labels_csv("file,label\nb.png,1\n"))
-    assert "labels.csv: 2 of 3 images of " in message
-    assert message.endswith("have no label; the first is 'a.png'")
+def test_images_without_a_row_have_no_label_and_are_counted(flat, labels_csv):
+    folder = ImageFolder(flat, labels=labels_csv("file,label\nb.png,1\n"))
+    assert folder.labels.tolist() == [-1, 1, -1]
+    assert folder.warnings == (
+        f"{flat}: 2 of 3 images have no label, 'a.png' first; they may serve calibration, and are not evaluated",
+    )
+    numbers = ImageFolder(flat, labels=labels_csv("file,label\nb.png,1.5\n")).labels
+    assert np.isnan(numbers[[0, 2]]).all()
+    assert numbers[1] == 1.5
+
+
+def test_rows_of_other_images_are_counted(flat, labels_csv):
+    folder = ImageFolder(flat, labels=labels_csv("file,label\na.png,1\nz.png,7\nb.png,0\nc.png,1\n"))
+    assert folder.labels.tolist() == [1, 0, 1]
+    assert folder.notes[-1].endswith("; 3 of 3 images have one; 1 rows name none of these images")
+    assert folder.warnings == ()
+
+
+def test_a_file_that_is_about_other_images_is_refused(flat, labels_csv):
+    message = error_of(flat, labels=labels_csv("file,label\na.png,1\nx.png,7\ny.png,0\nz.png,1\n"))
+    assert "labels.csv: names only 1 of the 3 images of " in message
+    assert message.endswith("and 3 rows are of others; expected labels of these images, such as 'a.png'")
 
 
 @pytest.mark.parametrize("label", ["cow", "2", "-1"])

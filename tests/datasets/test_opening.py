@@ -33,7 +33,7 @@ def test_open_source_refuses_the_rest(tmp_path, write_h5, tensor_pack):
         open_source(tmp_path / "nowhere")
     (tmp_path / "a.zip").write_bytes(b"")
     with pytest.raises(
-        DatasetError, match=r"a\.zip: expected a folder of images, a data.yaml, or a pack ending in \.h5 or \.hdf5"
+        DatasetError, match=r"a\.zip: expected a folder of images, a data.yaml, a pack ending in \.h5 or \.hdf5, or"
     ):
         open_source(tmp_path / "a.zip")
     with pytest.raises(

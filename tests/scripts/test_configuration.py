@@ -14,6 +14,7 @@ from quant.settings.run_settings import RunSettings
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in re.findall(r"^\| `\w+` \|.*$", TEXT, re.M)]
 KINDS = {"Path": "path", "str": "text", "int": "whole number", "float": "number", "bool": "true, false"}
+KINDS["tuple[str, ...]"] = "list of texts"
 
 
 def test_every_setting_has_its_row_in_order():
@@ -31,7 +32,8 @@ def test_type_and_default_are_those_of_the_settings(field):
     elif isinstance(field.default, bool):
         assert row[2] == f"`{str(field.default).lower()}`"
     else:
-        assert row[2].replace('"', "") == f"`{field.default}`"
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert row[2].replace('"', "") == f"`{default}`"
 
 
 def test_every_setting_is_an_option_of_run():

@@ -26,7 +26,7 @@ def commands():
 
 
 def test_the_python_example_runs_as_written_in_a_demo_project(demo, monkeypatch):
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     monkeypatch.chdir(demo)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
@@ -36,6 +36,19 @@ def test_the_python_example_runs_as_written_in_a_demo_project(demo, monkeypatch)
     assert names["report"]["data"]["evaluation"]["images"] == 899 - 512
     assert names["report"]["verdict"] == "pass"
     assert (demo / "compared" / "report.html").is_file()
+
+
+def test_the_example_with_arrays_and_a_loader_runs_as_written(demo, monkeypatch):
+    pytest.importorskip("torch")
+    _, example = blocks("python")
+    monkeypatch.chdir(demo)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert len([line for line in example.splitlines() if line]) <= 10
+    assert len(names["int8"].images) == 64
+    arrays, loader = (onnx.load(demo / name) for name in ("from-arrays.onnx", "from-loader.onnx"))
+    for model in (arrays, loader):
+        assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
 def test_the_readme_shows_commands():

@@ -44,7 +44,15 @@ def test_a_python_script_says_what_it_is_for_and_imports_what_the_packages_have(
 
 @pytest.mark.parametrize(
     "name",
-    ["bench_calibration.py", "bench_evaluation.py", "make_loud_channels.py", "compare_entropy.py", "gpu_report.py"],
+    [
+        "bench_calibration.py",
+        "bench_evaluation.py",
+        "make_loud_channels.py",
+        "bench_recovery.py",
+        "try_recovery.py",
+        "compare_entropy.py",
+        "gpu_report.py",
+    ],
 )
 def test_a_script_that_takes_options_explains_them(name):
     command = [sys.executable, str(ROOT / "scripts" / name), "--help"]

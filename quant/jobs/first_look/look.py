@@ -13,7 +13,8 @@ import numpy as np
 from calib.files import Transaction
 from calib.texts import wrapped
 from datasets import ImageSource, Preprocessing, open_source
-from quant.calibration.run_data import RunData, metadata_of
+from quant.calibration.preprocessing_choice import metadata_of
+from quant.calibration.run_data import RunData
 from quant.errors import SettingsError
 from quant.jobs.first_look.fitting_preprocessing import (
     FoundPreprocessing,

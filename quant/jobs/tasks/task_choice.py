@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datasets import Batch
 from datasets.source import BoxSource
 from quant.backend import Runnable
-from quant.calibration.run_data import AUTO, RunData, metadata_of
+from quant.calibration.preprocessing_choice import AUTO, metadata_of
+from quant.calibration.run_data import RunData
 from quant.errors import QuantError
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder

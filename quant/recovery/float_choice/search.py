@@ -83,7 +83,7 @@ class FloatSearch:
         """
         noise = self._noise_of(0)
         too_few, enough = _Attempt(0, noise), None
-        target, outlook = noise * _HALF / begin.excess, begin
+        target, outlook = noise * _HALF / (begin.excess if math.isfinite(begin.excess) else 1.0), begin
         for _ in range(2 * FLOAT_LOOKS):
             if len(self._found) >= FLOAT_LOOKS:
                 break
@@ -100,7 +100,8 @@ class FloatSearch:
             else:
                 too_few = tried
             # Between what was too few and what was enough, or as far again as the loss asks for.
-            target = math.sqrt(too_few.noise * enough.noise) if enough else target * _FURTHER / outlook.excess
+            further = _FURTHER / outlook.excess if math.isfinite(outlook.excess) else _FURTHER
+            target = math.sqrt(too_few.noise * enough.noise) if enough else target * further
         candidate, outlook = self._best() or (self._base, begin)
         return FloatChoice(candidate, outlook, tuple(self._sensitivities), self._evaluations)
 

@@ -70,6 +70,7 @@ def document_from_run(result: RunResult) -> Document:
             },
         },
         "preprocessing": data.preprocessing.to_dict() if data.preprocessing is not None else {},
+        "preprocessing_origin": data.preprocessing_origin or None,
         "quarantined": [{"file": file, "reason": reason} for file, reason in result.quarantined.items()],
         "warnings": list(result.warnings),
         "calibration": None if calibration is None else _calibration(result, calibration),

@@ -19,6 +19,7 @@ _FACTS = (
     ("Device", "backend.device", "{}"),
     ("Evaluation data", "data.evaluation.path", "{}"),
     ("Images evaluated", "data.evaluation.images", "{:,}"),
+    ("Preprocessing from", "preprocessing_origin", "{}"),
     ("Algorithm", "calibration.algo", "{}"),
     ("Percentile", "calibration.parameters.percentile", "{}"),
     ("Calibration data", "data.calibration.path", "{}"),

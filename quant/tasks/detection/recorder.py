@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import Preprocessing
 from datasets.boxes.box_labels import ImageBoxes
+from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.source import AnySource, BoxSource
 from quant.errors import QuantError
 from quant.evaluation.accuracy import EvaluationBatch
@@ -37,7 +37,7 @@ class DetectionRecorder:
         self,
         head: Head,
         source: AnySource,
-        preprocessing: Preprocessing | None,
+        preprocessing: ImagePreprocessing | None,
         size: tuple[int, int],
         class_names: Sequence[str] | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 import onnx
 
@@ -73,10 +74,17 @@ def engine_from_onnx(
         OutOfDeviceMemoryError: The GPU has too little memory.
     """
 
-    def build(options: BuilderOptions) -> BuiltEngine:
-        return _engine(proto, precision, batch, options, name, cache, note, float_nodes)
+    def build(options: BuilderOptions, *, whole_edges: bool = True) -> BuiltEngine:
+        return _engine(proto, precision, batch, options, name, cache, note, float_nodes, whole_edges=whole_edges)
 
-    return without_spoiled_timings(build, options, note)
+    try:
+        return without_spoiled_timings(build, options, note)
+    except BuildError as error:
+        if not float_nodes:
+            raise
+        if note is not None:
+            note(f"products in float cannot all read floats ({error}); TensorRT chooses what they read")
+        return without_spoiled_timings(partial(build, whole_edges=False), options, note)
 
 
 def _engine(
@@ -88,13 +96,16 @@ def _engine(
     cache: CalibrationCache | None,
     note: Note | None,
     float_nodes: Collection[str],
+    *,
+    whole_edges: bool,
 ) -> BuiltEngine:
     tensorrt = load_tensorrt()
     prepared = prepared_proto(proto, batch, name)
     with interrupts_deferred(), log_section() as log:
         work = BuildJob(tensorrt, prepared, precision, batch, options, log, note=note)
         if float_nodes:
-            keep_in_float(tensorrt, work.network, work.config, float_nodes, half=not options.strict_int8)
+            half = not options.strict_int8
+            keep_in_float(tensorrt, work.network, work.config, float_nodes, half=half, whole_edges=whole_edges)
         filled: dict[str, float] = {}
         bridge = None
         if cache is not None:

@@ -124,8 +124,7 @@ class _Work:
             report = graph_report(engine.layer_text(), self.named)
             milliseconds = _milliseconds(engine, self.batch)
         in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
-        names = (node.name for node in self._kernels)
-        floats = frozenset(name for name in names if not {name, name.removesuffix("_matmul")} & in_int8)
+        floats = frozenset(node.name for node in self._kernels).difference(in_int8)
         floats |= self.float_nodes
         return floats, milliseconds
 

@@ -16,10 +16,12 @@ def keep_in_float(
     products: Collection[str],
     *,
     half: bool,
+    whole_edges: bool,
 ) -> None:
     """Constrain products to float, and what they read to be written in float.
 
-    A product in float whose input was written in INT8 would still have lost what INT8 loses there.
+    A product in float whose input was written in INT8 would still have lost what INT8 loses there. But TensorRT 8.6 has
+    no kernel for some such writers (a convolution in INT8 whose SiLU is to write floats), and then refuses the build.
 
     Args:
         tensorrt: The release.
@@ -27,6 +29,7 @@ def keep_in_float(
         config: Of the build.
         products: Names of the nodes.
         half: FP16 rather than FP32.
+        whole_edges: Whether what they read must be written in float; else that is TensorRT's choice.
 
     Raises:
         BuildError: A product has no layer of its own.
@@ -42,7 +45,7 @@ def keep_in_float(
     for name in products:
         layer = by_name[name]
         layer.precision = kind
-        for i in range(layer.num_inputs):
+        for i in range(layer.num_inputs if whole_edges else 0):
             _write_in_float(trt, layer.get_input(i), writers, kind)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
 

@@ -25,9 +25,11 @@ def test_the_root_of_a_dataset_has_them_too(tmp_path, pictures, texts, root):
     pictures(tmp_path / "ds/images/val", ["b.png"])
     texts(tmp_path / "ds/labels/train", a="0 0.5 0.5 0.25 0.5")
     texts(tmp_path / "ds/labels/val", b="0 0.5 0.5 0.25 0.5\n1 0.5 0.5 0.2 0.2")
-    source = open_source(tmp_path / root)
-    assert [len(source.boxes(i, 40, 40)) for i in range(2)] == [1, 2]
-    assert source.labels is None  # train and val are no classes
+    for split, boxes in (("train", 1), ("val", 2)):
+        source = open_source(tmp_path / root, split=split)
+        assert [len(source.boxes(i, 40, 40)) for i in range(len(source))] == [boxes]
+        assert source.labels is None  # train and val are no classes
+        assert source.notes[0].startswith(f"{tmp_path / root}: 1 images in 1 folder (")
 
 
 def test_text_files_in_a_folder_that_is_named(tmp_path, pictures, texts):

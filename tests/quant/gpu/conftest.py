@@ -17,13 +17,13 @@ FAST = BuilderOptions(level=0)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    """Let tests that look at the GPU's memory run alone, whatever other workers do: set-up and end included.
+    """Let tests that ask for `alone` or `memory_returns` run alone, whatever other workers do: set-up and end included.
 
     All others share the lock. Who waits to be alone holds the gate, so that no other test slips in before.
     """
     import fcntl
 
-    alone = "memory_returns" in getattr(item, "fixturenames", ())
+    alone = bool({"memory_returns", "alone"} & set(getattr(item, "fixturenames", ())))
     folder = Path(tempfile.gettempdir())
     with (folder / "calib-gpu-tests.gate").open("w") as gate, (folder / "calib-gpu-tests.lock").open("w") as lock:
         fcntl.flock(gate, fcntl.LOCK_EX)
@@ -112,6 +112,11 @@ def backend(fast):
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def alone():
+    """Lets a test run while no other uses the GPU: it looks at its memory, or at kernels chosen by their timing."""
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,7 @@ def test_engine_of_another_file_or_release_is_not_loaded():
         Engine(b"this is no engine" * 100)
 
 
+@pytest.mark.usefixtures("alone")  # the builder times kernels
 def test_precision_of_each_layer_is_reported(digits, digit_cache, backend):
     builds = backend(strict_int8=True)
     graph = builds.build(digits, "int8", cache=digit_cache).details["graph"]

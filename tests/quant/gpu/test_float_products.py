@@ -31,6 +31,7 @@ def of(precisions, node):
     return {kind for name, kind in precisions.items() if node in name and "Reformatting" not in name}
 
 
+@pytest.mark.usefixtures("alone")  # the builder times kernels
 @pytest.mark.parametrize("explicit", [False, True])
 def test_products_stay_float_and_the_others_do_not(backend, digits, digit_cache, explicit):
     with backend(explicit=explicit, strict_int8=True) as made:
@@ -138,6 +139,7 @@ def test_the_detection_sample_on_a_gpu_with_its_head_in_float(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "d" / "calib-out" / "report.json").read_text())
+    assert found["failed_builds"] == [], done.stderr
     row = next(row for row in found["metric"]["builds"] if row["precision"] == "int8")
     assert row["drop"] <= 1
     head = found["detection"]["head_kept"]

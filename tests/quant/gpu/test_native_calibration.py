@@ -113,7 +113,8 @@ def test_mse_is_refused_before_anything_is_read(digits, fast):
         native_cache_from_onnx(digits.proto, calibrator, 32, fast)
 
 
-def test_device_memory_is_flat_over_200_batches(warm, batch_of, random):
+@pytest.mark.usefixtures("warm", "alone")
+def test_device_memory_is_flat_over_200_batches(batch_of, random):
     images = random(64, 3, 64, 64)
     free = []
     wanted = [FeedInput("input", images.shape, "float32")]

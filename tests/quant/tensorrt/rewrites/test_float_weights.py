@@ -27,7 +27,7 @@ def test_a_transformer_s_weights_become_the_same_int8(transformer, ones, run_onn
     ]
     walk, int8 = Walk(floats), Walk(plain)
     x = random(2, 16, 64, seed=9)
-    for kernel in ("qkv", "out", "fc1", "fc2", "head_matmul"):
+    for kernel in ("qkv", "out", "fc1", "fc2", "head"):
         quantized = walk.producer[by_name(walk)[kernel].input[1]].input[0]
         expected = int8.constants[int8.producer[by_name(int8)[kernel].input[1]].input[0]]
         found = run_onnx(floats, also=[quantized], x=x)[quantized]

@@ -5,24 +5,40 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.decoding import Wanted
 from datasets.errors import DatasetError
-from datasets.field_checks import check_option, checked_number, checked_per_channel, checked_size, is_int, shown
-from datasets.geometry import Frame, crop_frame, letterbox_frame, letterboxed, scaled_and_cropped, stretched
+from datasets.field_checks import (
+    check_option,
+    checked_number,
+    checked_per_channel,
+    checked_range,
+    checked_size,
+    is_int,
+    shown,
+)
+from datasets.preprocessing.binding import dtype_for, layout_for, size_for
+from datasets.preprocessing.geometry import (
+    Frame,
+    Resizer,
+    crop_frame,
+    letterbox_frame,
+    letterboxed,
+    scaled_and_cropped,
+    stretched,
+)
+from datasets.preprocessing.values import ValueRule, brought_to_8_bits, channels_of, with_channels
 from datasets.text_file import table_from_toml
 
 Resize = Literal["crop", "stretch", "letterbox", "none"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
-Color = Literal["rgb", "bgr", "grey"]
+Color = Literal["rgb", "bgr", "grey", "rgba", "bgra"]
 Layout = Literal["auto", "nchw", "nhwc"]
 DType = Literal["auto", "float32", "float16", "float64", "uint8"]
-
-# ITU-R 601 luma in 16-bit fixed point, the weights of Pillow's convert("L").
-_LUMA = (19595, 38470, 7471)
 
 _MOST_PIXELS = 2**26  # of a model's input: 8192 x 8192, which is 768 MiB as float32
 
@@ -42,8 +58,12 @@ class Preprocessing:
             have the size.
         crop_fraction: The part of the scaled image's side that `crop` keeps (224 / 256 = 0.875 for ImageNet).
         keep_exact: Whether an image that already has the target size is taken as it is, as prepared for this model.
-        interpolation: Pillow's filter of that name, with antialiasing when scaling down.
-        color: Channel order, or a single channel of luma.
+        interpolation: Pillow's filter of that name.
+        antialias: Whether scaling down takes the mean of all pixels, as Pillow and torchvision do, or only of those
+            next to each point, as OpenCV's INTER_LINEAR does.
+        color: Channel order, or a single channel of luma; `rgba` and `bgra` keep alpha.
+        pixel_range: Lowest and highest value of images with more than 8 bits, which become 0 and 255 before `scale`;
+            None for all of 16 bits. Images of 8 bits are not concerned.
         scale: Factor that a pixel is multiplied by before mean and std; 1/255 maps pixels to 0..1.
         mean: One number for all channels, or one per channel.
         std: One number above 0 for all channels, or one per channel.
@@ -58,7 +78,9 @@ class Preprocessing:
     crop_fraction: float = 0.875
     keep_exact: bool = True
     interpolation: Interpolation = "bilinear"
+    antialias: bool = True
     color: Color = "rgb"
+    pixel_range: tuple[float, float] | None = None
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -72,14 +94,16 @@ class Preprocessing:
             raise DatasetError(f"name: expected text, found {shown(self.name)}")
         for field, options in _OPTIONS.items():
             check_option(field, getattr(self, field), options)
-        if not isinstance(self.keep_exact, bool):
-            raise DatasetError(f"keep_exact: expected true or false, found {shown(self.keep_exact)}")
+        for field in ("keep_exact", "antialias"):
+            if not isinstance(getattr(self, field), bool):
+                raise DatasetError(f"{field}: expected true or false, found {shown(getattr(self, field))}")
         fixed = {
             "size": None if self.size is None else checked_size(self.size),
             "crop_fraction": checked_number("crop_fraction", self.crop_fraction),
             "scale": checked_number("scale", self.scale),
             "mean": checked_per_channel("mean", self.mean, self.channels),
             "std": checked_per_channel("std", self.std, self.channels),
+            "pixel_range": None if self.pixel_range is None else checked_range("pixel_range", self.pixel_range),
         }
         for field, value in fixed.items():
             object.__setattr__(self, field, value)
@@ -118,8 +142,8 @@ class Preprocessing:
     def from_toml(path: str | Path) -> "Preprocessing":
         """Read the fields from a TOML file; its key `preset` names the preset that the other keys change.
 
-        `size` may be one number for a square; `mean` and `std` may be one number for all channels. The default `name`
-        is the file's name.
+        `size` may be one number for a square, `mean` and `std` one for all channels, and `pixel_range` its upper end.
+        The default `name` is the file's name.
 
         Raises:
             DatasetError: The file is missing, is not valid TOML, or has unknown keys or wrong types or values. The
@@ -139,6 +163,8 @@ class Preprocessing:
                 table[key] = [table[key]]
         if isinstance(table.get("size"), int):
             table["size"] = [table["size"], table["size"]]
+        if isinstance(table.get("pixel_range"), (int, float)):
+            table["pixel_range"] = [0, table["pixel_range"]]
         try:
             return replace(PRESETS[base] if base else Preprocessing(), **{"name": path.stem, **table})
         except DatasetError as error:
@@ -154,8 +180,9 @@ class Preprocessing:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """All fields as JSON values, in their declared order."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """All fields as JSON values, in their declared order; of later keys those that change what was done before."""
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in fields.items() if key not in _LATER or value != _LATER[key]}
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of all fields but `name`."""
@@ -166,8 +193,13 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """Number of channels of the model input: 1 for grey, otherwise 3."""
-        return 1 if self.color == "grey" else 3
+        """Number of channels of the model input."""
+        return channels_of(self.color)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is taken of an image beyond 8-bit RGB."""
+        return Wanted(alpha=self.channels == 4, any_range=self.pixel_range is not None)
 
     @property
     def is_bound(self) -> bool:
@@ -198,45 +230,49 @@ class Preprocessing:
         shown = f"[{', '.join('?' if axis is None else str(axis) for axis in shape)}]"
         if len(axes) != 4:
             raise DatasetError(f"the model input {shown} takes no images: expected [N, C, H, W] or [N, H, W, C]")
-        layout = self._layout_for(axes, shown)
-        found = (axes[2], axes[3]) if layout == "nchw" else (axes[1], axes[2])
-        if self.size is None:
-            height, width = found
-            if height is None or width is None:
-                raise DatasetError(
-                    f"the model input {shown} leaves the image size open; state it as size = [height, width]"
-                )
-            size = height, width
-        else:
-            size = self.size
-            if any(axis not in (None, stated) for axis, stated in zip(found, size, strict=True)):
-                raise DatasetError(
-                    f"size {list(size)} is stated, but the model input {shown} takes images of height {found[0]} "
-                    f"and width {found[1]}; leave size out to use the model's"
-                )
+        layout = layout_for(self.layout, self.color, self.channels, axes, shown)
+        size = size_for(self.size, (axes[2], axes[3]) if layout == "nchw" else (axes[1], axes[2]), shown)
         if size[0] * size[1] > _MOST_PIXELS:
             raise DatasetError(
                 f"images of {size[0]} x {size[1]} pixels (height x width) are asked for, an input may have at most "
                 f"{_MOST_PIXELS:,}"
             )
-        return replace(self, size=size, layout=layout, dtype=self._dtype_for(dtype))
+        found = dtype_for(self.dtype, dtype)
+        if found == "uint8":
+            self._check_plain_pixels()
+        return replace(self, size=size, layout=cast(Layout, layout), dtype=cast(DType, found))
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """Turn one uint8 [H, W, 3] RGB image into a contiguous array of `sample_shape`."""
+    def __call__(self, image: NDArray[Any]) -> NDArray[np.generic]:
+        """Turn one image, see `fitted`, into a contiguous array of `sample_shape`."""
         sample: NDArray[np.generic] = self.normalised(self.fitted(image)[np.newaxis])[0]
         return sample
 
-    def fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image resized to the model's size, still uint8 [h, w, 3] RGB."""
-        size = self._bound_size()
+    def fitted(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The image resized to the model's size, red first, with alpha if `color` has it: uint8 [h, w, 3 or 4].
+
+        Args:
+            image: uint8 [H, W, 3 or 4], red first; or numbers with more bits, [H, W, 1 to 4], which become float32 on
+                the scale of 8 bits without being rounded.
+
+        Raises:
+            DatasetError: It is not bound, or `resize` is `none` and the image has another size.
+        """
+        image = brought_to_8_bits(image, self.pixel_range)
+        # Channels are dropped before the image is resized and added after it, because images may be large.
+        if image.shape[2] > 2:
+            return self._resized(with_channels(image, self.color))
+        return with_channels(self._resized(image), self.color)
+
+    def _resized(self, image: NDArray[Any]) -> NDArray[Any]:
+        size, resizer = self._bound_size(), Resizer(self.interpolation, self.antialias)
         if image.shape[:2] == size and (self.keep_exact or self.resize != "crop"):
             return image
         if self.resize == "crop":
-            return scaled_and_cropped(image, size, self.crop_fraction, self.interpolation)
+            return scaled_and_cropped(image, size, self.crop_fraction, resizer)
         if self.resize == "stretch":
-            return stretched(image, size, self.interpolation)
+            return stretched(image, size, resizer)
         if self.resize == "letterbox":
-            return letterboxed(image, size, self.pad_value, self.interpolation)
+            return letterboxed(image, size, self.pad_value, resizer)
         height, width = image.shape[:2]
         raise DatasetError(
             f"{height} x {width} pixels (height x width), but resize 'none' takes {size[0]} x {size[1]} only; "
@@ -258,76 +294,17 @@ class Preprocessing:
             scaled, (top, left) = letterbox_frame((height, width), size)
         return Frame((scaled[1] / width, scaled[0] / height), (left, top), (width, height))
 
-    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """Turn fitted images, uint8 [B, h, w, 3] RGB, into one contiguous array [B, *sample_shape]."""
+    def normalised(self, pixels: NDArray[Any]) -> NDArray[np.generic]:
+        """Turn fitted images, uint8 or float32 [B, h, w, 3 or 4], into one contiguous array [B, *sample_shape]."""
         out = np.empty((len(pixels), *self.sample_shape), dtype=self.dtype)
-        tables = None if self.dtype == "uint8" else self._tables()
-        for channel, plane in enumerate(self._planes(pixels)):
-            target = out[:, channel] if self.layout == "nchw" else out[..., channel]
-            target[...] = plane if tables is None else np.take(tables[channel], plane, mode="clip")  # never clips
+        rule = ValueRule(self.color, self.scale, self.mean, self.std, self.dtype)
+        rule.fill(out, pixels, channels_first=self.layout == "nchw")
         return out
-
-    def _planes(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        red, green, blue = (pixels[..., channel] for channel in range(3))
-        if self.color == "grey":
-            luma = np.tensordot(pixels.astype(np.uint32), np.array(_LUMA, np.uint32), axes=1)
-            return [((luma + 0x8000) >> 16).astype(np.uint8)]
-        return [red, green, blue] if self.color == "rgb" else [blue, green, red]
-
-    def _tables(self) -> list[NDArray[np.floating]]:
-        """(pixel * scale - mean) / std of each of the 256 pixel values, per channel.
-
-        Computed step by step in float32, as in torchvision's ToTensor and Normalize, because the last digit decides on
-        which side of a bin's edge a value falls. For float16 the result is rounded at the end; float64 is computed in
-        float64.
-        """
-        kind = np.float64 if self.dtype == "float64" else np.float32
-        pixels = np.arange(256, dtype=kind)
-        scaled = pixels / kind(255) if self.scale == 1 / 255 else pixels * kind(self.scale)
-        mean, std = (np.broadcast_to(np.array(v, kind), self.channels) for v in (self.mean, self.std))
-        result = np.dtype(np.float16) if self.dtype == "float16" else np.dtype(kind)
-        return [((scaled - m) / s).astype(result) for m, s in zip(mean, std, strict=True)]
 
     def _bound_size(self) -> tuple[int, int]:
         if not self.is_bound or self.size is None:
             raise DatasetError(f"preprocessing {self.name!r} is not bound to a model input; call bound_to first")
         return self.size
-
-    def _layout_for(self, axes: Sequence[int | None], shown: str) -> Layout:
-        channels = self.channels
-        places: dict[Layout, int | None] = {"nchw": axes[1], "nhwc": axes[3]}
-        if self.layout != "auto":
-            if places[self.layout] not in (None, channels):
-                raise DatasetError(
-                    f"layout {self.layout!r} with color {self.color!r} needs size {channels} on axis "
-                    f"{1 if self.layout == 'nchw' else 3} of the model input {shown}, found {places[self.layout]}"
-                )
-            return self.layout
-        exact = [layout for layout, axis in places.items() if axis == channels]
-        possible = exact or [layout for layout, axis in places.items() if axis is None]
-        if len(possible) == 1:
-            return possible[0]
-        if possible:
-            raise DatasetError(f"the model input {shown} can be read as nchw or as nhwc; state the layout")
-        other = 3 if channels == 1 else 1
-        hint = f"; set color = '{'rgb' if other == 3 else 'grey'}'" if other in places.values() else ""
-        raise DatasetError(
-            f"no axis of the model input {shown} fits the {channels} channel{'s' * (channels > 1)} of color "
-            f"{self.color!r}; expected [N, {channels}, H, W] or [N, H, W, {channels}]{hint}"
-        )
-
-    def _dtype_for(self, model: str) -> DType:
-        for option in get_args(DType):
-            if option == model and option != "auto":
-                if self.dtype not in ("auto", option):
-                    raise DatasetError(
-                        f"dtype {self.dtype!r} is stated, but the model input takes {model}; leave dtype out"
-                    )
-                if option == "uint8":
-                    self._check_plain_pixels()
-                result: DType = option
-                return result
-        raise DatasetError(f"the model input takes {model}; images can be given as float32, float16, float64 or uint8")
 
     def _check_plain_pixels(self) -> None:
         if self.scale != 1 or any(self.mean) or set(self.std) != {1.0}:
@@ -336,6 +313,9 @@ class Preprocessing:
                 "set scale = 1, mean = [0] and std = [1], or use the preset 'raw'"
             )
 
+
+# Keys that came later. Where they say what was done before them, digests and caches stay as they were.
+_LATER: dict[str, object] = {"antialias": True, "pixel_range": None}
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "resize": get_args(Resize),

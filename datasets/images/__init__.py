@@ -1,0 +1,1 @@
+"""Files of images: which of a folder's they are, and their pixels."""

@@ -1,0 +1,98 @@
+"""The images of a folder and its sub-folders, and what else is there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from datasets.errors import DatasetError
+
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+_FRAMES = "ffmpeg -i {} -vf fps=2 frames/%06d.png"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        names: The files that were looked for, as sorted POSIX paths relative to the folder.
+        others: Number of the other files, by extension in small letters; None if the folder was not looked through.
+    """
+
+    names: tuple[str, ...]
+    others: Mapping[str, int] | None
+
+
+def listing_from_folder(folder: Path, extensions: frozenset[str]) -> Listing:
+    """List the files of a folder and its sub-folders that have one of these extensions, without hidden ones.
+
+    Args:
+        folder: The folder.
+        extensions: With their dots, in small letters.
+
+    Raises:
+        DatasetError: It does not exist, or cannot be listed.
+    """
+    if not folder.exists():
+        raise DatasetError(f"{folder}: no such folder; expected a folder of images")
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: not a folder; expected a folder of images")
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    _collect(folder, "", (_folder_id(os.stat(folder)),), extensions, names, others)  # noqa: PTH116
+    return Listing(tuple(sorted(names)), others)
+
+
+def in_words(others: Mapping[str, int], most: int = 5) -> str:
+    """Numbers of files by extension, the most frequent first."""
+    common = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in common[:most])
+
+
+def frames_advice(video: str) -> str:
+    """How images are made of a video."""
+    return f"make images of a video first, such as with: {_FRAMES.format(video)}"
+
+
+def _collect(
+    folder: str | Path,
+    prefix: str,
+    ancestors: tuple[tuple[int, int], ...],
+    extensions: frozenset[str],
+    names: list[str],
+    others: Counter[str],
+) -> None:
+    """Add the files below `folder` to `names`, and count the extensions of the others."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DatasetError(f"{folder}: the folder cannot be listed: {(error.strerror or str(error)).lower()}") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            here = _folder_id(entry.stat())
+            if here not in ancestors:  # a symbolic link back to a folder above would never end
+                _collect(entry.path, f"{prefix}{entry.name}/", (*ancestors, here), extensions, names, others)
+            continue
+        suffix = PurePath(entry.name).suffix.lower()
+        # A dangling link named like an image is kept, so that it is reported as unreadable instead of being ignored.
+        if suffix in extensions and (entry.is_symlink() or entry.is_file()):
+            names.append(prefix + entry.name)
+        else:
+            others[suffix or "without an extension"] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _folder_id(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
