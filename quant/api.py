@@ -31,7 +31,6 @@ from quant.onnx_graph.model_file import sha256_of_model, stage_model
 from quant.progress import Console, RecordingConsole
 from quant.qdq.writer import light_qdq_model
 from quant.report.contents.document import Document
-from quant.report.views.notebook.shown import ShownReport
 from quant.settings.run_settings import RunSettings
 
 
@@ -228,7 +227,7 @@ def compare(
         document = compare_models(first, second, source, settings, listener, selection)
     if out is not None:
         write_reports(document, settings.out, source)
-    return ShownReport(document)
+    return document
 
 
 def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> NDArray[np.int64] | None:

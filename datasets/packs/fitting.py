@@ -10,13 +10,24 @@ from datasets.preprocessing import Preprocessing
 
 ATTRIBUTE = "fitted"  # of the dataset `images`: how its images were fitted, as JSON
 _MOST_TEXT = 4096  # characters of that
-_PIXELS = {"name", "size", "color", "scale", "mean", "std", "layout", "dtype"}  # what is about values, not places
+# Fields that are about values, not about places.
+_PIXELS = {"name", "size", "color", "pixel_range", "scale", "mean", "std", "layout", "dtype"}
 PLAIN = Preprocessing("pack", crop_fraction=1.0)  # where no preprocessing is named: scaled until it covers, cropped
 
 
 def fitting(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     """The part of a preprocessing that gives images a size, bound: pixels stay uint8 RGB [height, width, 3]."""
-    return replace(preprocessing, size=size, color="rgb", scale=1.0, mean=(0,), std=(1,), layout="nhwc", dtype="uint8")
+    return replace(
+        preprocessing,
+        size=size,
+        color="rgb",
+        pixel_range=None,
+        scale=1.0,
+        mean=(0,),
+        std=(1,),
+        layout="nhwc",
+        dtype="uint8",
+    )
 
 
 def text_from_fitting(preprocessing: Preprocessing) -> str:

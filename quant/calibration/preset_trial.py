@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from datasets import DatasetError, ImageSource, Preprocessing
 from datasets.preprocessing import PRESETS
 from quant.backend import Runnable
+from quant.calibration.preprocessing_choice import AUTO
 from quant.calibration.run_data import RunData
 from quant.evaluation.accuracy import evaluate
 from quant.evaluation.outputs import OutputReader
 from quant.onnx_graph.model import ModelInterface
+from quant.progress import Console
 from quant.settings.run_settings import RunSettings
 
 FEW, MOST = 32, 128  # images: all candidates are tried on the few, those that are ahead there on the rest
@@ -48,6 +50,21 @@ class PresetTrial:
             f"FP32 answers {self.right[self.better]} of {self.images} labelled images right with --preprocess "
             f"{self.better}, {self.right[self.now]} with {self.now}, which is in force; nothing was switched"
         )
+
+
+def told_trial(
+    data: RunData,
+    settings: RunSettings,
+    model: ModelInterface,
+    runnable: Runnable,
+    reader: OutputReader,
+    console: Console,
+) -> PresetTrial | None:
+    """The trial where nobody said a preprocessing, with a warning where another is far better; None elsewhere."""
+    trial = preset_trial(data, settings, model, runnable, reader) if settings.preprocess == AUTO else None
+    if trial is not None and trial.text:
+        console.warn(trial.text)
+    return trial
 
 
 def preset_trial(

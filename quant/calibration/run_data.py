@@ -118,7 +118,7 @@ def open_data(
         eval_path = own_validation(settings.data)
     own_labels = settings.labels if eval_path is None and given_eval is None else None
     source = _opened(given, settings.data, own_labels, "train", forms, settings)
-    shared = eval_path is None and given_eval is None
+    shared = given_eval is None and eval_path is None
     selection = calibration_images(settings, source, shared=shared)
     told = tell(source, console)
     if shared:
@@ -165,10 +165,10 @@ def _left_for_evaluation(
 ) -> NDArray[np.int64]:
     """The images that calibration does not use; all of them, with a warning, where it uses every one."""
     every = labelled(source, np.arange(len(source)))
-    left = labelled(source, evaluation_images(settings, source, selection, console))
-    if len(left) < len(every):
-        _tell_used_up(source, every, left, console)
-    return left
+    kept = evaluation_images(settings, source, every, selection, console)
+    if len(kept) < len(every):
+        _tell_used_up(source, every, kept, console)
+    return kept
 
 
 def _tell_used_up(source: AnySource, every: NDArray[np.int64], left: NDArray[np.int64], console: Console) -> None:
@@ -255,6 +255,10 @@ def _fitted(data: RunData, settings: RunSettings, model: ModelInterface, console
             f"--preprocess {settings.preprocess}: a function does not tell where an image lies in the model's input, "
             "which labels of places need; describe it in a TOML file, or leave the labels out with --no-labels"
         )
+    if isinstance(data.source, ImagePack) and isinstance(preprocessing, Preprocessing) and console is not None:
+        lost = lost_fitting(data.source.fitted, data.source.size, preprocessing)
+        if lost:
+            console.warn(f"{data.source.path}: {lost}")
     return replace(
         data, preprocessing=preprocessing, preprocessing_origin=origin, input_name=info.name, constants=constants
     )

@@ -36,13 +36,24 @@ def calibration_images(settings: RunSettings, source: AnySource, *, shared: bool
 
 
 def evaluation_images(
-    settings: RunSettings, source: AnySource, calibrating: NDArray[np.int64], console: Console
+    settings: RunSettings,
+    source: AnySource,
+    every: NDArray[np.int64],
+    calibrating: NDArray[np.int64],
+    console: Console,
 ) -> NDArray[np.int64]:
-    """Indices of the images that are evaluated where calibration takes its own from the same source."""
-    everything = np.arange(len(source))
+    """Indices of the images that are evaluated where calibration takes its own from the same source.
+
+    Args:
+        settings: Precision, and how many were asked for.
+        source: The images.
+        every: Those that can be evaluated, int64.
+        calibrating: Those that calibrate, int64.
+        console: Where warnings go.
+    """
     if settings.precision != "int8":
-        return everything  # nothing is calibrated
-    left = np.setdiff1d(everything, calibrating)
+        return every  # nothing is calibrated
+    left = np.setdiff1d(every, calibrating)
     wanted = settings.num_images
     if len(left):
         if wanted is not None and wanted > len(calibrating):
@@ -55,8 +66,8 @@ def evaluation_images(
         console.warn(f"{source.path}: {wanted} calibration images were asked for, only {len(source)} are there")
     if not settings.trust_cache:
         console.warn(
-            f"{source.path}: calibration uses all {len(source)} images, so the same ones are evaluated and "
-            "the measured drop may be too small; give other images with --eval, or calibrate on fewer with "
-            "--num-images"
+            f"{source.path}: calibration uses all {len(every)} images that could be evaluated, so the same ones are "
+            "evaluated and the measured drop may be too small; give other images with --eval, or calibrate on fewer "
+            "with --num-images"
         )
-    return everything
+    return every

@@ -1,4 +1,4 @@
-"""What a run says of the model, the images and the preprocessing before it begins."""
+"""What a run says of the model and the images before it begins."""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ from calib.regular_files import resolved
 from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
-from quant.calibration.preprocessing_choice import AUTO
-from quant.calibration.preset_trial import preset_trial
+from quant.calibration.preset_trial import told_trial
 from quant.calibration.run_data import RunData, open_data
 from quant.calibration.told import model_line
 from quant.errors import BuildError, ModelError, SettingsError
@@ -124,11 +123,7 @@ def _result(
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[BASELINE].runnable, batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
-    presets = None
-    if settings.preprocess == AUTO:
-        presets = preset_trial(data, settings, model, builds[BASELINE].runnable, task.reader)
-        if presets is not None and presets.text:
-            listener.warn(presets.text)
+    presets = told_trial(data, settings, model, builds[BASELINE].runnable, task.reader, listener)
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":

@@ -203,10 +203,10 @@ class SweepResult:
         baseline: Evaluation of FP32.
         rows: The rows, best first.
         kept: Name of the file that holds the best row's build.
-        outdated: Reports in `settings.out` that an earlier run left, which describe a build that is replaced.
         build: The best row's build.
         data: The images.
         calibration: The calibration that all rows share.
+        outdated: Reports in `settings.out` that an earlier run left, which describe a build that is replaced.
         choice: The choice by tensor; None if it was not asked for.
         metric: Name of the user's metric and FP32's average; None if there is none.
         warnings: What the user should read.
@@ -218,10 +218,10 @@ class SweepResult:
     baseline: Evaluation
     rows: tuple[SweepRow, ...]
     kept: str
-    outdated: tuple[str, ...] = ()
     build: Build
     data: RunData
     calibration: CalibrationResult
+    outdated: tuple[str, ...]
     choice: TensorChoice | None
     metric: tuple[str, float] | None
     warnings: tuple[str, ...]

@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 CATALOGUE = PAGE.partition("## Messages")[2].partition("\n## ")[0]
 ANY = "expected ..."  # leads to the list of settings: good only for values of settings, options and arguments
 OF_VALUES = (
-    "quant/settings/", "quant/api.py", "quant/jobs/export.py", "datasets/field_checks.py", "datasets/preprocessing.py",
+    "quant/settings/", "quant/api.py", "quant/jobs/export.py", "datasets/field_checks.py", "datasets/preprocessing/",
     "datasets/sampling.py", "datasets/batches.py", "datasets/text_file.py", "datasets/guards/decoding_space.py",
     "calib/algorithms.py", "calib/calibrator.py",
 )  # fmt: skip

@@ -52,7 +52,7 @@ def test_the_run_says_where_fp32_is_far_better_under_another_preset_and_switches
     found = json.loads(result.out)
     assert found["builds"][0]["top1"] == pytest.approx(100 * (36 + 12) / 72)  # all that have much more, and pale blue
     assert found["preprocessing"]["name"] == "imagenet"
-    assert "because nothing says what the model was trained with" in result.err
+    assert "from the default; --preprocess overrides it" in result.err
     trial = found["preprocessing_trial"]
     assert (trial["images"], trial["now"], trial["right"]["imagenet"]) == (72, "imagenet", 48)
     assert trial["right"][trial["better"]] == 72
