@@ -16,7 +16,7 @@ from calib.cli.parts.terminal import TerminalConsole, columns, say
 _FILE = click.Path(path_type=Path)
 _SHARED = (
     "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
-    "task", "ignore_index", "no_labels", "max_drop", "max_bad", "allow_code", "as_json", "quiet",
+    "task", "ignore_index", "no_labels", "max_drop", "max_metric_drop", "max_bad", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 _HELPS = {
     "data": "Images to compare on: a folder, a data.yaml (its val), or an HDF5 pack; default: those of the reports.",

@@ -108,6 +108,9 @@ _FILE = click.Path(path_type=Path)
     type=float,
     help="Largest accepted drop: points of top-1 or mAP, or per cent of --metric; default 1.0.",
 )
+@click.option(
+    "--max-metric-drop", type=float, help="Largest accepted drop of --metric, in its own unit; instead of --max-drop."
+)
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
 @click.option("--memory-limit", type=int, help="MB of activations and counts while calibrating; default 1024.")
 @click.option("--strict-int8", is_flag=True, default=None, help="TensorRT: no FP16 kernels in the INT8 engine.")

@@ -39,9 +39,11 @@ class MetricRecorder:
         spec: `file.py:callable`.
         texts: What the labels' numbers stand for, where the metric is to get that instead; None where it is not.
         resamples: How many draws the interval of a drop is made from.
+        allowed: Largest accepted drop in the metric's own unit; None where it is a share of FP32's score.
     """
 
     resamples = RESAMPLES
+    allowed: float | None = None
 
     def __init__(
         self,
@@ -240,7 +242,9 @@ def recorder_from_settings(
     console.note(f"metric: executes {Path(settings.metric.rpartition(':')[0]).absolute()}")
     loaded = load_callable(settings.metric, "metric")
     kind = SetMetricRecorder if _scores_a_set(loaded) else MetricRecorder
-    return kind(settings.metric, [info.name for info in model.outputs], texts, loaded)
+    recorder = kind(settings.metric, [info.name for info in model.outputs], texts, loaded)
+    recorder.allowed = settings.max_metric_drop
+    return recorder
 
 
 def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, max_drop: float) -> dict[str, Any]:
@@ -250,10 +254,11 @@ def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, m
         recorder: After the evaluation.
         baseline: Name of the FP32 build.
         seed: Seed of the bootstrap.
-        max_drop: Largest accepted drop, per cent of the magnitude of FP32's score.
+        max_drop: Largest accepted drop, per cent of the magnitude of FP32's score, unless the recorder has another.
     """
     score, images = recorder.score(baseline), recorder.images(baseline)
-    allowed = max_drop / 100 * abs(score)
+    share = max_drop / 100 * abs(score)
+    allowed = share if recorder.allowed is None else recorder.allowed
     rows: list[dict[str, Any]] = [{"precision": baseline, "score": score}]
     for name in recorder.builds:
         if name != baseline:
@@ -262,6 +267,7 @@ def section_from_scores(recorder: MetricRecorder, baseline: str, *, seed: int, m
         "name": recorder.name,
         "spec": recorder.spec,
         "allowed_drop": allowed,
+        "allowed_in_unit": recorder.allowed is not None,
         "images": images,
         "resamples": recorder.resamples,
         "seed": seed,

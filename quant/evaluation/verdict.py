@@ -147,7 +147,9 @@ def losses_from_figures(
         }
     if metric.get("task"):
         return {name: _loss_of_task(row, metric) for name, row in rows.items()}
-    allowed = f"{metric['allowed_drop']:.4g} ({max_drop:g} % of FP32's {metric['builds'][0]['score']:.4g})"
+    allowed = f"{metric['allowed_drop']:.4g}"
+    if not metric.get("allowed_in_unit"):
+        allowed += f" ({max_drop:g} % of FP32's {metric['builds'][0]['score']:.4g})"
     return {
         name: Loss(row["drop"] > metric["allowed_drop"], f"{row['drop']:.4g} of {metric['name']}", allowed)
         for name, row in rows.items()

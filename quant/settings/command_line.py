@@ -16,7 +16,7 @@ from quant.settings.values import KINDS, checked_value
 
 _COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
-    "max_drop", "max_bad", "task", "ignore_index", "out",
+    "max_drop", "max_metric_drop", "max_bad", "task", "ignore_index", "out",
 )  # fmt: skip
 _NOT_SWEPT = (  # what `calib sweep` tries, or does not do
     "algo", "percentile", "match_tensorrt", "calibrator", "precision", "cache", "cache_only", "trust_cache", "max_drop",

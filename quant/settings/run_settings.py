@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -59,6 +60,7 @@ class RunSettings:
         trust_cache: Use a cache that has no provenance, after checking it against the model.
         out: Folder for everything that is written.
         max_drop: Largest accepted drop: points of top-1 or of mAP 50-95, or per cent of FP32's score of `metric`.
+        max_metric_drop: Largest accepted drop of `metric`, in its own unit, in place of `max_drop`.
         max_bad: Largest accepted share of unreadable images, 0..1.
         memory_limit: MB of activations and of their counts that calibration holds at a time.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
@@ -100,6 +102,7 @@ class RunSettings:
     trust_cache: bool = False
     out: Path = Path("calib-out")
     max_drop: float = 1.0
+    max_metric_drop: float | None = None
     max_bad: float = 0.05
     memory_limit: int = 1024
     calibrator: str = "toolkit"
@@ -133,6 +136,11 @@ class RunSettings:
         if self.match_tensorrt and self.algo not in ("auto", "entropy"):
             raise SettingsError(
                 f"match_tensorrt: expected algo entropy with it, found {self.algo}; leave one of them out"
+            )
+        if self.max_metric_drop is not None and (self.metric is None or not math.isfinite(self.max_metric_drop)):
+            raise SettingsError(
+                f"max_metric_drop: expected a number in the unit of metric, which has to be given, found "
+                f"{self.max_metric_drop:g} {'and no metric' if self.metric is None else ''}".rstrip()
             )
         if not abs(self.max_drop) <= _LARGEST_DROP:
             raise SettingsError(

@@ -27,7 +27,7 @@ def checked_value(name: str, value: Any) -> Any:  # noqa: ANN401 - settings hold
         expected, fits = "true or false", isinstance(value, bool)
     elif kind.startswith("int"):
         expected, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
-    elif kind == "float":
+    elif kind.startswith("float"):
         expected, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)
     elif kind.startswith("tuple"):
         expected = "a list of texts in quotes"
@@ -39,7 +39,7 @@ def checked_value(name: str, value: Any) -> Any:  # noqa: ANN401 - settings hold
     try:
         if kind.startswith("tuple"):
             return tuple(value)
-        return float(value) if kind == "float" else value
+        return float(value) if kind.startswith("float") else value
     except OverflowError:
         raise SettingsError(f"{name}: expected a number, found {short(value)}") from None
 

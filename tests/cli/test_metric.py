@@ -48,6 +48,23 @@ def test_run_reports_the_metric_with_its_drop_and_interval(calib, project):
         assert "paired bootstrap of 2,000 resamples, seed 0" in text
 
 
+def test_a_drop_may_be_allowed_in_the_metrics_own_unit(calib, project):
+    """Logits far from 0 and 1: a per cent of the score would allow what the unit does not."""
+    metric, found = ("--metric", "my metrics.py:negative_error"), {}
+    for allowed in ("1e-9", "5"):
+        result = calib("run", *metric, "--max-metric-drop", allowed, "--recover", "off", "--json", cwd=project)
+        found[allowed] = json.loads(result.out)
+        section = found[allowed]["metric"]
+        assert (section["allowed_drop"], section["allowed_in_unit"]) == (float(allowed), True)
+    drop = next(row["drop"] for row in section["builds"] if row["precision"] == "int8")
+    assert found["5"]["verdict"] == "pass"
+    assert found["1e-9"]["verdict"] == ("pass" if drop <= 1e-9 else "fail")
+    assert "--max-metric-drop 5" in found["5"]["command"]
+    assert "5 is allowed" in (project / "calib-out" / "report.md").read_text()
+    refused = calib("run", "--max-metric-drop", "5", cwd=project)
+    assert (refused.code, "no metric" in refused.error) == (1, True)
+
+
 def test_without_labels_the_metric_gets_none(calib, project):
     for i, path in enumerate(sorted((project / "imgs").rglob("*.png"))):
         path.rename(project / "imgs" / f"{i}.png")

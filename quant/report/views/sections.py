@@ -131,11 +131,12 @@ def _metric(document: Document) -> list[Section]:
         tables.Column("Drop", "drop", "{:+.4g}"),
         tables.Column("Drop's 95 % CI", "drop_ci95", "{0[0]:+.4g} to {0[1]:+.4g}"),
     )
+    share = f"{document['max_drop']:g} % of {baseline_name(document)}'s score, {found['allowed_drop']:.4g},"
+    allowed = f"{found['allowed_drop']:.4g}" if found.get("allowed_in_unit") else share
     notes = [
         f"{'Score' if found.get('of_all') else 'Average'} of {found['spec']} over {found['images']:,} images, higher "
         f"is better; the interval is a paired bootstrap of {found['resamples']:,} resamples, seed {found['seed']}.",
-        f"The verdict is based on it: {document['max_drop']:g} % of {baseline_name(document)}'s score, "
-        f"{found['allowed_drop']:.4g}, is allowed.",
+        f"The verdict is based on it: {allowed} is allowed.",
     ]
     rows = [{**row, "precision": name} for row, name in zip(found["builds"], build_names(document), strict=True)]
     table = tables.table_from_rows(rows, "metric.builds", columns)
