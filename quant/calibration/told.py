@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets.source import AnySource
+from datasets.source import AnySource, BoxSource, MaskSource
 from quant.onnx_graph.model import ModelInterface, OnnxModel, TensorInfo
 from quant.settings.run_settings import RunSettings
 
@@ -36,7 +36,8 @@ def images_line(settings: RunSettings, source: AnySource, calibrating: int, othe
 
 def _described(source: AnySource) -> str:
     classes = "" if source.class_names is None else f", {len(source.class_names)} classes"
-    return f"{len(source):,}, {'unlabelled' if source.labels is None else 'labelled'}{classes}"
+    labelled = source.labels is not None or isinstance(source, BoxSource | MaskSource)
+    return f"{len(source):,}, {'labelled' if labelled else 'unlabelled'}{classes}"
 
 
 def _tensors(what: str, infos: tuple[TensorInfo, ...]) -> str:

@@ -140,11 +140,12 @@ def _result(
     together = measured(tried, BASELINE, data, settings, listener, reader, task.recorder, usable)
     found, head = split_trial(together, task, settings)
     recovered = None
-    if task.head is None and calibration is not None and "int8" in builds and _shows_something(found, settings):
+    if calibration is not None and "int8" in builds and _shows_something(found, settings):
         job = RecoveryJob(settings, model, data, backend, collector, task, listener)
         outcome = job.run(calibration, builds, found, task.float_nodes, given.file)
         if outcome is not None:
             recovered, found = outcome
+            head = None if recovered.used else head  # what was compared is no longer the build
             builds |= {"int8": recovered.build} if recovered.build is not None else {}
     quarantined = _quarantined(data, calibration, found.quarantined)
     warn_of_quarantined(quarantined, listener)

@@ -57,6 +57,20 @@ def test_the_letterbox_is_undone(calib, squares):
     assert overlaps(np.array([[0.0, 0, 16, 16]]), np.array([[0.0, 8, 16, 24]])).item() < 0.5  # as much as the border
 
 
+def test_a_detector_that_loses_too_much_is_recovered(calib, squares):
+    """Nothing is within a drop of less than nothing, so every step is tried; the report is that of what was kept."""
+    result = calib("run", "--head", "int8", "--max-drop", "-90", "--recover", "ranges,float", cwd=squares)
+    found = report(squares)
+    assert "INT8 loses too much" in result.err
+    steps = [step["step"] for step in found["recovery"]["steps"]]
+    assert steps[0] == "ranges"
+    assert steps[-1] == "float"
+    assert [row["precision"] for row in found["metric"]["builds"]] == ["fp32", "fp16", "int8"]
+    assert all("mAP 50-95" in look or "cannot" in look for look in found["recovery"]["looks"])
+    assert (found["detection"]["head_kept"] is None) == found["recovery"]["used"]
+    assert len(found["detection"]["curves"]) == 3
+
+
 def test_the_head_stays_float_and_the_other_way_is_measured_beside_it(calib, squares):
     assert calib("run", cwd=squares).code == 0
     kept = report(squares)["detection"]["head_kept"]

@@ -31,6 +31,7 @@ from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.recorder import Recorder
 from quant.jobs.measurement import evaluated, first_batch
 from quant.jobs.recovering.float_rules import rules_from_choice
+from quant.jobs.tasks.head_trial import without_other_head
 from quant.jobs.tasks.task_choice import ChosenTask
 from quant.onnx_graph.light_model import light_model
 from quant.onnx_graph.model import OnnxModel
@@ -286,7 +287,8 @@ class RecoveryJob:
         metric = found.metric
         if isinstance(self._task.recorder, DrawnRecorder) and looked.recorder is not None:
             self._task.recorder.adopt("int8", looked.recorder)
-            metric = self._section(self._task.recorder)
+            section = self._section(self._task.recorder)
+            metric = None if section is None else without_other_head(section)
         elif metric is not None and looked.metric is not None:
             row = next(row for row in looked.metric["builds"] if row["precision"] == "int8")
             metric = {**metric, "builds": [row if r["precision"] == "int8" else r for r in metric["builds"]]}

@@ -53,7 +53,7 @@ def split_trial(found: Measurement, task: ChosenTask, settings: RunSettings) -> 
     metric, other = found.metric, None
     if metric is not None:
         other = next(row for row in metric["builds"] if row["precision"] == OTHER_HEAD)
-        metric = _without(metric)
+        metric = without_other_head(metric)
     kept = replace(
         found,
         evaluations={name: each for name, each in found.evaluations.items() if name != OTHER_HEAD},
@@ -64,7 +64,7 @@ def split_trial(found: Measurement, task: ChosenTask, settings: RunSettings) -> 
     return kept, HeadTrial(settings.head, nodes, other, found.latencies[OTHER_HEAD])
 
 
-def _without(metric: Mapping[str, Any]) -> dict[str, Any]:
+def without_other_head(metric: Mapping[str, Any]) -> dict[str, Any]:
     """A metric's section without the other build."""
     section = {**metric, "builds": [row for row in metric["builds"] if row["precision"] != OTHER_HEAD]}
     if "detection" in metric:
