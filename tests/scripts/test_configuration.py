@@ -49,15 +49,19 @@ def test_the_example_is_read(tmp_path, monkeypatch):
     assert (settings.algo, settings.percentile, settings.max_drop) == ("percentile", 99.9, 0.5)
 
 
-def test_the_metric_of_the_example_works(tmp_path):
+def test_the_metrics_of_the_examples_work(tmp_path):
     import numpy as np
 
     from quant.settings.user_code import load_callable
 
-    (example,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
-    (tmp_path / "metrics.py").write_text(example)
+    examples = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+    assert len(examples) == 2
+    (tmp_path / "metrics.py").write_text("\n".join(examples))
     metric = load_callable(f"{tmp_path / 'metrics.py'}:negative_error", "metric")
-    np.testing.assert_array_equal(metric({"logits": np.array([[1, 4], [2, 0]])}, np.array([3, 2])), [-1, 0])
+    outputs, labels = {"logits": np.array([[1, 4], [2, 0]])}, np.array([3, 2])
+    np.testing.assert_array_equal(metric(outputs, labels), [-1, 0])
+    median = load_callable(f"{tmp_path / 'metrics.py'}:MedianError", "metric")()
+    assert median.score(median.per_image(outputs, labels)) == -0.5
 
 
 def all_commands(group=command_line, names=()):

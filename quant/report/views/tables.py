@@ -196,11 +196,9 @@ TENSORS = (
 )
 CONVERGENCE = (
     Column("Images", "images", "{:,}"),
-    Column("Scales compared", "tensors", "{:,}"),
-    Column("Moved by over 1 %", "moved", "{:,}"),
-    Column("Largest move, %", "largest", "{:.2f}"),
-    Column("Median move, %", "median", "{:.2f}"),
-    Column("Noise changes by, dB", "noise_db", "{:.2f}"),
+    Column("Moved by 1 %", "moved", "{:,}"),
+    Column("Most, %", "largest", "{:.2f}"),
+    Column("Noise, dB", "noise_db", "{:.2f}"),
     name_column("Tensor that moved most", "tensor"),
 )
 VERDICT_OVER_IMAGES = (
