@@ -123,4 +123,11 @@ def open_masked(
         return None
     left = len(names) - len(kept)
     note = layout.text(folder, listing.others or {})
-    return MaskedImages(folder, [name for name, _ in kept], [file for _, file in kept], given, [note], left_out=left)
+    try:
+        return MaskedImages(
+            folder, [name for name, _ in kept], [file for _, file in kept], given, [note], left_out=left
+        )
+    except DatasetError:
+        if asked or labels is not None:
+            raise
+        return None  # pictures in a folder of that name, such as masks in colours: they are no labels

@@ -246,10 +246,6 @@ def _fitted(data: RunData, settings: RunSettings, model: ModelInterface, console
     info = info or model.inputs[0]
     chosen = chosen_preprocessing(data.source, settings, model, info, console)
     preprocessing, origin = (None, "") if chosen is None else (chosen.preprocessing, chosen.origin)
-    if isinstance(data.source, ImagePack) and isinstance(preprocessing, Preprocessing) and console is not None:
-        lost = lost_fitting(data.source.fitted, data.source.size, preprocessing)
-        if lost:
-            console.warn(f"{data.source.path}: {lost}")
     if isinstance(preprocessing, OwnPreprocessing) and _says_places(data.eval_source):
         raise SettingsError(
             f"--preprocess {settings.preprocess}: a function does not tell where an image lies in the model's input, "
