@@ -12,7 +12,17 @@ from campaign.parts import PARTS, present
 from campaign.runner import PartResult, run_part, run_parts
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = {"images": 60, "packs": 12, "memory": 2, "kills": 4, "interrupts": 3, "disk": 4, "concurrency": 2}
+CASES = {
+    "images": 60,
+    "packs": 12,
+    "memory": 2,
+    "kills": 2,
+    "interrupts": 2,
+    "disk": 2,
+    "concurrency": 1,
+    "caches": 4,
+    "trust": 4,
+}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the campaign measures memory in /proc")
 
