@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, islice
@@ -27,7 +28,7 @@ _NEEDS = {
 }
 
 
-class _InMemory:
+class _InMemory(ABC):
     """Samples in memory, called #0, #1, ..."""
 
     def __init__(self, what: str, labels: NDArray[Any] | None, count: int) -> None:
@@ -40,9 +41,9 @@ class _InMemory:
     def __len__(self) -> int:
         return len(self.names)
 
+    @abstractmethod
     def content(self, index: int) -> bytes:
         """The bytes of a sample."""
-        raise NotImplementedError
 
     def fingerprint(self, index: int) -> str:
         """A hash of the sample, which need not be read."""

@@ -61,17 +61,7 @@ def write_pack(
     dest = Path(dest)
     if dest.suffix.lower() not in SUFFIXES:
         raise DatasetError(f"{dest}: expected a file name ending in {' or '.join(SUFFIXES)}")
-    if source.labels is not None and (source.labels.ndim != 1 or source.labels.dtype.kind != "i"):
-        found = "several an image" if source.labels.ndim > 1 else f"numbers such as {source.labels[0]:g}"
-        raise DatasetError(
-            f"{source.path}: expected labels that are class names or indices, which a pack holds, found {found}; "
-            "pack the images without --labels"
-        )
-    if source.labels is not None and not are_labelled(source.labels).all():
-        raise DatasetError(
-            f"{source.path}: expected a label for each image, which a pack holds, found {len(source):,} images and "
-            f"{int(are_labelled(source.labels).sum()):,} labels; pack the images without --labels"
-        )
+    _check_labels(source)
     size = size or (preprocessing.size if preprocessing is not None else None)
     if preprocessing is not None and size is None:
         raise DatasetError(
@@ -100,6 +90,27 @@ def write_pack(
                 progress(len(kept), len(source))
         writer.do(_finish, source, kept, text_from_fitting(fit) if fit is not None and changed else None)
     return list(stream.quarantined)
+
+
+def _check_labels(source: ImageSource) -> None:
+    """Check that a pack can hold the labels: one class for each image.
+
+    Raises:
+        DatasetError: It cannot.
+    """
+    if source.labels is None:
+        return
+    if source.labels.ndim != 1 or source.labels.dtype.kind != "i":
+        found = "several an image" if source.labels.ndim > 1 else f"numbers such as {source.labels[0]:g}"
+        raise DatasetError(
+            f"{source.path}: expected labels that are class names or indices, which a pack holds, found {found}; "
+            "pack the images without --labels"
+        )
+    if not are_labelled(source.labels).all():
+        raise DatasetError(
+            f"{source.path}: expected a label for each image, which a pack holds, found {len(source):,} images and "
+            f"{int(are_labelled(source.labels).sum()):,} labels; pack the images without --labels"
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quant.report.contents.figures import rounded
+from quant.report.contents.tasks.builds import part_of_builds
 from quant.report.result import RunResult
 
 Document = dict[str, Any]
@@ -19,22 +20,14 @@ def detection_from_run(result: RunResult, examined: str | None) -> Document | No
         result: The run.
         examined: The build whose changes are shown; None where there is only the baseline.
     """
-    metric = result.measured.metric
-    if metric is None or metric.get("part") != "detection":
+    part = part_of_builds(result, "detection", _FIGURES, examined)
+    if part is None:
         return None
-    found = metric["detection"]
+    document, found, names = part
     precisions = {name: build.precision for name, build in result.builds.items()}
-    names = [row["precision"] for row in metric["builds"]]
     return {
-        **found,
-        "score": metric["name"],
-        "images": metric["images"],
-        "builds": [
-            {"precision": precisions[row["precision"]], **{key: rounded(row.get(key), 4) for key in _FIGURES}}
-            for row in metric["builds"]
-        ],
+        **document,
         "classes": [_class_row(row, names) for row in found["classes"]],
-        "changed": found["changed"].get(examined, []) if examined is not None else [],
         "curves": [{"precision": precisions[name], "at_recall": found["curves"][name]} for name in names],
         "confidence": [{"precision": precisions[name], **found["confidence"][name]} for name in names],
         "head_kept": head_from_run(result),

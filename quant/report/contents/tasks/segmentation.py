@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quant.report.contents.figures import rounded
+from quant.report.contents.tasks.builds import part_of_builds
 from quant.report.result import RunResult
 
 Document = dict[str, Any]
@@ -19,22 +19,13 @@ def segmentation_from_run(result: RunResult, examined: str | None) -> Document |
         result: The run.
         examined: The build whose changes are shown; None where there is only the baseline.
     """
-    metric = result.measured.metric
-    if metric is None or metric.get("part") != "segmentation":
+    part = part_of_builds(result, "segmentation", _FIGURES, examined)
+    if part is None:
         return None
-    found = metric["segmentation"]
-    precisions = {name: build.precision for name, build in result.builds.items()}
-    names = [row["precision"] for row in metric["builds"]]
+    document, found, names = part
     return {
-        **found,
-        "score": metric["name"],
-        "images": metric["images"],
-        "builds": [
-            {"precision": precisions[row["precision"]], **{key: rounded(row.get(key), 4) for key in _FIGURES}}
-            for row in metric["builds"]
-        ],
+        **document,
         "classes": [_class_row(row, names) for row in found["classes"]],
-        "changed": found["changed"].get(examined, []) if examined is not None else [],
     }
 
 
