@@ -153,15 +153,7 @@ def _result(
     warn_of_deployment(found.evaluations, listener)
     warn_of_implausible_scales(calibration, model, data, settings, collector, listener)
     outdated = _outdated_files(settings, failed, recovered, listener)
-    findings = Findings(
-        found.evaluations,
-        found.drops,
-        failed,
-        found.latencies,
-        engines=all(build.is_engine for build in builds.values()),
-        metric=found.metric,
-    )
-    verdict = decide(settings, findings)
+    verdict = decide(settings, _findings(found, builds, failed))
     better = None
     if not recovered:
         better = _better_algorithm(settings, model, data, calibration, found, reader, task.float_nodes)
@@ -189,6 +181,18 @@ def _result(
         outdated=outdated,
         command=command_from_settings(settings),
         working_folder=str(Path.cwd()),
+    )
+
+
+def _findings(found: Measurement, builds: Mapping[str, Build], failed: Mapping[str, str]) -> Findings:
+    """What the verdict is decided from."""
+    return Findings(
+        found.evaluations,
+        found.drops,
+        failed,
+        found.latencies,
+        engines=all(build.is_engine for build in builds.values()),
+        metric=found.metric,
     )
 
 
