@@ -65,6 +65,16 @@ def no_spinning():
         yield
 
 
+@pytest.fixture(autouse=True)
+def charts(request, monkeypatch):
+    """Leaves charts out of reports: drawing takes over half of a short run's processor time, in hundreds of runs.
+
+    Tests of reports and tests marked `charts` have them.
+    """
+    if not request.node.get_closest_marker("charts"):
+        monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+
+
 @pytest.fixture
 def one_processor():
     """Leaves the test only one of the machine's processors, as taskset does."""

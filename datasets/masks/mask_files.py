@@ -54,34 +54,48 @@ def mask_files(folder: Path, names: Sequence[str], masks: Path | None = None) ->
         masks: The masks' folder: below it they lie as the images do below `folder`, or all in it. By default one beside
             that of the images, or the images' own.
     """
-    step = max(1, len(names) // _TRIED)
-    habits = {habit: None for name in names[::step] for habit, path in _tried(folder, name, masks) if _is_file(path)}
+    files, step = _Listings(), max(1, len(names) // _TRIED)
+    habits = {habit: None for name in names[::step] for habit in _found(files, folder, name, masks)}
+    if not habits:
+        return [None] * len(names)
     found: list[Path | None] = []
     for name in names:
-        paths = {habit: path for habit, path in _tried(folder, name, masks) if habit in habits} if habits else {}
-        found.append(next((paths[habit] for habit in habits if habit in paths and _is_file(paths[habit])), None))
+        paths = _found(files, folder, name, masks)
+        found.append(next((paths[habit] for habit in habits if habit in paths), None))
     return found
 
 
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - one stat a file
+class _Listings(dict[Path, frozenset[str]]):
+    """The names of the files in each folder that is asked for, read once."""
+
+    def __missing__(self, folder: Path) -> frozenset[str]:
+        try:
+            with os.scandir(folder) as entries:
+                names = frozenset(entry.name for entry in entries if entry.is_file())
+        except OSError:
+            names = frozenset()
+        self[folder] = names
+        return names
 
 
 Habit = tuple[str, str, str]
 
 
-def _tried(folder: Path, name: str, masks: Path | None) -> Iterator[tuple[Habit, Path]]:
-    """Paths at which a mask may lie, each with its habit: folder, what follows the name, ending."""
+def _found(files: _Listings, folder: Path, name: str, masks: Path | None) -> dict[Habit, Path]:
+    """Masks of an image, each with its habit: folder, what follows the name, ending."""
     image = PurePosixPath(name)
     stems = {ending: image.stem + ending for ending in _ENDINGS}
     if image.stem.endswith(_CITYSCAPES):
         stems |= {ending: image.stem.removesuffix(_CITYSCAPES) + ending for ending in _ENDINGS[1:]}
-    for place, where in _places(folder, image, masks):
-        for ending, stem in stems.items():
-            if place == _BESIDE and not ending:
-                continue  # the same picture in another format
-            for suffix in SUFFIXES:
-                yield (place, ending, suffix), where / (stem + suffix)
+    return {
+        (place, ending, suffix): where / (stem + suffix)
+        for place, where in _places(folder, image, masks)
+        if files[where]
+        for ending, stem in stems.items()
+        if place != _BESIDE or ending  # else it is the same picture in another format
+        for suffix in SUFFIXES
+        if stem + suffix in files[where]
+    }
 
 
 def _places(folder: Path, image: PurePosixPath, masks: Path | None) -> Iterator[tuple[str, Path]]:

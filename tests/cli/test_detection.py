@@ -12,6 +12,8 @@ from quant.tasks.detection.boxes import overlaps
 from tests import detector_project
 from tests.once import made_once
 
+pytestmark = pytest.mark.charts
+
 
 @pytest.fixture(scope="session")
 def squares_master(tmp_path_factory):

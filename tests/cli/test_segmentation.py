@@ -10,6 +10,8 @@ from PIL import Image
 from tests import segmentation_project
 from tests.once import made_once
 
+pytestmark = pytest.mark.charts
+
 
 @pytest.fixture(scope="session")
 def maps_master(tmp_path_factory):

@@ -6,6 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+pytestmark = pytest.mark.charts
+
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 MEANS = {"blue": (20, 30, 200), "green": (30, 190, 20), "red": (210, 20, 30)}
 REVERSED = np.eye(3, dtype=np.float32)[::-1]  # RGB to the alphabetical order of the colours

@@ -21,6 +21,11 @@ CLASSES = (
 )
 
 
+@pytest.fixture(autouse=True)
+def charts():
+    """Reports have their charts here."""
+
+
 @pytest.fixture(scope="session")
 def evaluation():
     """An evaluation out of labels, answers, confidences and margins; images are called a.png, b.png and so on."""
