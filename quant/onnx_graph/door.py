@@ -18,7 +18,7 @@ from quant.errors import ModelError
 MOST_FILE_BYTES = 2**31  # protobuf reads no larger message; weights beyond that are in files beside the model
 MOST_BATCH = 4096  # of a model with a fixed batch: a run of it takes that many images, however few there are
 MOST_VALUES = 2**28  # of an input, for one image: 1 GiB as float32
-MOST_AT_ONCE = 2**29  # of an input of a model with a fixed batch, which cannot be run in parts
+MOST_AT_ONCE = 2**29  # of an input of a model with a fixed batch, which cannot be run in parts; of any other tensor
 
 
 def check_model_file(path: Path) -> None:
@@ -112,3 +112,24 @@ def _check_size(value: onnx.ValueInfoProto, path: Path) -> None:
             f"{path}: expected a batch of at most {min(MOST_BATCH, max(MOST_AT_ONCE // values, 1)):,}, found one fixed "
             f"at {batch:,} (input '{value.name}'), which every run would have to fill; export it with a free batch"
         )
+
+
+def check_activations(inferred: onnx.ModelProto, path: Path) -> None:
+    """Check that no node gives a tensor that is too large to be run, as far as shapes can be told without running it.
+
+    Args:
+        inferred: The model with the shapes that ONNX can infer; open sizes count as 1.
+        path: Where it was read from.
+
+    Raises:
+        ModelError: One does; the message names the node.
+    """
+    writers = {name: node for node in inferred.graph.node for name in node.output}
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        sizes = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim]
+        node = writers.get(value.name)
+        if node is not None and math.prod(sizes) > MOST_AT_ONCE:
+            raise ModelError(
+                f"{path}: expected tensors of at most {MOST_AT_ONCE:,} values, found '{value.name}' of {node.op_type} "
+                f"'{node.name}' with {math.prod(sizes):,} ({' x '.join(map(str, sizes))}); export it for smaller images"
+            )

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import fold
-from quant.onnx_graph.light_model import AnyModel, LightModel, constant_from_array, light_model, whole_model
-from quant.onnx_graph.tensor_types import inferred_shapes
+from quant.onnx_graph.light_model import (
+    AnyModel,
+    LightModel,
+    constant_from_array,
+    inferred_shapes,
+    light_model,
+    whole_model,
+)
 from quant.onnx_graph.tracing import names_read, names_within
 
 

@@ -20,12 +20,12 @@ from quant.onnx_graph.light_model import (
     LightModel,
     blocks,
     constant_aside,
+    inferred_shapes,
     is_aside,
     light_model,
     whole_model,
     with_initializers,
 )
-from quant.onnx_graph.tensor_types import inferred_shapes
 from quant.onnx_graph.tracing import with_unique_inner_names
 
 _LARGEST, _SMALLEST = float(np.finfo(np.float16).max), 2.0**-24  # magnitudes that half precision has

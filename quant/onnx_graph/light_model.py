@@ -273,3 +273,19 @@ def _array(tensor: onnx.TensorProto) -> Array | None:
         return None
     array: Array = np.frombuffer(values, dtype).reshape(tensor.dims)
     return array
+
+
+def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.ModelProto:
+    """A copy without its weights, with the types and shapes that ONNX can infer.
+
+    Large constants become inputs: inference needs only their types and shapes, and copying them takes long.
+
+    Args:
+        proto: The model; not edited.
+        of_values: Follow the values of shape tensors too. The shapes that the model declares for its outputs are then
+            ignored: they may be for another batch size.
+    """
+    result = with_weights_as_inputs(proto)
+    for value in result.graph.output if of_values else ():
+        value.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(result, data_prop=of_values)

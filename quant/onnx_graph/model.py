@@ -15,13 +15,14 @@ from onnx import numpy_helper
 from calib.files import sha256_of_files
 from quant.errors import ModelError
 from quant.onnx_graph.constant_folding import dense_array
-from quant.onnx_graph.door import check_interface, check_model_file, check_texts
+from quant.onnx_graph.door import check_activations, check_interface, check_model_file, check_texts
 from quant.onnx_graph.external_data import take_external_data
 from quant.onnx_graph.light_model import (
     AnyModel,
     LightModel,
     constant_from_array,
     inference_session,
+    inferred_shapes,
     is_large_constant,
     light_model,
     whole_model,
@@ -201,6 +202,11 @@ def _check(path: Path, model: LightModel) -> None:
     except onnx.checker.ValidationError as error:
         if not _runs(model):  # a formality, such as a shape or an IR version, is no reason to refuse what runs
             raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
+    try:
+        inferred = inferred_shapes(model.proto, of_values=True)
+    except Exception:  # noqa: BLE001 - inference fails on some models that run, each with an error of its own
+        return
+    check_activations(inferred, path)
 
 
 def _runs(model: LightModel) -> bool:

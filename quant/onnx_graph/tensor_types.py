@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from quant.onnx_graph.light_model import with_weights_as_inputs
+from quant.onnx_graph.light_model import inferred_shapes
 from quant.onnx_graph.model import FLOAT_TYPES
 
 
@@ -31,19 +31,3 @@ def activation_types(proto: onnx.ModelProto) -> dict[str, int]:
             names += [name for name in node.output if name]
     known = {name: types.get(name, onnx.TensorProto.UNDEFINED) for name in names}
     return {name: kind for name, kind in known.items() if kind in (onnx.TensorProto.UNDEFINED, *FLOAT_TYPES)}
-
-
-def inferred_shapes(proto: onnx.ModelProto, *, of_values: bool = False) -> onnx.ModelProto:
-    """A copy without its weights, with the types and shapes that ONNX can infer.
-
-    Large constants become inputs: inference needs only their types and shapes, and copying them takes long.
-
-    Args:
-        proto: The model; not edited.
-        of_values: Follow the values of shape tensors too. The shapes that the model declares for its outputs are then
-            ignored: they may be for another batch size.
-    """
-    result = with_weights_as_inputs(proto)
-    for value in result.graph.output if of_values else ():
-        value.type.tensor_type.ClearField("shape")
-    return onnx.shape_inference.infer_shapes(result, data_prop=of_values)

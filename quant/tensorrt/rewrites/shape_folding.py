@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from quant.onnx_graph.editor import GraphEditor
-from quant.onnx_graph.tensor_types import inferred_shapes
+from quant.onnx_graph.light_model import inferred_shapes
 
 
 def with_shapes_folded(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -91,6 +91,22 @@ def test_large_batches_and_images_that_are_meant_stay_possible(tmp_path):
         assert load_model(tmp_path / "model.onnx").inputs[0].shape[1:] == shape[1:]
 
 
+@pytest.mark.parametrize(
+    ("operator", "inputs", "sizes"),
+    [
+        ("Expand", "(input, sizes)", "<int64[4] sizes = {1, 3, 33554432, 8}>"),
+        ("Tile", "(input, sizes)", "<int64[4] sizes = {1, 1, 1048576, 4096}>"),
+        ("Resize", "(input, , scales)", "<float[4] scales = {1, 1, 8192, 8192}>"),
+    ],
+)
+def test_a_node_whose_result_nobody_can_hold_is_told_before_it_runs(refusal, operator, inputs, sizes):
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3, 1, 8] input) => (float[N, 3, H, W] output) {sizes}
+        {{ [grown] large = {operator} {inputs} output = Relu(large) }}"""
+    )
+    assert f"expected tensors of at most 536,870,912 values, found 'large' of {operator} 'grown' with" in refusal(model)
+
+
 @pytest.mark.parametrize("place", ["pipe", "device"])
 def test_what_is_no_file_is_told_without_opening_it(tmp_path, no_file, place):
     path = no_file(tmp_path / "model.onnx", place)
