@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 from campaign.cases import Fault, calib
 
@@ -13,7 +15,8 @@ SIZE = 2000
 SECONDS = 300
 WHOLE = True  # all cycles in one process
 
-_WARM = 3  # cycles until all that is loaded once is loaded
+_WARM = 5  # cycles until all that is loaded once is loaded
+_CHARTS = 4  # every so many cycles the report has charts: drawing takes longer than all the rest
 _MOST_GROWTH_MB = 64  # over the whole life of a process; what allocators keep comes and goes
 _seen: list[tuple[float, int, int]] = []
 
@@ -37,7 +40,9 @@ def attempt(chance: random.Random, folder: Path) -> str:
     calibrator = chance.choice((EntropyCalibrator, MinMaxCalibrator))()
     int8 = build(demo / "model.onnx", demo / "imgs", calibrator, preprocess=spec, num_images=8, batch_size=8)
     compare(demo / "model.onnx", int8, demo / "imgs", preprocess=spec)
-    told = calib("run", "--quiet", "--num-images", 8, "--batch-size", 8, "--backend", "onnxruntime", cwd=demo)
+    plain = mock.patch("quant.report.views.render.charts_from_document", lambda document: {})
+    with nullcontext() if len(_seen) % _CHARTS == 0 else plain:
+        told = calib("run", "--quiet", "--num-images", 8, "--batch-size", 8, "--backend", "onnxruntime", cwd=demo)
     if told.code not in (0, 3, 4):
         raise Fault(told.err[-300:])
     _seen.append((_resident_mb(), len(os.listdir("/proc/self/fd")), threading.active_count()))  # noqa: PTH208
