@@ -14,10 +14,12 @@ import onnx
 
 from datasets.guards.regular_file import kind_of
 from quant.errors import ModelError
+from quant.onnx_graph.tracing import nodes_within
 
 MOST_FILE_BYTES = 2**31  # protobuf reads no larger message; weights beyond that are in files beside the model
 MOST_BATCH = 4096  # of a model with a fixed batch: a run of it takes that many images, however few there are
 MOST_VALUES = 2**28  # of an input, for one image: 1 GiB as float32
+_DIVISORS = ("strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups")
 MOST_AT_ONCE = 2**29  # of an input of a model with a fixed batch, which cannot be run in parts; of any other tensor
 
 
@@ -97,6 +99,19 @@ def check_interface(proto: onnx.ModelProto, path: Path) -> None:
                 )
     for value in inputs:
         _check_size(value, path)
+    for node in nodes_within(graph):
+        _check_divisors(node, path)
+
+
+def _check_divisors(node: onnx.NodeProto, path: Path) -> None:
+    """Libraries divide by these numbers, and some divide by zero."""
+    for attribute in node.attribute:
+        numbers = attribute.ints or (attribute.i,)
+        if node.domain in ("", "ai.onnx") and attribute.name in _DIVISORS and min(numbers) < 1:
+            raise ModelError(
+                f"{path}: expected positive {attribute.name} in node '{node.name}' ({node.op_type}), found "
+                f"{list(numbers)}; export it again"
+            )
 
 
 def _check_size(value: onnx.ValueInfoProto, path: Path) -> None:

@@ -88,6 +88,9 @@ def run_parts(
         processor = processors.get()
         try:
             return run_part(name, seed, size, end - time.monotonic(), say, first=first, processor=processor)
+        except RuntimeError as error:  # what the other pieces found is kept
+            say(str(error))
+            return PartResult(name, size, faults={f"{name}-{seed}-{first}": str(error)})
         finally:
             processors.put(processor)
 

@@ -200,7 +200,9 @@ def test_names_that_are_all_one_huge_text_are_refused_before_they_take_the_memor
     data = bytearray(path.read_bytes())
     data[first : first + 16 * 3000] = data[first : first + 16] * 3000
     path.write_bytes(data)
-    assert "pack.h5: damaged HDF5 file: reading it takes more than 1.5 GiB of memory" in refusal(path)
+    # On a slow machine its time is over before.
+    ends = ("takes more than 1.5 GiB of memory", "does not end within 2 s")
+    assert refusal(path).split("pack.h5: damaged HDF5 file: reading it ")[1].startswith(ends)
 
 
 def test_damage_anywhere_is_one_line_or_an_unreadable_image(tmp_path, made):

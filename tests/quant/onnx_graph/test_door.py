@@ -107,6 +107,17 @@ def test_a_node_whose_result_nobody_can_hold_is_told_before_it_runs(refusal, ope
     assert f"expected tensors of at most 536,870,912 values, found 'large' of {operator} 'grown' with" in refusal(model)
 
 
+@pytest.mark.parametrize(("name", "value"), [("strides", [0, 2]), ("dilations", [1, -1]), ("group", 0)])
+def test_what_libraries_divide_by_is_positive(refusal, name, value):
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3, 8, 8] input) => (float[N, 4, H, W] output)
+        <float[4, 3, 1, 1] weight> { [c] output = Conv(input, weight) }"""
+    )
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute(name, value))
+    shown = value if isinstance(value, list) else [value]
+    assert f"expected positive {name} in node 'c' (Conv), found {shown}" in refusal(model)
+
+
 @pytest.mark.parametrize("place", ["pipe", "device"])
 def test_what_is_no_file_is_told_without_opening_it(tmp_path, no_file, place):
     path = no_file(tmp_path / "model.onnx", place)

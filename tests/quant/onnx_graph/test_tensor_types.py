@@ -21,3 +21,13 @@ def test_activations_are_float_inputs_and_float_results_in_the_order_of_the_grap
     )
     onnx.checker.check_model(proto, full_check=True)
     assert activation_names(proto) == ["x", "doubled", "floats", "kept", "sum", "y"]
+
+
+def test_a_model_on_which_inference_fails_has_the_types_it_declares():
+    """An input that is declared a text has the values of a float weight."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 3] input, string bias) => (float[N, 3] output) { sum = Add(input, bias) output = Relu(sum) }"""
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float32), "bias"))
+    assert list(activation_names(model)) == ["input", "sum", "output"]
