@@ -13,7 +13,7 @@ import onnx
 import calib
 from calib.caches.cache import CalibrationCache
 from calib.calibrator import Calibrator
-from quant.backend import Build
+from quant.backend import Build, SampleShapes
 from quant.cuda.batch_feed import FeedFigures
 from quant.cuda.device import OutOfDeviceMemoryError, find_device
 from quant.errors import BuildError
@@ -27,6 +27,7 @@ from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.explicit import explicit_engine, explicit_form
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
 from quant.tensorrt.building.options import BuilderOptions
 from quant.tensorrt.engines.engine import Engine
 from quant.tensorrt.engines.engine_file import (
@@ -79,6 +80,7 @@ class TensorRTBackend:
         *,
         calibration_batch: int | None = None,
         engines: Path | None = None,
+        shapes: SampleShapes | None = None,
         note: Note = _ignore,
     ) -> None:
         """Find TensorRT and the GPU.
@@ -88,6 +90,7 @@ class TensorRTBackend:
             options: How engines are built.
             calibration_batch: Images in a batch of `calibrate`; None for the size that the engines are tuned for.
             engines: Folder with `model.<precision>.engine` files of an earlier run, which are reused if they fit.
+            shapes: Gives the shapes of the data, which fix the axes that a model leaves open. Asked only if one does.
             note: Called with lines to display.
 
         Raises:
@@ -103,6 +106,8 @@ class TensorRTBackend:
         self.feed: FeedFigures | None = None
         self._calibration_batch = calibration_batch
         self._engines, self._note = engines, note
+        self._shapes = shapes
+        self._sized: tuple[OnnxModel, OnnxModel] | None = None  # the last model with open axes, and the same with sizes
         self._open: list[Engine] = []
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
@@ -125,6 +130,7 @@ class TensorRTBackend:
             )
             return cache
 
+        model = self._with_sizes(model)
         self._fit_batch(model)
         return self._with_smaller_batches("calibration", model, attempt)
 
@@ -149,6 +155,7 @@ class TensorRTBackend:
         """
         if precision == "int8" and cache is None:
             raise BuildError("int8: expected scales, found none; calibrate first")
+        model = self._with_sizes(model)
         self._fit_batch(model)
         scales = cache if precision == "int8" else None
         return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales, float_nodes))
@@ -167,6 +174,7 @@ class TensorRTBackend:
             build = self._loaded(model, precision, built.data, {}, {})
             return replace(build, details=self._details(build, proto, built, explicit=precision == "int8"))
 
+        model = self._with_sizes(model)
         self._fit_batch(model)
         return self._with_smaller_batches(precision, model, attempt)
 
@@ -276,6 +284,8 @@ class TensorRTBackend:
         options["calib"] = calib.__version__  # another version may place Q/DQ differently
         if precision == "int8" and float_nodes:
             options["float_nodes"] = sorted(float_nodes)
+        if self._sized is not None and self._sized[1] is model:
+            options["sizes"] = {info.name: info.shape[1:] for info in model.inputs}
         return EngineIdentity(
             tensorrt=self.version,
             gpu=self._gpu.name,
@@ -302,6 +312,18 @@ class TensorRTBackend:
         text = sidecar_path(path).read_bytes()
         self._note(f"{path}: fits and is used again")
         return data, {".json": text}, json.loads(text)["details"]
+
+    def _with_sizes(self, model: OnnxModel) -> OnnxModel:
+        """The model with the sizes of the data on its open axes; as it is where it leaves none open."""
+        if self._shapes is None or not has_open_axes(model):
+            return model
+        if self._sized is None or self._sized[0] is not model:
+            sized = with_sizes(model, self._shapes(model))
+            if self._sized is None:
+                told = ", ".join(f"'{info.name}' {list(info.shape[1:])}" for info in sized.inputs)
+                self._note(f"{model.path}: leaves sizes of its inputs open; engines are for those of the data, {told}")
+            self._sized = model, sized
+        return self._sized[1]
 
     def _fit_batch(self, model: OnnxModel) -> None:
         """Take the batch size that the model requires, if it requires one."""

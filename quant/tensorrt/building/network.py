@@ -27,7 +27,7 @@ def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx
         name: What to call the model in messages.
 
     Raises:
-        BuildError: The model fixes another batch size, or leaves an axis other than the batch open.
+        BuildError: The model fixes another batch size, or leaves an axis other than the batch open, see `open_axes`.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -51,7 +51,7 @@ def _set_batch(value: onnx.ValueInfoProto, batch: BatchRange, name: str) -> None
     if open_axes:
         raise BuildError(
             f"{name}: input '{value.name}': expected sizes on all axes but the batch, found axis {open_axes[0]} open; "
-            "export the model with fixed sizes"
+            "state the size with --input-size HEIGHTxWIDTH, or give data, which fixes it"
         )
     fixed = dims[0].dim_value
     if fixed > 0 and (not batch.is_static or fixed != batch.largest):

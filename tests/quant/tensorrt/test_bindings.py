@@ -24,7 +24,7 @@ NAMESAKES = {
     "max",
     "pop",
 }
-NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources"}
+NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights"}
 SOURCES = sorted((Path(quant.__file__).parent / "tensorrt").rglob("*.py"))
 
 
