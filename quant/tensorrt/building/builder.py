@@ -12,7 +12,7 @@ from calib.caches.cache import CalibrationCache, cache_from_amax
 from calib.interrupts import interrupts_deferred
 from quant.errors import BuildError
 from quant.settings.batch_range import BatchRange
-from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.bindings import TensorRT, load_tensorrt
 from quant.tensorrt.building.build_job import BuildJob, Note
 from quant.tensorrt.building.calibrator import (
     cache_calibrator,
@@ -56,6 +56,8 @@ def engine_from_onnx(
     cache: CalibrationCache | None = None,
     note: Note | None = None,
     float_nodes: Collection[str] = (),
+    tensorrt: TensorRT | None = None,
+    capability: str | None = None,
 ) -> BuiltEngine:
     """Build an engine.
 
@@ -68,14 +70,29 @@ def engine_from_onnx(
         cache: Scales for an implicit INT8 build; None if the model holds Q/DQ.
         note: Called with lines to display.
         float_nodes: Products that stay float in an implicit INT8 build.
+        tensorrt: Who builds it; None for the TensorRT that is installed.
+        capability: Compute capability to build for, such as "8.9", without a GPU; None for the GPU that is here.
 
     Raises:
         BuildError: TensorRT cannot build it, or did not use the cache; the message quotes TensorRT.
         OutOfDeviceMemoryError: The GPU has too little memory.
     """
+    builds = tensorrt or load_tensorrt()
 
     def build(options: BuilderOptions, *, whole_edges: bool = True) -> BuiltEngine:
-        return _engine(proto, precision, batch, options, name, cache, note, float_nodes, whole_edges=whole_edges)
+        return _engine(
+            builds,
+            proto,
+            precision,
+            batch,
+            options,
+            name,
+            cache,
+            note,
+            float_nodes,
+            capability,
+            whole_edges=whole_edges,
+        )
 
     try:
         return without_spoiled_timings(build, options, note)
@@ -88,6 +105,7 @@ def engine_from_onnx(
 
 
 def _engine(
+    tensorrt: TensorRT,
     proto: onnx.ModelProto,
     precision: str,
     batch: BatchRange,
@@ -96,13 +114,13 @@ def _engine(
     cache: CalibrationCache | None,
     note: Note | None,
     float_nodes: Collection[str],
+    capability: str | None,
     *,
     whole_edges: bool,
 ) -> BuiltEngine:
-    tensorrt = load_tensorrt()
     prepared = prepared_proto(proto, batch, name)
     with interrupts_deferred(), log_section() as log:
-        work = BuildJob(tensorrt, prepared, precision, batch, options, log, note=note)
+        work = BuildJob(tensorrt, prepared, precision, batch, options, log, note=note, capability=capability)
         if float_nodes:
             half = not options.strict_int8
             keep_in_float(tensorrt, work.network, work.config, float_nodes, half=half, whole_edges=whole_edges)

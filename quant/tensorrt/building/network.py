@@ -84,14 +84,12 @@ def network_from_proto(
     newest = NEWEST_OPSET.get(tensorrt.major)
     opset = opset_of(proto)
     network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
-    parser = trt.OnnxParser(network, logger())
+    parser = trt.OnnxParser(network, logger(tensorrt))
     if not parser.parse(serialized(proto, "TensorRT's parser")):
         hint = ""
         if newest is not None and opset > newest:
-            hint = (
-                f"; TensorRT {tensorrt.version} reads opsets up to {newest}, this is {opset}: export with an older one"
-            )
-        raise BuildError(f"TensorRT cannot read {_parser_errors(parser, proto, log)}{hint}")
+            hint = f"; {tensorrt.title} reads opsets up to {newest}, this is {opset}: export with an older one"
+        raise BuildError(f"{tensorrt.title} cannot read {_parser_errors(parser, proto, log)}{hint}")
     return network, parser
 
 
@@ -105,4 +103,7 @@ def _parser_errors(parser: Any, proto: onnx.ModelProto, log: LogSection) -> str:
         node = proto.graph.node[index]
         where = f"node '{node.name}' ({node.op_type})"
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
-    return f"{where}: {' '.join(error.desc().split())}{more}"
+    said = " ".join(error.desc().split())
+    if said == "false":  # an assertion without words; its code says what kind of fault it is
+        said = str(error.code()).rpartition(".")[2]
+    return f"{where}: {said}{more}"
