@@ -80,6 +80,7 @@ ComputeCapability IBuilderConfig.num_compute_capabilities IBuilderConfig.set_com
 """
 
 _API_OF_RTX = 11
+_FOR_RTX = "for RTX"
 
 
 class TensorRTError(AcceleratorError):
@@ -112,9 +113,9 @@ class TensorRT:
         return _API_OF_RTX if self.for_rtx else int(self.version.split(".", maxsplit=1)[0])
 
     @property
-    def title(self) -> str:
-        """Name and version, for people."""
-        return f"TensorRT for RTX {self.version}" if self.for_rtx else f"TensorRT {self.version}"
+    def release(self) -> str:
+        """What follows "TensorRT" in messages and in descriptions of engines: "8.6.0", "for RTX 1.7.1.116"."""
+        return f"{_FOR_RTX} {self.version}" if self.for_rtx else self.version
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -136,7 +137,9 @@ class TensorRT:
         """
         if capability not in self.capabilities:
             known = ", ".join(self.capabilities) or "none without the GPU"
-            raise BuildError(f"compute capability: {self.title} builds for {known}, found '{capability:.40}'")
+            raise BuildError(
+                f"compute capability: TensorRT {self.release} builds for {known}, found '{capability:.40}'"
+            )
         config.num_compute_capabilities = 1
         config.set_compute_capability(self.module.ComputeCapability.__members__[f"SM{capability.replace('.', '')}"], 0)
 
@@ -200,9 +203,10 @@ def load_tensorrt() -> TensorRT:
     Raises:
         TensorRTError: It is not installed, its libraries are missing, or the release is not supported.
     """
-    module, version = _imported(
-        "tensorrt", "TensorRT", "pip install 'calib-int8[tensorrt]'", "use --backend onnxruntime"
+    missing = TensorRTError(
+        "TensorRT is not installed; pip install 'calib-int8[tensorrt]'", instead="use --backend onnxruntime"
     )
+    module, version = _imported("tensorrt", "tensorrt", missing)
     found = TensorRT(module, version)
     if number_from_version(version) < 8600 or found.major == 9:
         raise TensorRTError(f"TensorRT: expected 8.6, 10 or 11, found {version}; install one of these")
@@ -216,35 +220,37 @@ def load_tensorrt_for_rtx() -> TensorRT:
     Raises:
         TensorRTError: It is not installed, or its libraries are missing.
     """
-    module, version = _imported("tensorrt_rtx_bindings", "TensorRT for RTX", "pip install 'calib-int8[rtx]'")
+    missing = TensorRTError("TensorRT for RTX is not installed; pip install 'calib-int8[rtx]'")
+    module, version = _imported("tensorrt_rtx_bindings", "tensorrt-rtx-cu12-bindings", missing)
     return TensorRT(module, version, for_rtx=True)
 
 
-def _imported(name: str, title: str, install: str, instead: str = "") -> tuple[Any, str]:
-    """The bindings, and their version.
+def _imported(name: str, package: str, missing: TensorRTError) -> tuple[Any, str]:
+    """The bindings of this name, which a package of another may hold, and their version.
 
     Raises:
-        TensorRTError: They cannot be imported, or the package has none.
+        TensorRTError: `missing` if they are not installed; or they cannot be imported, or the package has none.
     """
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
-            raise _library_error(title, error) from error
-        raise TensorRTError(f"{title} is not installed; {install}", instead=instead) from error
+            raise _library_error(package, error) from error
+        raise missing from error
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise _library_error(title, error) from error
+        raise _library_error(package, error) from error
     version = str(getattr(module, "__version__", ""))
     if not hasattr(module, "Builder") or not version:
         raise TensorRTError(
-            f"{title}: expected its Python bindings, found a package without them; {install} --force-reinstall"
+            "TensorRT: expected its Python bindings, found a package without them; "
+            f"pip install --force-reinstall {package}"
         )
     return module, version
 
 
-def _library_error(title: str, error: Exception) -> TensorRTError:
+def _library_error(package: str, error: Exception) -> TensorRTError:
     reason = " ".join(str(error).split())
     return TensorRTError(
-        f"{title}'s libraries cannot be loaded: {reason}; reinstall it with the CUDA libraries that it names, "
+        f"TensorRT's libraries cannot be loaded: {reason}; reinstall {package} with the CUDA libraries that it names, "
         "and put their folder on LD_LIBRARY_PATH"
     )

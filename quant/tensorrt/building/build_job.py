@@ -53,7 +53,7 @@ class BuildJob:
         try:
             self.builder = self.trt.Builder(logger(tensorrt))
         except (TypeError, RuntimeError) as error:  # raised by the bindings if the builder is null
-            raise BuildError(f"{tensorrt.title} cannot start: {_start_reason(log)}") from error
+            raise BuildError(f"TensorRT {tensorrt.release} cannot start: {_start_reason(log)}") from error
         if tensorrt.lacks(self.builder, precision):
             raise BuildError(f"this GPU has no fast {precision.upper()} kernels")
         self.typed = not tensorrt.has_calibrators
@@ -144,7 +144,7 @@ class BuildJob:
     def _wait_for_the_end(self, done: threading.Event, feed: CalibrationFeed | None) -> None:
         if self.note is not None and self.tensorrt.major < 10 and not done.is_set():
             self.note(
-                f"TensorRT {self.tensorrt.version} cannot stop a build: waiting for it to finish "
+                f"TensorRT {self.tensorrt.release} cannot stop a build: waiting for it to finish "
                 "(press Ctrl-C again to stop waiting)"
             )
         try:
@@ -160,7 +160,7 @@ class BuildJob:
         if result is None:
             if self.log.out_of_memory:
                 raise OutOfDeviceMemoryError(f"TensorRT's build: {self.log.reason()}", "cudaErrorMemoryAllocation")
-            raise BuildError(f"{self.tensorrt.title} cannot build this: {self.log.reason()}")
+            raise BuildError(f"TensorRT {self.tensorrt.release} cannot build this: {self.log.reason()}")
         keep_timings(self.config, self.options)
         return bytes(memoryview(result))
 

@@ -136,7 +136,7 @@ def _engine(
         data = work.build()
         if bridge is not None and bridge.requested:
             raise BuildError(
-                f"TensorRT {tensorrt.version} did not accept the calibration cache and asked for images instead; "
+                f"TensorRT {tensorrt.release} did not accept the calibration cache and asked for images instead; "
                 f"it says: {log.reason()}"
             )
     prefix = len(_MISSING_SCALE)

@@ -88,8 +88,10 @@ def network_from_proto(
     if not parser.parse(serialized(proto, "TensorRT's parser")):
         hint = ""
         if newest is not None and opset > newest:
-            hint = f"; {tensorrt.title} reads opsets up to {newest}, this is {opset}: export with an older one"
-        raise BuildError(f"{tensorrt.title} cannot read {_parser_errors(parser, proto, log)}{hint}")
+            hint = (
+                f"; TensorRT {tensorrt.release} reads opsets up to {newest}, this is {opset}: export with an older one"
+            )
+        raise BuildError(f"TensorRT {tensorrt.release} cannot read {_parser_errors(parser, proto, log)}{hint}")
     return network, parser
 
 

@@ -83,7 +83,7 @@ class Engine:
                 if self._context is None:
                     if log.out_of_memory:
                         raise OutOfDeviceMemoryError(f"{name}: {log.reason()}", "cudaErrorMemoryAllocation")
-                    raise BuildError(f"{name}: {self._tensorrt.title} cannot load it: {log.reason()}")
+                    raise BuildError(f"{name}: TensorRT {self._tensorrt.release} cannot load it: {log.reason()}")
                 self.device_memory = self._tensorrt.device_memory(self._engine)
                 self.layers = int(self._engine.num_layers)
                 self.smallest, self.largest = self._batch_range()

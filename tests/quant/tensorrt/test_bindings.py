@@ -32,7 +32,7 @@ NAMESAKES = {
     "max",
     "pop",
 }
-NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights"}
+NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights", "release"}
 SOURCES = sorted((Path(quant.__file__).parent / "tensorrt").rglob("*.py"))
 
 
