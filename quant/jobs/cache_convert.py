@@ -13,9 +13,10 @@ from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
 from quant.onnx_graph.light_model import LightModel
-from quant.onnx_graph.model import load_model
+from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnx_graph.model_file import stage_model
 from quant.onnx_graph.tensor_types import activation_names
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
 from quant.qdq.writer import light_qdq_model, quantizable_tensors
 
@@ -77,7 +78,7 @@ def convert_cache_file(
             raise CacheError(
                 f"{target}: expected the FP32 model that the scales go into, found none; give it with --model"
             )
-        quantized = _qdq_model(cache, model, source)
+        quantized = model_with_scales(load_model(model), cache, source)
     elif kind == ".json":
         _refuse_provenance(target)
         contents = json_from_cache(cache)
@@ -103,18 +104,42 @@ def _relabelled(before: CalibrationCache, after: CalibrationCache) -> list[str]:
     ]
 
 
-def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> LightModel:
-    model = load_model(path)
-    needed = quantizable_tensors(model.light)
+def model_with_scales(
+    model: OnnxModel, cache: CalibrationCache, source: Path, placement: Placement = DEFAULT_PLACEMENT
+) -> LightModel:
+    """The Q/DQ model of an FP32 model and a cache.
+
+    Args:
+        model: The FP32 model.
+        cache: Scales.
+        source: Where they were read from, for the error.
+        placement: Where pairs go.
+
+    Raises:
+        CacheError: Tensors that need a scale have none.
+        BuildError: The model cannot be quantized.
+    """
+    check_coverage(model, cache, source, placement)
+    quantized = light_qdq_model(model.light, cache.amax, placement)
+    hold_cache(quantized, cache)
+    return quantized
+
+
+def check_coverage(
+    model: OnnxModel, cache: CalibrationCache, source: Path, placement: Placement = DEFAULT_PLACEMENT
+) -> None:
+    """Check that every tensor that needs a scale has one.
+
+    Raises:
+        CacheError: One has none.
+    """
+    needed = quantizable_tensors(model.light, placement)
     fit = coverage(cache, needed, activation_names(model.graph))
     if fit.missing:
         raise CacheError(
-            f"{source}: expected scales of all {len(needed)} tensors that {path} needs, {len(fit.missing)} are "
-            f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {path}"
+            f"{source}: expected scales of all {len(needed)} tensors that {model.path} needs, {len(fit.missing)} are "
+            f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {model.path}"
         )
-    quantized = light_qdq_model(model.light, cache.amax)
-    hold_cache(quantized, cache)
-    return quantized
 
 
 def _refuse_provenance(target: Path) -> None:

@@ -26,7 +26,7 @@ from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.explicit import explicit_engine, explicit_form
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
-from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.building.network import fitted_batch, prepared_proto
 from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
 from quant.tensorrt.building.options import BuilderOptions
 from quant.tensorrt.engines.engine import Engine
@@ -60,6 +60,12 @@ class EngineBuild(Build):
     reused: bool = False
     is_engine: bool = True
 
+    @property
+    def engine_bytes(self) -> bytes:
+        """The serialised engine."""
+        assert isinstance(self.payload, bytes)
+        return self.payload
+
 
 class TensorRTBackend:
     """TensorRT on the first visible GPU; a context manager that frees its engines.
@@ -67,6 +73,7 @@ class TensorRTBackend:
     Attributes:
         version: TensorRT's version.
         device: The GPU, for display.
+        compute_capability: The GPU's, such as "9.0".
         batch: Batch sizes of the engines; halved if the GPU has too little memory.
         feed: How the last native calibration was fed.
     """
@@ -81,6 +88,7 @@ class TensorRTBackend:
         calibration_batch: int | None = None,
         engines: Path | None = None,
         shapes: SampleShapes | None = None,
+        measured: bool = True,
         note: Note = _ignore,
     ) -> None:
         """Find TensorRT and the GPU.
@@ -91,6 +99,7 @@ class TensorRTBackend:
             calibration_batch: Images in a batch of `calibrate`; None for the size that the engines are tuned for.
             engines: Folder with `model.<precision>.engine` files of an earlier run, which are reused if they fit.
             shapes: Gives the shapes of the data, which fix the axes that a model leaves open. Asked only if one does.
+            measured: Whether what is built will also be measured, as engines' descriptions say.
             note: Called with lines to display.
 
         Raises:
@@ -101,12 +110,13 @@ class TensorRTBackend:
         self._gpu = find_device()
         self.version = self._tensorrt.version
         self.device = f"{self._gpu.name}, compute capability {self._gpu.compute_capability}"
+        self.compute_capability = self._gpu.compute_capability
         self.batch = batch if isinstance(batch, BatchRange) else BatchRange(batch, batch, batch)
         self.options = options if options is not None else BuilderOptions()
         self.feed: FeedFigures | None = None
         self._calibration_batch = calibration_batch
         self._engines, self._note = engines, note
-        self._shapes = shapes
+        self._shapes, self._measured = shapes, measured
         self._sized: tuple[OnnxModel, OnnxModel] | None = None  # the last model with open axes, and the same with sizes
         self._open: list[Engine] = []
 
@@ -172,7 +182,9 @@ class TensorRTBackend:
             proto = explicit_form(model.proto, self.batch, name)
             built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, note=self._note)
             build = self._loaded(model, precision, built.data, {}, {})
-            return replace(build, details=self._details(build, proto, built, explicit=precision == "int8"))
+            details = self._details(build, proto, built, explicit=precision == "int8")
+            identity = self._identity(model, precision, None, frozenset())
+            return replace(build, files=self._description(identity, built.data, details), details=details)
 
         model = self._with_sizes(model)
         self._fit_batch(model)
@@ -206,8 +218,10 @@ class TensorRTBackend:
             )
         build = self._loaded(model, precision, built.data, {}, {})
         details = self._details(build, proto, built, explicit=explicit)
-        files = {".json": sidecar_text(identity, built.data, details).encode()}
-        return replace(build, files=files, details=details)
+        return replace(build, files=self._description(identity, built.data, details), details=details)
+
+    def _description(self, identity: EngineIdentity, data: bytes, details: Mapping[str, Any]) -> dict[str, bytes]:
+        return {".json": sidecar_text(identity, data, details, measured=self._measured).encode()}
 
     def _details(
         self, build: EngineBuild, proto: onnx.ModelProto, built: BuiltEngine, *, explicit: bool
@@ -327,10 +341,7 @@ class TensorRTBackend:
 
     def _fit_batch(self, model: OnnxModel) -> None:
         """Take the batch size that the model requires, if it requires one."""
-        fixed = fixed_batch(model.proto)
-        if fixed is not None and (not self.batch.is_static or self.batch.largest != fixed):
-            self._note(f"{model.path}: requires a batch of {fixed}, which is used instead of {self.batch}")
-            self.batch = BatchRange(fixed, fixed, fixed)
+        self.batch = fitted_batch(model, self.batch, self._note)
 
     def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
         """Try again with half the batch as long as the GPU has too little memory."""

@@ -125,21 +125,25 @@ class TensorRT:
         numbers = [name[2:] for name in self.module.ComputeCapability.__members__ if re.fullmatch(r"SM\d{2,}", name)]
         return tuple(f"{number[:-1]}.{number[-1]}" for number in sorted(numbers, key=int))
 
-    def set_capability(self, config: Any, capability: str) -> None:  # noqa: ANN401 - the bindings have no types
-        """Have a build made for a compute capability.
-
-        Args:
-            config: Of the build.
-            capability: Such as "8.9".
+    def check_capability(self, capability: str) -> None:
+        """Check that it builds for a compute capability, such as "8.9", without the GPU.
 
         Raises:
-            BuildError: It does not build for that one; the message says for which it does.
+            BuildError: It does not; the message says for which it does.
         """
         if capability not in self.capabilities:
             known = ", ".join(self.capabilities) or "none without the GPU"
             raise BuildError(
                 f"compute capability: TensorRT {self.release} builds for {known}, found '{capability:.40}'"
             )
+
+    def set_capability(self, config: Any, capability: str) -> None:  # noqa: ANN401 - the bindings have no types
+        """Have a build made for a compute capability.
+
+        Raises:
+            BuildError: See `check_capability`.
+        """
+        self.check_capability(capability)
         config.num_compute_capabilities = 1
         config.set_compute_capability(self.module.ComputeCapability.__members__[f"SM{capability.replace('.', '')}"], 0)
 
@@ -223,6 +227,15 @@ def load_tensorrt_for_rtx() -> TensorRT:
     missing = TensorRTError("TensorRT for RTX is not installed; pip install 'calib-int8[rtx]'")
     module, version = _imported("tensorrt_rtx_bindings", "tensorrt-rtx-cu12-bindings", missing)
     return TensorRT(module, version, for_rtx=True)
+
+
+def load_release(release: str) -> TensorRT:
+    """The bindings that an engine's description names; TensorRT's own if it names none.
+
+    Raises:
+        TensorRTError: They cannot be loaded.
+    """
+    return load_tensorrt_for_rtx() if release.startswith(_FOR_RTX) else load_tensorrt()
 
 
 def _imported(name: str, package: str, missing: TensorRTError) -> tuple[Any, str]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx
 
 from quant.errors import BuildError
-from quant.onnx_graph.model import opset_of
+from quant.onnx_graph.model import OnnxModel, opset_of
 from quant.onnx_graph.model_file import serialized
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.log import LogSection, logger
 
 NEWEST_OPSET = {8: 17, 10: 22}  # that the release's parser reads; 11 reads all that this project's onnx writes
+
+
+def fitted_batch(model: OnnxModel, batch: BatchRange, note: Callable[[str], None]) -> BatchRange:
+    """The batch size that a model requires, which a note says; the one that is wanted if it requires none."""
+    fixed = model.fixed_batch
+    if fixed is None or (batch.is_static and batch.largest == fixed):
+        return batch
+    note(f"{model.path}: requires a batch of {fixed}, which is used instead of {batch}")
+    return BatchRange(fixed, fixed, fixed)
 
 
 def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
