@@ -13,6 +13,7 @@ from calib.scratch import recover
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.qdq.writer import quantizable_tensors
+from quant.tensorrt.building.mask_scales import scales_of_masks
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ def check_cache_file(path: Path, model_path: Path | None = None, reader: str | N
         raise CacheError(f"{path}: was made from another model than {model_path}; recalibrate")
     needed = quantizable_tensors(model.light)
     fit = coverage(cache, needed, activation_names(model.graph))
+    masks = scales_of_masks(model.proto, cache)
+    if masks:
+        lines.append(
+            f"masks: {len(masks)} scales are of tensors that hold one, '{masks[0]}' first; builds here leave them out, "
+            "TensorRT and trtexec would not"
+        )
     if not (fit.missing or fit.foreign):
         lines.append(f"model: covers all {len(needed)} tensors that {model_path} needs, and holds no others")
         return CacheCheck(tuple(lines))

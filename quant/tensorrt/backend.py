@@ -25,6 +25,7 @@ from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.explicit import explicit_engine, explicit_form
+from quant.tensorrt.building.mask_scales import scales_of_masks
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.network import fitted_batch, prepared_proto
 from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
@@ -298,6 +299,9 @@ class TensorRTBackend:
         options["calib"] = calib.__version__  # another version may place Q/DQ differently
         if precision == "int8" and float_nodes:
             options["float_nodes"] = sorted(float_nodes)
+        masks = scales_of_masks(model.proto, cache) if cache is not None else []
+        if masks:
+            options["without_scales_of_masks"] = sorted(masks)  # they were handed over once
         if self._sized is not None and self._sized[1] is model:
             options["sizes"] = {info.name: info.shape[1:] for info in model.inputs}
         return EngineIdentity(

@@ -12,6 +12,7 @@ from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
 from calib.caches.provenance import read_calibration
 from quant.onnx_graph.tracing import with_tensors_renamed
 from quant.onnxruntime.session import OnnxRuntimeSession
+from tests.colour_project import write_model
 from tests.once import made_once
 
 OURS = "calib-out/calibration.cache"
@@ -312,3 +313,17 @@ def test_convert_for_the_provider_fails_with_one_line_and_writes_nothing(calib, 
     assert result.code == 1
     assert part in result.error
     assert snapshot(colons) == before
+
+
+def test_check_names_the_scales_of_masks(calib, colours):
+    n = onnx.helper.make_node
+    mask = np.array([0, -1e9, 0], np.float32).reshape(1, 3, 1, 1)
+    tail = [n("Add", ["colours", "mask"], ["hidden"]), n("Relu", ["hidden"], ["features"])]
+    write_model(colours / "model.onnx", after=tail, constants={"mask": mask})
+    names = ["input", "colours", "hidden", "features", "pooled", "flat", "logits"]
+    (colours / "a.cache").write_text(
+        text_from_cache(CalibrationCache("TRT-8600-EntropyCalibration2", dict.fromkeys(names, 0.1) | {"hidden": 7.9e6}))
+    )
+    result = calib("cache", "check", "a.cache", "--model", "model.onnx", cwd=colours)
+    assert result.code == 0, result.err
+    assert "masks: 1 scales are of tensors that hold one, 'hidden' first; builds here leave them out" in result.out

@@ -20,6 +20,7 @@ from quant.tensorrt.building.calibrator import (
 )
 from quant.tensorrt.building.float_layers import keep_in_float
 from quant.tensorrt.building.inner_tensors import inner_amax
+from quant.tensorrt.building.mask_scales import scales_of_masks, without_scales_of
 from quant.tensorrt.building.network import prepared_proto
 from quant.tensorrt.building.options import BuilderOptions, without_spoiled_timings
 from quant.tensorrt.log import log_section
@@ -127,6 +128,7 @@ def _engine(
         filled: dict[str, float] = {}
         bridge = None
         if cache is not None:
+            cache = _without_masks(prepared, cache, note)
             filled = inner_amax(tensorrt, work.network, prepared, cache.amax)
             handed, change = cache_for_tensorrt(cache, tensorrt.number)
             if change is not None and note is not None:
@@ -142,6 +144,16 @@ def _engine(
     prefix = len(_MISSING_SCALE)
     without = tuple(line[prefix:].split(",", 1)[0] for line in log.warnings if line.lower().startswith(_MISSING_SCALE))
     return BuiltEngine(data, work.layers, filled, without, tuple(log.warnings))
+
+
+def _without_masks(proto: onnx.ModelProto, cache: CalibrationCache, note: Note | None) -> CalibrationCache:
+    masks = scales_of_masks(proto, cache)
+    if masks and note is not None:
+        note(
+            f"{len(masks)} scales of the cache are left out, '{masks[0]}' first: the tensor holds a mask beside its "
+            "values, and no scale serves both"
+        )
+    return without_scales_of(cache, masks) if masks else cache
 
 
 def with_amax(cache: CalibrationCache, extra: dict[str, float]) -> CalibrationCache:

@@ -32,7 +32,7 @@ NAMESAKES = {
     "max",
     "pop",
 }
-NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights", "release"}
+NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights", "release", "min", "update"}
 SOURCES = sorted((Path(quant.__file__).parent / "tensorrt").rglob("*.py"))
 
 
