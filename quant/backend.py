@@ -16,6 +16,7 @@ from quant.onnx_graph.model import OnnxModel
 
 Array = NDArray[Any]
 Contents = bytes  # a file's contents; `Build` has a field called bytes
+SampleShapes = Callable[[OnnxModel], Mapping[str, tuple[int, ...]]]  # of a model's inputs, without the batch
 
 
 class Runnable(Protocol):

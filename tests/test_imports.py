@@ -12,7 +12,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("calib", "quant", "datasets")
-HEAVY = ("numpy", "numba", "h5py", "PIL", "onnx", "onnxruntime", "torch", "tensorrt", "cuda", "matplotlib", "jinja2")
+HEAVY = (
+    "numpy",
+    "numba",
+    "h5py",
+    "PIL",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "tensorrt",
+    "tensorrt_rtx_bindings",
+    "cuda",
+    "matplotlib",
+    "jinja2",
+)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,6 +11,11 @@ from calib.cli.parts.terminal import say, say_line
 from calib.names import ALGORITHMS, CALIBRATORS
 
 _FILE = click.Path(path_type=Path)
+
+
+def _reader(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that names the program for which a cache is meant."""
+    return click.option("--for", "reader", type=click.Choice(("onnxruntime-tensorrt",)), help=text)
 
 
 @click.group("cache")
@@ -43,12 +49,13 @@ def show(cache: Path, as_json: bool) -> None:
 @command.command("check", epilog="Example: calib cache check calib-out/calibration.cache --model model.onnx")
 @click.argument("cache", type=_FILE)
 @click.option("--model", type=_FILE, help="ONNX model that the cache should fit.")
-def check(cache: Path, model: Path | None) -> None:
+@_reader("Program that is to read it: ONNX Runtime's TensorRT provider splits lines in another way than TensorRT.")
+def check(cache: Path, model: Path | None, reader: str | None) -> None:
     """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have."""
     from calib.errors import CacheError
     from quant.jobs.cache_check import check_cache_file
 
-    result = check_cache_file(cache, model)
+    result = check_cache_file(cache, model, reader)
     for line in result.lines:
         say_line(line)
     if result.failure:
@@ -74,12 +81,24 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @command.command("convert", epilog="Example: calib cache convert old.cache new.cache --tensorrt 10.3.0")
 @click.argument("source", type=_FILE, metavar="IN")
 @click.argument("target", type=_FILE, metavar="OUT")
-@click.option("--model", type=_FILE, help="FP32 model to write the scales into, when OUT ends in .onnx.")
+@click.option(
+    "--model",
+    type=_FILE,
+    help="FP32 model to write the scales into, when OUT ends in .onnx; with --for, the one that OUT is for.",
+)
 @click.option("--tensorrt", metavar="VERSION", help="TensorRT that will read OUT: 8600, 8.6.1, 100300, 10.3.0.")
 @click.option(
     "--header", type=click.Choice(tuple(CALIBRATORS)), help="Calibrator named in OUT; trtexec reads entropy2."
 )
-def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None, header: str | None) -> None:
+@_reader("Program that will read OUT: tensors with ':' in their names are renamed, and a model with these is written.")
+def convert(
+    source: Path,
+    target: Path,
+    model: Path | None,
+    tensorrt: str | None,
+    header: str | None,
+    reader: str | None,
+) -> None:
     """Write the scales of IN to OUT: a Q/DQ model for .onnx, JSON for .json, otherwise TensorRT's text format.
 
     IN is a TensorRT cache, a JSON file or a Q/DQ model; the model may come from another tool. The scales do not
@@ -87,7 +106,7 @@ def convert(source: Path, target: Path, model: Path | None, tensorrt: str | None
     """
     from quant.jobs.cache_convert import convert_cache_file
 
-    done = convert_cache_file(source, target, model=model, tensorrt=tensorrt, header=header)
+    done = convert_cache_file(source, target, model=model, tensorrt=tensorrt, header=header, reader=reader)
     for note in done.notes:
         say_line(f"warning: {note}", err=True)
     say(f"{target}: {len(done.cache.scales)} scales, {done.cache.header}")

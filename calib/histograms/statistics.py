@@ -34,7 +34,7 @@ class Statistics:
         first_batch: Histograms on TensorRT's grid, which depend on the first batch; None if they were not collected.
         first_batch_size: Number of images in that first batch.
         products: Tensors that are inputs of matrix products (MatMul), where plain entropy clips less.
-        left_out: Tensors without a histogram: they need no scale, and hold NaN, infinity or values beyond any scale.
+        left_out: Tensors without a histogram: they need no scale, and hold NaN, infinity or a mask.
     """
 
     histograms: MutableMapping[str, Histogram] = field(default_factory=dict)
@@ -67,16 +67,17 @@ class Statistics:
         """
         if not (self.histograms and other.histograms):
             return self if self.histograms else other
-        different = sorted(set(self.histograms) ^ set(other.histograms))
+        left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
+        different = sorted((set(self.histograms) ^ set(other.histograms)).difference(left_out))
         if different:
             raise CalibrationError(
                 f"cannot merge statistics of different models: {len(different)} tensors are in only one of them, "
                 f"the first is '{different[0]}'; collect both with the same model"
             )
-        merged = ((name, mine.merged(other.histograms[name])) for name, mine in self.histograms.items())
-        histograms = gathered(merged, len(self.histograms))
-        left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
-        products = self.products | other.products
+        both = {name: mine for name, mine in self.histograms.items() if name not in left_out}
+        merged = ((name, mine.merged(other.histograms[name])) for name, mine in both.items())
+        histograms = gathered(merged, len(both))
+        products = (self.products | other.products) & both.keys()
         return Statistics(histograms, self.images + other.images, products=products, left_out=left_out)
 
 
@@ -116,6 +117,8 @@ def hdf5_from_statistics(statistics: Statistics) -> bytes:
         counts = file.create_dataset("signed_counts", shape, np.int64, **packed)
         for i, histogram in enumerate(histograms):
             counts[i] = histogram.signed_counts
+        if statistics.left_out:
+            file.create_dataset("left_out", data=np.array([name.encode() for name in statistics.left_out], "S"))
         if statistics.first_batch is not None:
             first = [statistics.first_batch[name] for name in statistics.histograms]
             file.attrs["first_batch_size"] = statistics.first_batch_size
@@ -169,7 +172,10 @@ def _statistics_from_hdf5(file: Any) -> Statistics:  # noqa: ANN401 - h5py has n
     histograms = gathered(read, count)
     first, size = _read_first_batch(file, names)
     found = frozenset(name for name, product in zip(names, products, strict=True) if product)
-    return Statistics(histograms, _images_from(file, "images"), first, size, found)
+    left_out = ()
+    if "left_out" in file:
+        left_out = tuple(name.decode() for name in array_from(file, "left_out", (None,), "S"))
+    return Statistics(histograms, _images_from(file, "images"), first, size, found, left_out)
 
 
 def _read_first_batch(

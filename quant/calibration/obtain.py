@@ -179,7 +179,7 @@ def _note_left_out(statistics: Statistics, console: Console) -> None:
     names = statistics.left_out
     if names:
         console.note(
-            f"{len(names)} tensors get no scale, '{names[0]}' first: they hold infinities, NaN or a mask's magnitudes, "
+            f"{len(names)} tensors get no scale, '{names[0]}' first: they hold infinities, NaN or a mask, "
             "and none of them is quantized"
         )
 

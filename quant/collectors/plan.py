@@ -12,6 +12,8 @@ import onnx
 
 from calib.algorithms import Algorithm, Entropy
 from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED, Counts
+from calib.histograms.histogram import Histogram
+from calib.histograms.masks import holds_mask
 from calib.histograms.packing import gathered
 from calib.histograms.statistics import Statistics
 from quant.collectors.derivation import Parts, derived_histogram, first_holders, origins, split_limits
@@ -91,8 +93,8 @@ class CollectionPlan:
                 part.root in counts.dropped or (part.limit is None and part.root in counts.rectified) for part in parts
             )
         )
-        # A mask of -3e38 would crush its tensor to zero in a build that gives it a scale.
-        kept = ((name, h) for name, h in found if self._must_stay(name) or h.abs_max < _NO_ACTIVATION)
+        # A mask would crush its tensor to zero in a build that gives it a scale.
+        kept = ((name, h) for name, h in found if self._must_stay(name) or not _is_masked(h))
         histograms = gathered(kept, len(self.origins))
         left_out = tuple(name for name in self.origins if name not in histograms)
         products = self.products & histograms.keys()
@@ -104,6 +106,10 @@ class CollectionPlan:
 
     def _must_stay(self, name: str) -> bool:
         return self.required is None or name in self.required
+
+
+def _is_masked(histogram: Histogram) -> bool:
+    return histogram.abs_max >= _NO_ACTIVATION or holds_mask(histogram)
 
 
 def collection_plan(model: OnnxModel, algorithm: Algorithm, types_of: TypesOf) -> CollectionPlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant.backend import Backend
+from quant.backend import Backend, SampleShapes
 from quant.collectors.collector import Collector
 from quant.collectors.onnxruntime_collector import OnnxRuntimeCollector
 from quant.errors import QuantError
@@ -12,12 +12,13 @@ from quant.settings.output_names import TIMING_CACHE
 from quant.settings.run_settings import RunSettings
 
 
-def backend_from_settings(settings: RunSettings, console: Console) -> Backend:
+def backend_from_settings(settings: RunSettings, console: Console, shapes: SampleShapes | None = None) -> Backend:
     """The back end that a run asks for; a note says which one it is.
 
     Args:
         settings: `auto` takes TensorRT if it and a GPU are found.
         console: Where notes go.
+        shapes: Shapes of the data, for models that leave sizes open.
 
     Raises:
         QuantError: TensorRT was asked for and cannot be used; says what to install.
@@ -25,7 +26,7 @@ def backend_from_settings(settings: RunSettings, console: Console) -> Backend:
     reason = ""
     if settings.backend != "onnxruntime":
         try:
-            return _tensorrt(settings, console)
+            return _tensorrt(settings, console, shapes)
         except QuantError as error:
             if settings.backend == "tensorrt" or settings.calibrator == "tensorrt":
                 raise
@@ -42,20 +43,23 @@ def collector_from_settings(settings: RunSettings) -> Collector:
     return OnnxRuntimeCollector(settings.memory_limit << 20)
 
 
-def backend_by_name(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
+def backend_by_name(
+    settings: RunSettings, console: Console, shapes: SampleShapes | None = None, *, reuse: bool = True
+) -> Backend:
     """TensorRT if it is asked for by name, else ONNX Runtime: for comparisons, which need no GPU.
 
     Args:
         settings: `auto` takes ONNX Runtime.
         console: Where notes go.
+        shapes: Shapes of the data, for models that leave sizes open.
         reuse: Whether engines of an earlier run in `out` may be reused.
 
     Raises:
         QuantError: TensorRT was asked for and cannot be used; says what to install.
     """
-    return (
-        _tensorrt(settings, console, reuse=reuse) if settings.backend == "tensorrt" else _onnxruntime(settings, console)
-    )
+    if settings.backend == "tensorrt":
+        return _tensorrt(settings, console, shapes, reuse=reuse)
+    return _onnxruntime(settings, console)
 
 
 def _onnxruntime(settings: RunSettings, console: Console, reason: str = "") -> Backend:
@@ -64,7 +68,7 @@ def _onnxruntime(settings: RunSettings, console: Console, reason: str = "") -> B
     return backend
 
 
-def _tensorrt(settings: RunSettings, console: Console, *, reuse: bool = True) -> Backend:
+def _tensorrt(settings: RunSettings, console: Console, shapes: SampleShapes | None, *, reuse: bool = True) -> Backend:
     from quant.settings.batch_range import batch_range_from_text
     from quant.tensorrt.backend import TensorRTBackend
     from quant.tensorrt.building.options import BuilderOptions
@@ -83,6 +87,7 @@ def _tensorrt(settings: RunSettings, console: Console, *, reuse: bool = True) ->
         ),
         calibration_batch=settings.batch_size,
         engines=settings.out if reuse else None,
+        shapes=shapes,
         note=console.note,
     )
     console.note(f"back end: TensorRT {backend.version} on {backend.device}")

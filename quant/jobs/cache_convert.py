@@ -8,14 +8,17 @@ from pathlib import Path
 from calib.caches.cache import CalibrationCache, coverage, text_from_cache
 from calib.caches.conversion import json_from_cache, read_text_or_json, version_from_text, with_header
 from calib.caches.difference import CacheDifference, difference
+from calib.caches.provider_table import names_for_provider, reads_header, with_names
 from calib.caches.sidecar import files_named_by
 from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
 from quant.onnx_graph.light_model import LightModel
-from quant.onnx_graph.model import load_model
+from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnx_graph.model_file import stage_model
 from quant.onnx_graph.tensor_types import activation_names
+from quant.onnx_graph.tracing import names_within, with_tensors_renamed
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
 from quant.qdq.writer import light_qdq_model, quantizable_tensors
 
@@ -51,16 +54,24 @@ def diff_cache_files(first: Path, second: Path) -> CacheDifference:
 
 
 def convert_cache_file(
-    source: Path, target: Path, *, model: Path | None = None, tensorrt: str | None = None, header: str | None = None
+    source: Path,
+    target: Path,
+    *,
+    model: Path | None = None,
+    tensorrt: str | None = None,
+    header: str | None = None,
+    reader: str | None = None,
 ) -> Conversion:
     """Write a cache as another kind of file, or for another version of TensorRT; the target's ending gives the kind.
 
     Args:
         source: Cache as text, JSON or Q/DQ model.
         target: .onnx for a Q/DQ model, .json for JSON, else TensorRT's text.
-        model: FP32 model that scales are written into; only for a Q/DQ model.
+        model: FP32 model that scales are written into, for a Q/DQ model; or whose tensors are renamed, for a reader.
         tensorrt: Version for the first line, such as 8600 or 10.3.0.
         header: Calibrator for the first line, one of `calib.caches.conversion.CALIBRATORS`.
+        reader: `calib.caches.provider_table.PROVIDER`, which takes no ':' in names; None for TensorRT itself. If
+            tensors must have other names, the model with these is written beside the target.
 
     Raises:
         CacheError: The source holds no cache, the scales do not fit the model, or the target is a cache's provenance.
@@ -68,22 +79,37 @@ def convert_cache_file(
     """
     version = version_from_text(tensorrt) if tensorrt else None
     found = read_cache_file(source)
+    if reader is not None and target.suffix.lower() in (".onnx", ".json"):
+        raise CacheError(f"{target}: expected a name for TensorRT's text, which {reader} reads, found {target.suffix}")
+    if reader is not None and header is None and not reads_header(found.cache):
+        header = "entropy2"
     cache = with_header(found.cache, header, version)
     notes = [*found.notes, *_relabelled(found.cache, cache)]
     kind = target.suffix.lower()
-    quantized, contents = None, ""
+    quantized, other, contents = None, None, ""
     if kind == ".onnx":
         if model is None:
             raise CacheError(
                 f"{target}: expected the FP32 model that the scales go into, found none; give it with --model"
             )
-        quantized = _qdq_model(cache, model, source)
+        quantized = model_with_scales(load_model(model), cache, source)
     elif kind == ".json":
         _refuse_provenance(target)
         contents = json_from_cache(cache)
     else:
+        renamed = _renamed(cache, model, source) if reader is not None else None
+        if renamed is not None:
+            cache, other = renamed
+            beside = target.with_suffix(".onnx")
+            if beside.exists():
+                raise CacheError(
+                    f"{beside}: already exists, and the model with other names goes there; name OUT otherwise"
+                )
+            notes.append(f"{beside}: the model with the names of {target}; its inputs and outputs may have others too")
         contents = text_from_cache(cache)
     with Transaction(target.parent) as files:
+        if other is not None:
+            stage_model(files, target.with_suffix(".onnx").name, other, replaces=False)
         if quantized is not None:
             stage_model(files, target.name, quantized, replaces=False)
         else:
@@ -91,6 +117,24 @@ def convert_cache_file(
     if kind not in (".onnx", ".json") and cache.algo == "mse":
         notes.append("TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT")
     return Conversion(cache, tuple(notes))
+
+
+def _renamed(cache: CalibrationCache, path: Path | None, source: Path) -> tuple[CalibrationCache, LightModel] | None:
+    """A cache without ':' in its names, and the model with these; None where no name has one.
+
+    Raises:
+        CacheError: The model is not given.
+    """
+    if not any(":" in name for name in cache.scales):
+        return None
+    if path is None:
+        raise CacheError(
+            f"{source}: expected the FP32 model too, found none: names with ':' change in both; give it with --model"
+        )
+    model = load_model(path)
+    renamed = names_for_provider(cache.scales, set(names_within(model.graph.graph)))
+    light = LightModel(with_tensors_renamed(model.graph, renamed), model.light.weights)
+    return with_names(cache, renamed), light
 
 
 def _relabelled(before: CalibrationCache, after: CalibrationCache) -> list[str]:
@@ -103,18 +147,42 @@ def _relabelled(before: CalibrationCache, after: CalibrationCache) -> list[str]:
     ]
 
 
-def _qdq_model(cache: CalibrationCache, path: Path, source: Path) -> LightModel:
-    model = load_model(path)
-    needed = quantizable_tensors(model.light)
+def model_with_scales(
+    model: OnnxModel, cache: CalibrationCache, source: Path, placement: Placement = DEFAULT_PLACEMENT
+) -> LightModel:
+    """The Q/DQ model of an FP32 model and a cache.
+
+    Args:
+        model: The FP32 model.
+        cache: Scales.
+        source: Where they were read from, for the error.
+        placement: Where pairs go.
+
+    Raises:
+        CacheError: Tensors that need a scale have none.
+        BuildError: The model cannot be quantized.
+    """
+    check_coverage(model, cache, source, placement)
+    quantized = light_qdq_model(model.light, cache.amax, placement)
+    hold_cache(quantized, cache)
+    return quantized
+
+
+def check_coverage(
+    model: OnnxModel, cache: CalibrationCache, source: Path, placement: Placement = DEFAULT_PLACEMENT
+) -> None:
+    """Check that every tensor that needs a scale has one.
+
+    Raises:
+        CacheError: One has none.
+    """
+    needed = quantizable_tensors(model.light, placement)
     fit = coverage(cache, needed, activation_names(model.graph))
     if fit.missing:
         raise CacheError(
-            f"{source}: expected scales of all {len(needed)} tensors that {path} needs, {len(fit.missing)} are "
-            f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {path}"
+            f"{source}: expected scales of all {len(needed)} tensors that {model.path} needs, {len(fit.missing)} are "
+            f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {model.path}"
         )
-    quantized = light_qdq_model(model.light, cache.amax)
-    hold_cache(quantized, cache)
-    return quantized
 
 
 def _refuse_provenance(target: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calib.files import Transaction, exclusive
 from datasets import open_source
 from datasets.source import AnySource
-from quant.backend import Backend, Build, Latency, Runnable, TimesItself
+from quant.backend import Backend, Build, Latency, Runnable, SampleShapes, TimesItself
 from quant.calibration.run_data import data_inputs, evaluation_data, tell
 from quant.errors import QuantError, SettingsError
 from quant.evaluation.metric import recorder_from_settings
@@ -38,10 +38,10 @@ from quant.jobs.compare_sides import (
     open_compared,
     uncalibrated_images,
 )
-from quant.jobs.measurement import first_batch, measured
+from quant.jobs.measurement import first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_texts
 from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
-from quant.onnx_graph.model import TensorInfo
+from quant.onnx_graph.model import OnnxModel, TensorInfo
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import ComparedModel, Measurement, RunResult
@@ -152,7 +152,12 @@ def compare_models(
     settings = replace(settings, precision="fp32", cache_only=False)
     data = evaluation_data(source, settings, baseline, selection, listener)
     models = {BASELINE: baseline, CANDIDATE: candidate}
-    with contextlib.closing(_backend(settings, models.values(), listener)) as backend:
+
+    def shapes(model: OnnxModel) -> dict[str, tuple[int, ...]]:
+        given = sample_shapes(data, settings)
+        return {theirs.name: given[ours.name] for theirs, ours in _paired(model.inputs, baseline.inputs)}
+
+    with contextlib.closing(_backend(settings, models.values(), listener, shapes)) as backend:
         builds = {name: _build(backend, model) for name, model in models.items()}
         batch = first_batch(data, settings)
         metric = recorder_from_settings(settings, baseline, listener)
@@ -190,7 +195,9 @@ def compare_models(
         return document_from_run(result)
 
 
-def _backend(settings: RunSettings, models: Iterable[Model], listener: RecordingConsole) -> Backend:
+def _backend(
+    settings: RunSettings, models: Iterable[Model], listener: RecordingConsole, shapes: SampleShapes
+) -> Backend:
     engine = next((model for model in models if isinstance(model, EngineModel)), None)
     if engine is not None:
         if settings.backend == "onnxruntime":
@@ -198,7 +205,7 @@ def _backend(settings: RunSettings, models: Iterable[Model], listener: Recording
         smallest, largest = engine.engine.smallest, engine.engine.largest
         sizes = "" if smallest == largest else f"{smallest}:{largest}:{largest}"
         settings = replace(settings, backend="tensorrt", batch_size=largest, dynamic=sizes)
-    return backend_by_name(settings, listener)
+    return backend_by_name(settings, listener, shapes)
 
 
 def _build(backend: Backend, model: Model) -> Build:

@@ -117,6 +117,11 @@ def first_batch(data: RunData, settings: RunSettings) -> Batch:
     return next(iter(islice(data.evaluation_stream(settings), 1)))
 
 
+def sample_shapes(data: RunData, settings: RunSettings) -> dict[str, tuple[int, ...]]:
+    """Shapes of the model's inputs as the data gives them, without the batch axis."""
+    return {name: tuple(array.shape[1:]) for name, array in first_batch(data, settings).inputs.items()}
+
+
 def first_batches(data: RunData, settings: RunSettings, images: int) -> list[Batch]:
     """The first batches of the evaluation that together have so many images, or all there are."""
     return list(islice(data.evaluation_stream(settings), -(-images // settings.batch_size)))

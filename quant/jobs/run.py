@@ -23,7 +23,7 @@ from quant.evaluation.outputs import OutputReader
 from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
-from quant.jobs.measurement import first_batch, measured
+from quant.jobs.measurement import first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
 from quant.jobs.recovering.float_rules import GivenPrecisions, given_precisions
 from quant.jobs.recovering.recovery_job import RecoveryJob
@@ -91,7 +91,7 @@ def run(
         opened = open_data(settings, model, listener, data, evaluation)
         for folder in _folders_to_hold(settings):
             stack.enter_context(exclusive(folder))
-        backend = backend_from_settings(settings, listener)
+        backend = backend_from_settings(settings, listener, lambda _: sample_shapes(opened, settings))
         stack.callback(backend.close)
         result = _result(settings, model, opened, backend, listener, given)
         if data is not None or evaluation is not None:

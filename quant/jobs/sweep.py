@@ -27,7 +27,7 @@ from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.recorder import Outputs
 from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
-from quant.jobs.measurement import evaluated, first_batch
+from quant.jobs.measurement import evaluated, first_batch, sample_shapes
 from quant.jobs.output_files import stage_build, stage_texts
 from quant.jobs.recovering.float_rules import given_precisions
 from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
@@ -76,7 +76,10 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     settings = _of_all_algorithms(settings, listener)
     data = open_data(settings, model, listener)
     metric = recorder_from_settings(settings, model, listener)
-    with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exclusive(settings.out))
+        backend = backend_by_name(settings, listener, lambda _: sample_shapes(data, settings), reuse=False)
+        stack.callback(backend.close)
         calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")

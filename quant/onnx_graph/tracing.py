@@ -77,6 +77,31 @@ def with_unique_inner_names(proto: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def with_tensors_renamed(proto: onnx.ModelProto, renamed: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy in which tensors have other names, in the graphs inside it too; nodes keep theirs.
+
+    Args:
+        proto: The model; not edited.
+        renamed: New names by the old ones; no new one stands anywhere in the model.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    _rename(result.graph, renamed)
+    return result
+
+
+def _rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+    for annotation in graph.quantization_annotation:
+        annotation.tensor_name = renamed.get(annotation.tensor_name, annotation.tensor_name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        for inner in inner_graphs(node):
+            _rename(inner, renamed)
+
+
 def _own_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for value in (*graph.input, *graph.initializer))
     yield from (name for node in graph.node for name in node.output if name)

@@ -7,16 +7,18 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calib.regular_files import bytes_of_file, resolved
 from quant.errors import SettingsError
+from quant.settings.build_settings import BuildSettings
 from quant.settings.run_settings import RunSettings
 from quant.settings.user_code import file_of, is_code
 from quant.settings.values import KINDS, checked_value, short
 
 CONFIG_NAME = "calib.toml"
 _MOST_BYTES = 1 << 20
+_Settings = TypeVar("_Settings", bound=RunSettings)
 
 
 def settings_from_options(
@@ -36,18 +38,34 @@ def settings_from_options(
     Raises:
         SettingsError: Unknown keys, wrong types, no data, no single model, or something that was not asked for.
     """
-    folder = folder if folder is not None else Path()
-    config = folder / CONFIG_NAME
-    values = _values_from_toml(config) if config.exists() else {}
-    given = {key: value for key, value in options.items() if value is not None}
-    settings = RunSettings(**(values | given))
-    if not allow_code and values:
-        _refuse_unasked(config, values, settings, given)
+    settings = _settings(RunSettings, options, folder or Path(), allow_code=allow_code)
     if settings.data is None:
         raise SettingsError(
             f"data: expected a folder of images or an HDF5 pack, found nothing; give --data or put it in {CONFIG_NAME}"
         )
-    return settings if settings.model is not None else replace(settings, model=_only_model(folder))
+    return settings if settings.model is not None else replace(settings, model=_only_model(folder or Path()))
+
+
+def build_settings_from_options(
+    options: Mapping[str, Any], folder: Path | None = None, *, allow_code: bool = False
+) -> BuildSettings:
+    """The same for `calib build`, which needs no images.
+
+    Raises:
+        SettingsError: See `settings_from_options`.
+    """
+    settings = _settings(BuildSettings, options, folder or Path(), allow_code=allow_code)
+    return settings if settings.model is not None else replace(settings, model=_only_model(folder or Path()))
+
+
+def _settings(kind: type[_Settings], options: Mapping[str, Any], folder: Path, *, allow_code: bool) -> _Settings:
+    config = folder / CONFIG_NAME
+    values = _values_from_toml(config) if config.exists() else {}
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = kind(**(values | given))
+    if not allow_code and values:
+        _refuse_unasked(config, values, settings, given)
+    return settings
 
 
 def settings_of_folder(folder: Path | None = None) -> RunSettings:
@@ -65,7 +83,8 @@ def settings_of_folder(folder: Path | None = None) -> RunSettings:
 
 def _refuse_unasked(config: Path, values: Mapping[str, Any], settings: RunSettings, given: Collection[str]) -> None:
     """Refuse what only the folder asks for: code to execute, files to write outside of it."""
-    for name in ("metric", "preprocess"):
+    builds = isinstance(settings, BuildSettings)  # which executes nothing, and writes no cache
+    for name in () if builds else ("metric", "preprocess"):
         spec = getattr(settings, name) or ""
         if name not in given and (name == "metric" or is_code(spec)) and spec:
             raise SettingsError(
@@ -76,7 +95,7 @@ def _refuse_unasked(config: Path, values: Mapping[str, Any], settings: RunSettin
     written = {}
     if "out" in values or inside == resolved(Path.cwd()):  # by default it is in the working folder, and may be a link
         written["out"] = settings.out
-    if "cache" in values and settings.precision == "int8" and not settings.trust_cache:
+    if not builds and "cache" in values and settings.precision == "int8" and not settings.trust_cache:
         written["cache"] = values["cache"]
     for name in sorted(written.keys() - set(given)):
         target = resolved(written[name])

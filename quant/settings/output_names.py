@@ -19,6 +19,11 @@ def build_name(precision: str, suffix: str) -> str:
     return f"model.{precision}{suffix}"
 
 
+def ahead_name(precision: str, capability: str) -> str:
+    """File name of an engine that was built for a GPU of another machine, such as `model.int8.sm89.engine`."""
+    return build_name(precision, f".sm{capability.replace('.', '')}{ENGINE_SUFFIX}")
+
+
 def description_name(engine: str) -> str:
     """File name of the description beside an engine."""
     return f"{engine}.json"

@@ -13,7 +13,7 @@ import onnx
 import calib
 from calib.caches.cache import CalibrationCache
 from calib.calibrator import Calibrator
-from quant.backend import Build
+from quant.backend import Build, SampleShapes
 from quant.cuda.batch_feed import FeedFigures
 from quant.cuda.device import OutOfDeviceMemoryError, find_device
 from quant.errors import BuildError
@@ -25,8 +25,10 @@ from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.explicit import explicit_engine, explicit_form
+from quant.tensorrt.building.mask_scales import scales_of_masks
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
-from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.building.network import fitted_batch, prepared_proto
+from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
 from quant.tensorrt.building.options import BuilderOptions
 from quant.tensorrt.engines.engine import Engine
 from quant.tensorrt.engines.engine_file import (
@@ -59,6 +61,12 @@ class EngineBuild(Build):
     reused: bool = False
     is_engine: bool = True
 
+    @property
+    def engine_bytes(self) -> bytes:
+        """The serialised engine."""
+        assert isinstance(self.payload, bytes)
+        return self.payload
+
 
 class TensorRTBackend:
     """TensorRT on the first visible GPU; a context manager that frees its engines.
@@ -66,6 +74,7 @@ class TensorRTBackend:
     Attributes:
         version: TensorRT's version.
         device: The GPU, for display.
+        compute_capability: The GPU's, such as "9.0".
         batch: Batch sizes of the engines; halved if the GPU has too little memory.
         feed: How the last native calibration was fed.
     """
@@ -79,6 +88,8 @@ class TensorRTBackend:
         *,
         calibration_batch: int | None = None,
         engines: Path | None = None,
+        shapes: SampleShapes | None = None,
+        measured: bool = True,
         note: Note = _ignore,
     ) -> None:
         """Find TensorRT and the GPU.
@@ -88,6 +99,8 @@ class TensorRTBackend:
             options: How engines are built.
             calibration_batch: Images in a batch of `calibrate`; None for the size that the engines are tuned for.
             engines: Folder with `model.<precision>.engine` files of an earlier run, which are reused if they fit.
+            shapes: Gives the shapes of the data, which fix the axes that a model leaves open. Asked only if one does.
+            measured: Whether what is built will also be measured, as engines' descriptions say.
             note: Called with lines to display.
 
         Raises:
@@ -98,11 +111,14 @@ class TensorRTBackend:
         self._gpu = find_device()
         self.version = self._tensorrt.version
         self.device = f"{self._gpu.name}, compute capability {self._gpu.compute_capability}"
+        self.compute_capability = self._gpu.compute_capability
         self.batch = batch if isinstance(batch, BatchRange) else BatchRange(batch, batch, batch)
         self.options = options if options is not None else BuilderOptions()
         self.feed: FeedFigures | None = None
         self._calibration_batch = calibration_batch
         self._engines, self._note = engines, note
+        self._shapes, self._measured = shapes, measured
+        self._sized: tuple[OnnxModel, OnnxModel] | None = None  # the last model with open axes, and the same with sizes
         self._open: list[Engine] = []
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
@@ -125,6 +141,7 @@ class TensorRTBackend:
             )
             return cache
 
+        model = self._with_sizes(model)
         self._fit_batch(model)
         return self._with_smaller_batches("calibration", model, attempt)
 
@@ -149,6 +166,7 @@ class TensorRTBackend:
         """
         if precision == "int8" and cache is None:
             raise BuildError("int8: expected scales, found none; calibrate first")
+        model = self._with_sizes(model)
         self._fit_batch(model)
         scales = cache if precision == "int8" else None
         return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales, float_nodes))
@@ -165,8 +183,11 @@ class TensorRTBackend:
             proto = explicit_form(model.proto, self.batch, name)
             built = engine_from_onnx(proto, precision, self.batch, self.options, name=name, note=self._note)
             build = self._loaded(model, precision, built.data, {}, {})
-            return replace(build, details=self._details(build, proto, built, explicit=precision == "int8"))
+            details = self._details(build, proto, built, explicit=precision == "int8")
+            identity = self._identity(model, precision, None, frozenset())
+            return replace(build, files=self._description(identity, built.data, details), details=details)
 
+        model = self._with_sizes(model)
         self._fit_batch(model)
         return self._with_smaller_batches(precision, model, attempt)
 
@@ -198,8 +219,10 @@ class TensorRTBackend:
             )
         build = self._loaded(model, precision, built.data, {}, {})
         details = self._details(build, proto, built, explicit=explicit)
-        files = {".json": sidecar_text(identity, built.data, details).encode()}
-        return replace(build, files=files, details=details)
+        return replace(build, files=self._description(identity, built.data, details), details=details)
+
+    def _description(self, identity: EngineIdentity, data: bytes, details: Mapping[str, Any]) -> dict[str, bytes]:
+        return {".json": sidecar_text(identity, data, details, measured=self._measured).encode()}
 
     def _details(
         self, build: EngineBuild, proto: onnx.ModelProto, built: BuiltEngine, *, explicit: bool
@@ -276,6 +299,11 @@ class TensorRTBackend:
         options["calib"] = calib.__version__  # another version may place Q/DQ differently
         if precision == "int8" and float_nodes:
             options["float_nodes"] = sorted(float_nodes)
+        masks = scales_of_masks(model.proto, cache) if cache is not None else []
+        if masks:
+            options["without_scales_of_masks"] = sorted(masks)  # they were handed over once
+        if self._sized is not None and self._sized[1] is model:
+            options["sizes"] = {info.name: info.shape[1:] for info in model.inputs}
         return EngineIdentity(
             tensorrt=self.version,
             gpu=self._gpu.name,
@@ -303,12 +331,21 @@ class TensorRTBackend:
         self._note(f"{path}: fits and is used again")
         return data, {".json": text}, json.loads(text)["details"]
 
+    def _with_sizes(self, model: OnnxModel) -> OnnxModel:
+        """The model with the sizes of the data on its open axes; as it is where it leaves none open."""
+        if self._shapes is None or not has_open_axes(model):
+            return model
+        if self._sized is None or self._sized[0] is not model:
+            sized = with_sizes(model, self._shapes(model))
+            if self._sized is None:
+                told = ", ".join(f"'{info.name}' {list(info.shape[1:])}" for info in sized.inputs)
+                self._note(f"{model.path}: leaves sizes of its inputs open; engines are for those of the data, {told}")
+            self._sized = model, sized
+        return self._sized[1]
+
     def _fit_batch(self, model: OnnxModel) -> None:
         """Take the batch size that the model requires, if it requires one."""
-        fixed = fixed_batch(model.proto)
-        if fixed is not None and (not self.batch.is_static or self.batch.largest != fixed):
-            self._note(f"{model.path}: requires a batch of {fixed}, which is used instead of {self.batch}")
-            self.batch = BatchRange(fixed, fixed, fixed)
+        self.batch = fitted_batch(model, self.batch, self._note)
 
     def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
         """Try again with half the batch as long as the GPU has too little memory."""

@@ -1,18 +1,20 @@
-"""TensorRT's Python bindings: the import, and the one place that knows how 8.6, 10 and 11 differ.
+"""TensorRT's Python bindings: the import, and the one place that knows how 8.6, 10, 11 and TensorRT for RTX differ.
 
 The tables list everything in the bindings that this project uses. A test resolves each name in API listings of the
-three releases, and finds uses that are not listed. If a release lacks a name, `TensorRT` works around it.
+three releases and in the bindings of TensorRT for RTX, and finds uses that are not listed. If a release lacks a name,
+`TensorRT` works around it. TensorRT for RTX numbers its releases on its own (1.7.1), and has the API of 11.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from calib.caches.cache import number_from_version
-from quant.errors import AcceleratorError
+from quant.errors import AcceleratorError, BuildError
 
 EVERYWHERE = """
 Builder Builder.create_network Builder.create_builder_config Builder.build_serialized_network
@@ -40,7 +42,7 @@ ITimingCache.serialize
 LayerInformationFormat.JSON LayerType.CONSTANT LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE
 MemoryPoolType.WORKSPACE
 OnnxParser OnnxParser.get_error OnnxParser.num_errors OnnxParser.parse
-ParserError.desc ParserError.node
+ParserError.code ParserError.desc ParserError.node
 ProfilingVerbosity.DETAILED
 Runtime Runtime.deserialize_cuda_engine
 TacticSource.EDGE_MASK_CONVOLUTIONS TacticSource.JIT_CONVOLUTIONS
@@ -72,15 +74,23 @@ IProgressMonitor IProgressMonitor.phase_finish IProgressMonitor.phase_start IPro
 NetworkDefinitionCreationFlag.STRONGLY_TYPED
 """
 
+# Only in TensorRT for RTX, which builds for GPUs that need not be there.
+FOR_RTX = """
+ComputeCapability IBuilderConfig.num_compute_capabilities IBuilderConfig.set_compute_capability
+"""
+
+_API_OF_RTX = 11
+_FOR_RTX = "for RTX"
+
 
 class TensorRTError(AcceleratorError):
     """TensorRT cannot be used here; the message says what to install."""
 
 
-def api_names(major: int) -> list[str]:
-    """Everything in the bindings of a major release that this project uses."""
+def api_names(major: int, *, for_rtx: bool = False) -> list[str]:
+    """Everything in the bindings of a major release that this project uses; `for_rtx` adds what only that one has."""
     tables = [EVERYWHERE, *([UNTIL_10] if major <= 10 else []), *([FROM_10] if major >= 10 else [])]
-    return [name for table in tables for name in table.split()]
+    return [name for table in [*tables, *([FOR_RTX] if for_rtx else [])] for name in table.split()]
 
 
 @dataclass(frozen=True)
@@ -90,15 +100,52 @@ class TensorRT:
     Attributes:
         module: The Python module.
         version: Its version, such as "8.6.0".
+        for_rtx: Whether it is TensorRT for RTX.
     """
 
     module: Any
     version: str
+    for_rtx: bool = False
 
     @property
     def major(self) -> int:
-        """8, 10 or 11."""
-        return int(self.version.split(".", maxsplit=1)[0])
+        """The release whose API it has: 8, 10 or 11."""
+        return _API_OF_RTX if self.for_rtx else int(self.version.split(".", maxsplit=1)[0])
+
+    @property
+    def release(self) -> str:
+        """What follows "TensorRT" in messages and in descriptions of engines: "8.6.0", "for RTX 1.7.1.116"."""
+        return f"{_FOR_RTX} {self.version}" if self.for_rtx else self.version
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Compute capabilities that it builds for without the GPU, such as "8.9"; none if it needs the GPU."""
+        if not self.for_rtx:
+            return ()
+        numbers = [name[2:] for name in self.module.ComputeCapability.__members__ if re.fullmatch(r"SM\d{2,}", name)]
+        return tuple(f"{number[:-1]}.{number[-1]}" for number in sorted(numbers, key=int))
+
+    def check_capability(self, capability: str) -> None:
+        """Check that it builds for a compute capability, such as "8.9", without the GPU.
+
+        Raises:
+            BuildError: It does not; the message says for which it does.
+        """
+        if capability not in self.capabilities:
+            known = ", ".join(self.capabilities) or "none without the GPU"
+            raise BuildError(
+                f"compute capability: TensorRT {self.release} builds for {known}, found '{capability:.40}'"
+            )
+
+    def set_capability(self, config: Any, capability: str) -> None:  # noqa: ANN401 - the bindings have no types
+        """Have a build made for a compute capability.
+
+        Raises:
+            BuildError: See `check_capability`.
+        """
+        self.check_capability(capability)
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(self.module.ComputeCapability.__members__[f"SM{capability.replace('.', '')}"], 0)
 
     @property
     def number(self) -> int:
@@ -160,31 +207,63 @@ def load_tensorrt() -> TensorRT:
     Raises:
         TensorRTError: It is not installed, its libraries are missing, or the release is not supported.
     """
-    try:
-        module = importlib.import_module("tensorrt")
-    except ModuleNotFoundError as error:
-        if error.name != "tensorrt":
-            raise _library_error(error) from error
-        raise TensorRTError(
-            "TensorRT is not installed; pip install 'calib-int8[tensorrt]'", instead="use --backend onnxruntime"
-        ) from error
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise _library_error(error) from error
-    version = str(getattr(module, "__version__", ""))
-    if not hasattr(module, "Builder") or not version:
-        raise TensorRTError(
-            "TensorRT: expected its Python bindings, found a package without them; "
-            "pip install --force-reinstall tensorrt"
-        )
+    missing = TensorRTError(
+        "TensorRT is not installed; pip install 'calib-int8[tensorrt]'", instead="use --backend onnxruntime"
+    )
+    module, version = _imported("tensorrt", "tensorrt", missing)
     found = TensorRT(module, version)
     if number_from_version(version) < 8600 or found.major == 9:
         raise TensorRTError(f"TensorRT: expected 8.6, 10 or 11, found {version}; install one of these")
     return found
 
 
-def _library_error(error: Exception) -> TensorRTError:
+@functools.cache
+def load_tensorrt_for_rtx() -> TensorRT:
+    """Import TensorRT for RTX, which builds engines for GPUs that are not here.
+
+    Raises:
+        TensorRTError: It is not installed, or its libraries are missing.
+    """
+    missing = TensorRTError("TensorRT for RTX is not installed; pip install 'calib-int8[rtx]'")
+    module, version = _imported("tensorrt_rtx_bindings", "tensorrt-rtx-cu12-bindings", missing)
+    return TensorRT(module, version, for_rtx=True)
+
+
+def load_release(release: str) -> TensorRT:
+    """The bindings that an engine's description names; TensorRT's own if it names none.
+
+    Raises:
+        TensorRTError: They cannot be loaded.
+    """
+    return load_tensorrt_for_rtx() if release.startswith(_FOR_RTX) else load_tensorrt()
+
+
+def _imported(name: str, package: str, missing: TensorRTError) -> tuple[Any, str]:
+    """The bindings of this name, which a package of another may hold, and their version.
+
+    Raises:
+        TensorRTError: `missing` if they are not installed; or they cannot be imported, or the package has none.
+    """
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise _library_error(package, error) from error
+        raise missing from error
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise _library_error(package, error) from error
+    version = str(getattr(module, "__version__", ""))
+    if not hasattr(module, "Builder") or not version:
+        raise TensorRTError(
+            "TensorRT: expected its Python bindings, found a package without them; "
+            f"pip install --force-reinstall {package}"
+        )
+    return module, version
+
+
+def _library_error(package: str, error: Exception) -> TensorRTError:
     reason = " ".join(str(error).split())
     return TensorRTError(
-        f"TensorRT's libraries cannot be loaded: {reason}; reinstall tensorrt with the CUDA libraries that it names, "
+        f"TensorRT's libraries cannot be loaded: {reason}; reinstall {package} with the CUDA libraries that it names, "
         "and put their folder on LD_LIBRARY_PATH"
     )

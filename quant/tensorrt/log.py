@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.bindings import TensorRT
 
 _MOST_LINES = 2000  # in one section: a build that falls back to float logs a line for each tensor
 
@@ -56,9 +56,9 @@ _SECTIONS = _Sections()
 
 
 @functools.cache
-def logger() -> Any:  # noqa: ANN401 - the bindings have no types
+def logger(tensorrt: TensorRT) -> Any:  # noqa: ANN401 - the bindings have no types
     """The process's logger: TensorRT keeps the first one that it gets, so all builders and runtimes share it."""
-    trt = load_tensorrt().module
+    trt = tensorrt.module
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

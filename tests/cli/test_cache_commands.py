@@ -8,8 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from calib.caches.cache import read_cache
+from calib.caches.cache import CalibrationCache, read_cache, text_from_cache
 from calib.caches.provenance import read_calibration
+from quant.onnx_graph.tracing import with_tensors_renamed
+from quant.onnxruntime.session import OnnxRuntimeSession
+from tests.colour_project import write_model
 from tests.once import made_once
 
 OURS = "calib-out/calibration.cache"
@@ -245,3 +248,82 @@ def test_show_of_a_float_model_names_what_it_lacks_and_advises_no_deletion(calib
     assert result.code == 1
     assert "model.onnx: expected a Q/DQ model" in result.error
     assert "delete" not in result.error
+
+
+FOR = ("--for", "onnxruntime-tensorrt")
+
+
+@pytest.fixture
+def colons(colours):
+    """The colour classifier with the names that TensorFlow's exporter gives, and a cache of it."""
+    model = onnx.load(colours / "model.onnx")
+    model = with_tensors_renamed(model, {"input": "input:0", "colours": "net/colours:0", "pooled": "net_colours_0"})
+    onnx.save(model, colours / "model.onnx")
+    names = ["input:0", "net/colours:0", "net_colours_0", "logits", "input_0"]
+    scales = {name: 2.0**-i for i, name in enumerate(names)}
+    (colours / "a.cache").write_text(text_from_cache(CalibrationCache("TRT-8600-EntropyCalibration2", scales)))
+    return colours
+
+
+def test_check_says_what_onnx_runtimes_tensorrt_provider_reads_instead(calib, colons, finished):
+    assert calib("cache", "check", "a.cache", cwd=colons).code == 0  # TensorRT itself reads it
+    result = calib("cache", "check", "a.cache", *FOR, cwd=colons)
+    assert result.code == 1
+    assert "reads 2 of 5 scales wrongly: that of 'input:0' as 0 of 'input'; calib cache convert --for" in result.err
+    result = calib("cache", "check", OURS, *FOR, "--model", "model.onnx", cwd=finished)
+    assert result.code == 0
+    assert "onnxruntime-tensorrt: reads every scale as it is\n" in result.out
+
+
+def test_convert_renames_in_the_cache_and_in_the_model_that_goes_with_it(calib, colons):
+    result = calib("cache", "convert", "a.cache", "b.cache", "--model", "model.onnx", *FOR, cwd=colons)
+    assert result.code == 0, result.err
+    assert result.warnings == [
+        "b.onnx: the model with the names of b.cache; its inputs and outputs may have others too"
+    ]
+    assert calib("cache", "check", "b.cache", *FOR, cwd=colons).code == 0
+    before, after = read_cache(colons / "a.cache").scales, read_cache(colons / "b.cache").scales
+    assert list(before.values()) == list(after.values())
+    assert list(after) == ["input_0_1", "net/colours_0", "net_colours_0", "logits", "input_0"]
+    images = np.random.default_rng(0).random((4, 3, 8, 8), np.float32)
+    sessions = [OnnxRuntimeSession(onnx.load(colons / name)) for name in ("model.onnx", "b.onnx")]
+    expected, found = (s.run({name: images})[0] for s, name in zip(sessions, ("input:0", "input_0_1"), strict=True))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_convert_gives_a_first_line_that_the_provider_reads(calib, finished):
+    calib("run", "--algo", "percentile", "--quiet", cwd=finished)
+    assert "expects 'TRT-' in the first line, found '0 3ff" in calib("cache", "check", OURS, *FOR, cwd=finished).err
+    assert calib("cache", "convert", OURS, "b.cache", *FOR, cwd=finished).code == 0
+    assert calib("cache", "check", "b.cache", *FOR, cwd=finished).code == 0
+    assert read_cache(finished / "b.cache").scales == read_cache(finished / OURS).scales
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("a.cache", "b.cache", *FOR), "a.cache: expected the FP32 model too, found none: names with ':'"),
+        (("a.cache", "model.cache", *FOR, "--model", "model.onnx"), "model.onnx: already exists, and the model with"),
+        (("a.cache", "b.json", *FOR), "b.json: expected a name for TensorRT's text, which onnxruntime-tensorrt reads"),
+    ],
+)
+def test_convert_for_the_provider_fails_with_one_line_and_writes_nothing(calib, colons, snapshot, arguments, part):
+    before = snapshot(colons)
+    result = calib("cache", "convert", *arguments, cwd=colons)
+    assert result.code == 1
+    assert part in result.error
+    assert snapshot(colons) == before
+
+
+def test_check_names_the_scales_of_masks(calib, colours):
+    n = onnx.helper.make_node
+    mask = np.array([0, -1e9, 0], np.float32).reshape(1, 3, 1, 1)
+    tail = [n("Add", ["colours", "mask"], ["hidden"]), n("Relu", ["hidden"], ["features"])]
+    write_model(colours / "model.onnx", after=tail, constants={"mask": mask})
+    names = ["input", "colours", "hidden", "features", "pooled", "flat", "logits"]
+    (colours / "a.cache").write_text(
+        text_from_cache(CalibrationCache("TRT-8600-EntropyCalibration2", dict.fromkeys(names, 0.1) | {"hidden": 7.9e6}))
+    )
+    result = calib("cache", "check", "a.cache", "--model", "model.onnx", cwd=colours)
+    assert result.code == 0, result.err
+    assert "masks: 1 scales are of tensors that hold one, 'hidden' first; builds here leave them out" in result.out

@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from quant.onnx_graph.model import load_model
 from quant.onnx_graph.tensor_types import activation_names
 from tests.once import made_once
+from tests.quant import graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,28 +40,8 @@ def batch_of():
 
 @pytest.fixture(scope="session")
 def graph_of():
-    """A model out of nodes, shapes of inputs and outputs by name, and constants by name.
-
-    Inputs and outputs are float32, or of the element type that `kinds` has for the name.
-    """
-
-    def make(nodes, inputs, outputs, constants=None, *, kinds=None, opset=17):
-        def value(name, shape):
-            return helper.make_tensor_value_info(name, (kinds or {}).get(name, TensorProto.FLOAT), shape)
-
-        graph = helper.make_graph(
-            nodes,
-            "graph",
-            [value(name, shape) for name, shape in inputs.items()],
-            [value(name, shape) for name, shape in outputs.items()],
-            [
-                numpy_helper.from_array(np.asarray(array, None if hasattr(array, "dtype") else np.float32), name)
-                for name, array in (constants or {}).items()
-            ],
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-    return make
+    """A model out of nodes, shapes of inputs and outputs by name, and constants by name, see `graphs.graph_of`."""
+    return graphs.graph_of
 
 
 @pytest.fixture(scope="session")

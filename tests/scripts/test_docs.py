@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -124,6 +125,8 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, project, execute, mo
         for command, expected in block.steps if block.language in COMMANDS else ():
             if page == "README.md" and command.startswith(INSTALLS):
                 continue
+            if "--target tensorrt-rtx" in command and find_spec("tensorrt_rtx_bindings") is None:
+                continue  # no package of it for this system
             if command.startswith("cd "):
                 folder = folder / command[3:]
                 assert folder.is_dir(), f"{page}:{block.line}: {command}"

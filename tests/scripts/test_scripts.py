@@ -52,6 +52,7 @@ def test_a_python_script_says_what_it_is_for_and_imports_what_the_packages_have(
         "try_recovery.py",
         "compare_entropy.py",
         "gpu_report.py",
+        "explicit_support.py",
     ],
 )
 def test_a_script_that_takes_options_explains_them(name):

@@ -41,16 +41,19 @@ class BuildJob:
         *,
         strict: bool | None = None,
         note: Note | None = None,
+        capability: str | None = None,
     ) -> None:
         self.note = note
+        self._on_device = capability is None
         self.tensorrt, self.options, self.log, self.batch = tensorrt, options, log, batch
         self.trt = tensorrt.module
-        use_device()
-        self.trt.init_libnvinfer_plugins(logger(), "")
+        if self._on_device:
+            use_device()
+        self.trt.init_libnvinfer_plugins(logger(tensorrt), "")
         try:
-            self.builder = self.trt.Builder(logger())
+            self.builder = self.trt.Builder(logger(tensorrt))
         except (TypeError, RuntimeError) as error:  # raised by the bindings if the builder is null
-            raise BuildError(f"TensorRT {tensorrt.version} cannot start: {_start_reason(log)}") from error
+            raise BuildError(f"TensorRT {tensorrt.release} cannot start: {_start_reason(log)}") from error
         if tensorrt.lacks(self.builder, precision):
             raise BuildError(f"this GPU has no fast {precision.upper()} kernels")
         self.typed = not tensorrt.has_calibrators
@@ -60,6 +63,8 @@ class BuildJob:
         self.config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED  # the report reads it
         self._set_precision(precision, strict=options.strict_int8 if strict is None else strict)
         apply_options(tensorrt, self.builder, self.config, options)
+        if capability is not None:
+            tensorrt.set_capability(self.config, capability)
         self._set_profile()
         self._calibrator: BuilderCalibrator | None = None
 
@@ -114,7 +119,8 @@ class BuildJob:
 
         def work() -> None:
             try:
-                use_device()
+                if self._on_device:
+                    use_device()
                 outcome.append(self.builder.build_serialized_network(self.network, self.config))
             except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
                 outcome.append(error)
@@ -138,7 +144,7 @@ class BuildJob:
     def _wait_for_the_end(self, done: threading.Event, feed: CalibrationFeed | None) -> None:
         if self.note is not None and self.tensorrt.major < 10 and not done.is_set():
             self.note(
-                f"TensorRT {self.tensorrt.version} cannot stop a build: waiting for it to finish "
+                f"TensorRT {self.tensorrt.release} cannot stop a build: waiting for it to finish "
                 "(press Ctrl-C again to stop waiting)"
             )
         try:
@@ -154,7 +160,7 @@ class BuildJob:
         if result is None:
             if self.log.out_of_memory:
                 raise OutOfDeviceMemoryError(f"TensorRT's build: {self.log.reason()}", "cudaErrorMemoryAllocation")
-            raise BuildError(f"TensorRT {self.tensorrt.version} cannot build this: {self.log.reason()}")
+            raise BuildError(f"TensorRT {self.tensorrt.release} cannot build this: {self.log.reason()}")
         keep_timings(self.config, self.options)
         return bytes(memoryview(result))
 

@@ -40,7 +40,7 @@ def keep_in_float(
     by_name = {layer.name: layer for layer in layers}
     missing = sorted(set(products) - by_name.keys())
     if missing:
-        raise BuildError(f"TensorRT {tensorrt.version}: '{missing[0]}' has no layer of its own that could stay float")
+        raise BuildError(f"TensorRT {tensorrt.release}: '{missing[0]}' has no layer of its own that could stay float")
     writers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
     for name in products:
         layer = by_name[name]

@@ -58,7 +58,7 @@ def native_cache_from_onnx(
     """
     tensorrt = load_tensorrt()
     if not tensorrt.has_calibrators:
-        raise BuildError(f"TensorRT {tensorrt.version} has no calibrators; use --calibrator toolkit")
+        raise BuildError(f"TensorRT {tensorrt.release} has no calibrators; use --calibrator toolkit")
     size = BatchRange(batch, batch, batch)
     prepared = prepared_proto(proto, size, name)
     effort = BuilderOptions(workspace=options.workspace, level=0, tactic_sources=options.tactic_sources)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx
 
 from quant.errors import BuildError
-from quant.onnx_graph.model import opset_of
+from quant.onnx_graph.model import OnnxModel, opset_of
 from quant.onnx_graph.model_file import serialized
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.log import LogSection, logger
 
 NEWEST_OPSET = {8: 17, 10: 22}  # that the release's parser reads; 11 reads all that this project's onnx writes
+
+
+def fitted_batch(model: OnnxModel, batch: BatchRange, note: Callable[[str], None]) -> BatchRange:
+    """The batch size that a model requires, which a note says; the one that is wanted if it requires none."""
+    fixed = model.fixed_batch
+    if fixed is None or (batch.is_static and batch.largest == fixed):
+        return batch
+    note(f"{model.path}: requires a batch of {fixed}, which is used instead of {batch}")
+    return BatchRange(fixed, fixed, fixed)
 
 
 def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
@@ -27,7 +37,7 @@ def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx
         name: What to call the model in messages.
 
     Raises:
-        BuildError: The model fixes another batch size, or leaves an axis other than the batch open.
+        BuildError: The model fixes another batch size, or leaves an axis other than the batch open, see `open_axes`.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -51,7 +61,7 @@ def _set_batch(value: onnx.ValueInfoProto, batch: BatchRange, name: str) -> None
     if open_axes:
         raise BuildError(
             f"{name}: input '{value.name}': expected sizes on all axes but the batch, found axis {open_axes[0]} open; "
-            "export the model with fixed sizes"
+            "state the size with --input-size HEIGHTxWIDTH, or give data, which fixes it"
         )
     fixed = dims[0].dim_value
     if fixed > 0 and (not batch.is_static or fixed != batch.largest):
@@ -84,14 +94,14 @@ def network_from_proto(
     newest = NEWEST_OPSET.get(tensorrt.major)
     opset = opset_of(proto)
     network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
-    parser = trt.OnnxParser(network, logger())
+    parser = trt.OnnxParser(network, logger(tensorrt))
     if not parser.parse(serialized(proto, "TensorRT's parser")):
         hint = ""
         if newest is not None and opset > newest:
             hint = (
-                f"; TensorRT {tensorrt.version} reads opsets up to {newest}, this is {opset}: export with an older one"
+                f"; TensorRT {tensorrt.release} reads opsets up to {newest}, this is {opset}: export with an older one"
             )
-        raise BuildError(f"TensorRT cannot read {_parser_errors(parser, proto, log)}{hint}")
+        raise BuildError(f"TensorRT {tensorrt.release} cannot read {_parser_errors(parser, proto, log)}{hint}")
     return network, parser
 
 
@@ -105,4 +115,7 @@ def _parser_errors(parser: Any, proto: onnx.ModelProto, log: LogSection) -> str:
         node = proto.graph.node[index]
         where = f"node '{node.name}' ({node.op_type})"
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
-    return f"{where}: {' '.join(error.desc().split())}{more}"
+    said = " ".join(error.desc().split())
+    if said == "false":  # an assertion without words; its code says what kind of fault it is
+        said = str(error.code()).rpartition(".")[2]
+    return f"{where}: {said}{more}"

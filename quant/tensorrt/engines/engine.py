@@ -16,7 +16,7 @@ from calib.interrupts import interrupts_deferred
 from quant.backend import Latency
 from quant.cuda.device import DeviceBuffer, Event, OutOfDeviceMemoryError, PinnedBuffer, Stream, use_device
 from quant.errors import BuildError, ModelError
-from quant.tensorrt.bindings import load_tensorrt
+from quant.tensorrt.bindings import TensorRT, load_tensorrt
 from quant.tensorrt.log import log_section, logger
 
 Array = NDArray[Any]
@@ -54,33 +54,36 @@ class Engine:
         layers: Number of layers of the engine.
     """
 
-    def __init__(self, data: bytes, name: str = "engine", outputs: Sequence[str] = ()) -> None:
+    def __init__(
+        self, data: bytes, name: str = "engine", outputs: Sequence[str] = (), tensorrt: TensorRT | None = None
+    ) -> None:
         """Load an engine.
 
         Args:
             data: The serialised engine.
             name: What to call it in messages.
             outputs: The model's outputs in its order; without them, TensorRT's order of computation is used.
+            tensorrt: What built it; None for the TensorRT that is installed.
 
         Raises:
             BuildError: TensorRT cannot load it: another release or GPU, or a damaged file.
             OutOfDeviceMemoryError: It does not fit into the GPU's memory.
         """
-        self._tensorrt = load_tensorrt()
+        self._tensorrt = tensorrt or load_tensorrt()
         trt = self._tensorrt.module
         self._name = name
         self._order = {output: i for i, output in enumerate(outputs)}
         use_device()
         with contextlib.ExitStack() as stack:
             with interrupts_deferred(), log_section() as log:
-                trt.init_libnvinfer_plugins(logger(), "")
-                self._runtime: Any = trt.Runtime(logger())
+                trt.init_libnvinfer_plugins(logger(self._tensorrt), "")
+                self._runtime: Any = trt.Runtime(logger(self._tensorrt))
                 self._engine: Any = self._runtime.deserialize_cuda_engine(data)
                 self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
                 if self._context is None:
                     if log.out_of_memory:
                         raise OutOfDeviceMemoryError(f"{name}: {log.reason()}", "cudaErrorMemoryAllocation")
-                    raise BuildError(f"{name}: TensorRT {self._tensorrt.version} cannot load it: {log.reason()}")
+                    raise BuildError(f"{name}: TensorRT {self._tensorrt.release} cannot load it: {log.reason()}")
                 self.device_memory = self._tensorrt.device_memory(self._engine)
                 self.layers = int(self._engine.num_layers)
                 self.smallest, self.largest = self._batch_range()

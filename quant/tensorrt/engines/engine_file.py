@@ -38,8 +38,8 @@ class EngineIdentity:
     """What determines an engine.
 
     Attributes:
-        tensorrt: TensorRT's version.
-        gpu: Name of the GPU.
+        tensorrt: TensorRT's version; "for RTX" and its version for TensorRT for RTX.
+        gpu: Name of the GPU; empty where the engine was built without one.
         compute_capability: The GPU's compute capability, such as "9.0".
         model: SHA-256 of the ONNX file.
         precision: fp32, fp16 or int8.
@@ -81,16 +81,18 @@ def sidecar_path(engine: Path) -> Path:
     return engine.with_name(description_name(engine.name))
 
 
-def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, Any]) -> str:
+def sidecar_text(identity: EngineIdentity, data: bytes, details: Mapping[str, Any], *, measured: bool = True) -> str:
     """The description to write beside an engine.
 
     Args:
         identity: What it was built from.
         data: The serialised engine.
         details: Other details to keep: layers, device memory.
+        measured: Whether whoever built it also ran it: a run does, `calib build` does not.
     """
     document = {
         "schema": SCHEMA,
+        "measured": measured,
         "engine": hashlib.sha256(data).hexdigest(),
         "identity": asdict(identity),
         "details": dict(details),

@@ -74,17 +74,18 @@ def load_engine(path: Path) -> EngineModel:
     sha256 = hashlib.sha256(data).hexdigest()
     identity, details = read_description(path, sha256) or (None, {})
     from quant.cuda.device import find_device
-    from quant.tensorrt.bindings import load_tensorrt
+    from quant.tensorrt.bindings import load_release
     from quant.tensorrt.engines.engine import Engine
 
     try:
-        version, capability = load_tensorrt().version, find_device().compute_capability
+        tensorrt = load_release(identity.tensorrt if identity is not None else "")
+        capability = find_device().compute_capability
     except AcceleratorError as error:  # there is no alternative to offer
         raise QuantError(f"{path}: an engine runs only on TensorRT and a GPU: {error.reason}") from error
     if identity is not None:
-        check_origin(path, identity, version, capability)
+        check_origin(path, identity, tensorrt.release, capability)
     precision = identity.precision if identity is not None else UNKNOWN
-    return EngineModel(path, sha256, precision, Engine(data, str(path)), len(data), details)
+    return EngineModel(path, sha256, precision, Engine(data, str(path), tensorrt=tensorrt), len(data), details)
 
 
 def check_origin(path: Path, identity: EngineIdentity, tensorrt: str, compute_capability: str) -> None:
@@ -104,4 +105,4 @@ def check_origin(path: Path, identity: EngineIdentity, tensorrt: str, compute_ca
         ("compute capability", identity.compute_capability, compute_capability),
     ):
         if built != here:
-            raise BuildError(f"{path}: was built for {what} {built}, this is {here}; build it again with calib run")
+            raise BuildError(f"{path}: was built for {what} {built}, this is {here}; build it again here")

@@ -239,6 +239,19 @@ def test_statistics_of_different_models_are_not_merged(histogram_of):
         first.merged(second)
 
 
+def test_what_one_shard_left_out_is_left_out_of_all(tmp_path, histogram_of, assert_same_histogram):
+    """A mask may stand in the images of one shard only; the other's file knows the tensor."""
+    plain = Statistics({"a": histogram_of([1, 2]), "b": histogram_of([3])}, 2, products=frozenset("ab"))
+    masked = Statistics({"a": histogram_of([5])}, 1, products=frozenset("a"), left_out=("b", "größe"))
+    write_statistics(masked, tmp_path / "masked.h5")
+    again = read_statistics(tmp_path / "masked.h5")
+    assert again.left_out == ("b", "größe")
+    for merged in (plain.merged(again), again.merged(plain)):
+        assert (list(merged.histograms), merged.images, set(merged.left_out)) == (["a"], 3, {"b", "größe"})
+        assert merged.products == {"a"}
+        assert_same_histogram(merged.histograms["a"], histogram_of([1, 2, 5]))
+
+
 def test_a_value_that_is_not_finite_names_the_tensor():
     with pytest.raises(NonFiniteError, match="tensor 'conv1': value 2 is nan") as caught:
         Statistics().add("conv1", np.array([0, 1, np.nan], np.float32))

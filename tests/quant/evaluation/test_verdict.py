@@ -126,6 +126,21 @@ def test_int8_is_not_worth_it_where_fp16_is_as_fast(int8, fp16, fp16_drop, chose
 
 
 @pytest.mark.parametrize(
+    ("fp16", "fp32", "chosen"),
+    [(0.70, 0.60, "fp32"), (0.60, 0.70, "fp16"), (0.70, 0.70, "int8"), (None, 0.60, "fp32")],
+)
+def test_an_int8_engine_must_be_faster_than_the_faster_of_fp16_and_fp32(fp16, fp32, chosen):
+    times = {"int8": 0.65, "fp16": fp16, "fp32": fp32}
+    latencies = {name: Latency(time, 8, 200) for name, time in times.items() if time is not None}
+    drops, failed = {"int8": 0.0, "fp16": 0.0}, {}
+    if fp16 is None:
+        failed["fp16"] = "no"
+    found = decide(RunSettings(), findings(drops, failed, latencies=latencies, engines=True))
+    assert found.chosen == chosen
+    assert ("INT8 is not worth it" in found.reason) == (chosen != "int8")
+
+
+@pytest.mark.parametrize(
     ("int8", "chosen", "factor"),
     [
         ((0.90, 64), "int8", None),

@@ -97,8 +97,8 @@ def test_what_lies_beside_an_engine_tells_what_it_is(stored):
 @pytest.mark.parametrize(
     ("tensorrt", "capability", "words"),
     [
-        ("10.3.0", "9.0", "was built for TensorRT 8.6.0, this is 10.3.0; build it again with calib run"),
-        ("8.6.0", "7.5", "was built for compute capability 9.0, this is 7.5; build it again with calib run"),
+        ("10.3.0", "9.0", "was built for TensorRT 8.6.0, this is 10.3.0; build it again here"),
+        ("8.6.0", "7.5", "was built for compute capability 9.0, this is 7.5; build it again here"),
     ],
 )
 def test_an_engine_of_another_release_or_gpu_is_refused_before_tensorrt_sees_it(tmp_path, tensorrt, capability, words):

@@ -1,0 +1,1 @@
+"""Forms of explicit models, and what each TensorRT makes of them."""

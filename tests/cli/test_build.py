@@ -1,0 +1,190 @@
+"""`calib build`: engines of a named compute capability on a machine without a GPU, and what stops it."""
+
+import hashlib
+import json
+import shutil
+import sys
+
+import onnx
+import pytest
+from onnx import helper
+
+from quant.tensorrt.bindings import TensorRTError, load_tensorrt, load_tensorrt_for_rtx
+from tests import colour_project, detector_project
+
+RTX = ("build", "--target", "tensorrt-rtx", "--compute-capability")
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    try:
+        return load_tensorrt_for_rtx()
+    except TensorRTError as error:
+        pytest.skip(str(error))
+
+
+def described(engine):
+    return json.loads(engine.with_name(f"{engine.name}.json").read_text())
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_model_and_its_cache_become_an_engine_for_each_capability(rtx, calib, finished):
+    result = calib(*RTX, "8.6,8.9, 12.0", cwd=finished)
+    assert result.code == 0, result.err
+    out = finished / "calib-out"
+    names = [f"model.int8.sm{number}.engine" for number in (86, 89, 120)]
+    assert [line.split(":")[0] for line in result.out.splitlines()] == [f"calib-out/{name}" for name in names]
+    assert all(line.endswith("; built, not measured") for line in result.out.splitlines())
+    for name, capability in zip(names, ("8.6", "8.9", "12.0"), strict=True):
+        found = described(out / name)
+        assert found["measured"] is False
+        assert found["engine"] == sha256(out / name)
+        identity = found["identity"]
+        assert identity["tensorrt"] == rtx.release
+        assert (identity["gpu"], identity["compute_capability"], identity["precision"]) == ("", capability, "int8")
+        assert identity["model"] == sha256(finished / "model.onnx")
+        assert identity["batch"] == "8"
+        assert found["details"]["explicit"] is True
+    assert len({sha256(out / name) for name in names}) == 3
+    assert not list(out.glob(".calib-*"))
+
+
+def test_the_q_dq_model_of_a_run_is_built_as_it_is_and_listed_as_json(rtx, calib, finished):
+    result = calib(*RTX, "8.9", "--model", "calib-out/model.int8.onnx", "--dynamic", "1:4:8", "--json", cwd=finished)
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    engine = finished / "calib-out" / "model.int8.sm89.engine"
+    assert document["engines"] == [
+        {
+            "path": "calib-out/model.int8.sm89.engine",
+            "precision": "int8",
+            "compute_capability": "8.9",
+            "tensorrt": rtx.release,
+            "bytes": engine.stat().st_size,
+            "sha256": sha256(engine),
+            "measured": False,
+        }
+    ]
+    identity = described(engine)["identity"]
+    assert identity["model"] == sha256(finished / "calib-out" / "model.int8.onnx")
+    assert (identity["scales"], identity["batch"]) == ("", "1:4:8")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_other_precisions_need_no_scales(rtx, calib, colours, precision):
+    result = calib(*RTX, "8.0", "--precision", precision, "--out", "engines", cwd=colours)
+    assert result.code == 0, result.err
+    written = {path.name for path in (colours / "engines").glob("model*")}
+    assert written == {f"model.{precision}.sm80.engine", f"model.{precision}.sm80.engine.json"}
+
+
+def test_the_size_of_an_open_model_comes_from_its_metadata_or_from_an_option(rtx, calib, tmp_path):
+    detector_project.write_model(tmp_path / "model.onnx")
+    options = ("--precision", "fp32", "--batch-size", 2)
+    assert calib(*RTX, "8.9", *options, cwd=tmp_path).code == 0
+    engine = tmp_path / "calib-out" / "model.fp32.sm89.engine"
+    assert json.loads(described(engine)["identity"]["options"])["inputs"] == {"images": [3, 64, 64]}
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    assert calib(*RTX, "8.9", *options, "--input-size", "12x20", cwd=tmp_path).code == 0
+    assert json.loads(described(engine)["identity"]["options"])["inputs"] == {"input": [3, 12, 20]}
+    (tmp_path / "p.toml").write_text('preset = "unit"\nsize = [16, 24]\n')
+    assert calib(*RTX, "8.9", *options, "--preprocess", "p.toml", cwd=tmp_path).code == 0
+    assert json.loads(described(engine)["identity"]["options"])["inputs"] == {"input": [3, 16, 24]}
+    result = calib(*RTX, "8.9", *options, cwd=tmp_path)
+    assert result.code == 1
+    assert "input 'input': expected sizes on all axes but the batch, found axis 2 open; state the size" in result.error
+
+
+def test_products_that_a_file_leaves_in_float_have_no_pairs(rtx, calib, finished):
+    (finished / "precision.toml").write_text('[[float]]\nnodes = ["conv"]\n')
+    layers = []
+    for options in ((), ("--precisions", "precision.toml")):
+        assert calib(*RTX, "8.9", *options, cwd=finished).code == 0
+        layers.append(described(finished / "calib-out" / "model.int8.sm89.engine")["details"]["network_layers"])
+    assert layers[1] < layers[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ((*RTX, "9.0"), "builds for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1, found '9.0'"),
+        ((*RTX, "8.9,sm86"), "compute_capability: expected numbers such as 8.6,8.9, found 'sm86'"),
+        ((*RTX, " , "), "compute_capability: expected those of the GPUs to build for, such as 8.6,8.9, found none"),
+        (("build", "--compute-capability", "8.9"), "TensorRT builds for the GPU that is here; use --target"),
+        ((*RTX, "8.9", "--cache", "no.cache"), "no.cache: cannot be read"),
+        ((*RTX, "8.9", "--out", "new"), "new/calibration.cache: expected scales for INT8, found none; give --cache"),
+        ((*RTX, "8.9", "--model", "calib-out/model.int8.onnx", "--precision", "fp16"), "holds its own scales"),
+        ((*RTX, "8.9", "--model", "none.onnx"), "none.onnx: "),
+        ((*RTX, "8.9", "--model", "other.onnx"), "was made from another model than other.onnx; recalibrate"),
+        ((*RTX, "8.9", "--model", "odd.onnx", "--precision", "fp32"), "node 'odd' (Det): UNSUPPORTED_NODE"),
+        ((*RTX, "8.9", "--input-size", "4x4", "--precision", "fp32", "--model", "half.onnx"), "of which one side is 8"),
+    ],
+)
+def test_what_stops_it_is_one_line_and_nothing_is_written(rtx, calib, finished, snapshot, arguments, part):
+    colour_project.write_model(finished / "other.onnx", before=[helper.make_node("Abs", ["input"], ["pixels"])])
+    colour_project.write_model(finished / "half.onnx", size=None)
+    half = onnx.load(finished / "half.onnx")
+    half.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 8
+    onnx.save(half, finished / "half.onnx")
+    write_odd_model(finished / "odd.onnx")
+    before = snapshot(finished)
+    result = calib(*arguments, cwd=finished)
+    assert result.code == 1
+    assert part in result.error
+    assert snapshot(finished) == before
+
+
+def write_odd_model(path):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Det", ["x"], ["y"], name="odd")], "g", [value("x", 1, ["N", 3, 3])], [value("y", 1, ["N"])]
+    )
+    colour_project.save_graph(graph, path)
+
+
+def test_a_cache_that_lacks_a_scale_is_refused(rtx, calib, finished, snapshot):
+    shutil.copy(finished / "calib-out" / "calibration.cache", finished / "part.cache")
+    header, *lines = (finished / "part.cache").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("input:")]
+    (finished / "part.cache").write_text("\n".join([header, *kept]) + "\n")
+    before = snapshot(finished)
+    result = calib(*RTX, "8.9", "--cache", "part.cache", cwd=finished)
+    assert result.code == 1
+    assert "1 are missing, 'input' first" in result.error
+    assert snapshot(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [
+        ("tensorrt_rtx_bindings", (*RTX, "8.9"), "TensorRT for RTX is not installed; pip install 'calib-int8[rtx]'"),
+        (
+            "tensorrt",
+            ("build",),
+            "pip install 'calib-int8[tensorrt]', or build with --target tensorrt-rtx, which needs",
+        ),
+    ],
+)
+def test_a_missing_package_is_named_with_what_to_install(
+    calib, finished, monkeypatch, snapshot, module, arguments, words
+):
+    before = snapshot(finished)
+    monkeypatch.setitem(sys.modules, module, None)
+    for load in (load_tensorrt, load_tensorrt_for_rtx):
+        load.cache_clear()
+    result = calib(*arguments, cwd=finished)
+    for load in (load_tensorrt, load_tensorrt_for_rtx):
+        load.cache_clear()
+    assert result.code == 1
+    assert words in result.error
+    assert snapshot(finished) == before
+
+
+def test_an_engine_for_another_gpu_is_not_taken_for_one_that_runs_here(rtx, calib, finished):
+    assert calib(*RTX, "8.9", cwd=finished).code == 0
+    result = calib("compare", "model.onnx", "calib-out/model.int8.sm89.engine", "--data", "imgs", cwd=finished)
+    assert result.code == 1
+    assert "model.int8.sm89.engine: an engine runs only on TensorRT and a GPU" in result.error
