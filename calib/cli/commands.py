@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-_COMMANDS = ("init", "run", "compare", "sweep", "sensitivity", "export", "pack", "cache", "demo", "doctor")
+_COMMANDS = ("init", "run", "compare", "sweep", "sensitivity", "migrate", "export", "pack", "cache", "demo", "doctor")
 
 
 class _LazyGroup(click.Group):

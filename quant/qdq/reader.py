@@ -60,7 +60,7 @@ def cache_from_qdq_model(model: AnyModel, source: str) -> ReadScales:
         CacheError: The model has no QuantizeLinear of an activation with one scale, or a scale is not usable.
     """
     light = light_model(model)
-    scales, notes = _scales_of_pairs(light, source)
+    scales, notes = scales_of_pairs(light, source)
     held = _held_cache(light.proto, source)
     if held is None:
         return ReadScales(CalibrationCache(header_from_algorithm(Entropy()), scales), notes)
@@ -76,14 +76,14 @@ def hold_cache(model: AnyModel, cache: CalibrationCache) -> None:
     that later edits of the graph can be told from what was written.
     """
     proto = model.proto if isinstance(model, LightModel) else model
-    scales, _ = _scales_of_pairs(model, "the INT8 model")
+    scales, _ = scales_of_pairs(model, "the INT8 model")
     others = {tensor: scale for tensor, scale in scales.items() if scale != cache.scales.get(tensor)}
     kept = {entry.key: entry.value for entry in proto.metadata_props}
     held = {METADATA_KEY: json_from_cache(cache), PAIRS_KEY: json.dumps(others)}
     onnx.helper.set_model_props(proto, kept | held)
 
 
-def _scales_of_pairs(model: AnyModel, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
+def scales_of_pairs(model: AnyModel, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
     """Scale of each quantized activation, and what a user should know about them."""
     editor = GraphEditor(model)
     pairs, channelwise = [], []
