@@ -12,6 +12,8 @@ from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, columns, say
+from calib.cli.parts.tracking import option as log_option
+from calib.cli.parts.tracking import tracked
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
@@ -36,6 +38,7 @@ _HELPS = {
 @click.argument("cache", type=_FILE)
 @click.option("--out", type=_FILE, default="calib-migrate", show_default=True, help="Folder for model and reports.")
 @junit_option
+@log_option
 def command(
     *,
     cache: Path,
@@ -43,6 +46,7 @@ def command(
     quiet: bool,
     allow_code: bool,
     junit: Path | None,
+    log: str | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> int:
     """Turn CACHE, an old TensorRT calibration cache, into a Q/DQ model for TensorRT 11, and compare old and new.
@@ -63,11 +67,14 @@ def command(
             f"results go to {settings.out}"
         )
         from quant.jobs.migrating.migrate import migrate
+        from quant.report.tracking.record import record_from_report
         from quant.report.views.pipelines.junit import cases_from_report
         from quant.report.views.render import json_from_document
         from quant.report.views.terminal.summary import summary_from_document
 
-        document = migrate(cache, settings, console)
+        with tracked(log, "migrate") as record:
+            document = migrate(cache, settings, console)
+            record(record_from_report(document), settings.out)
         told(cases_from_report(document))
     if as_json:
         say(json_from_document(document), nl=False)
