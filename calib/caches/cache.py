@@ -50,11 +50,14 @@ class CalibrationCache:
         header: First line.
         scales: Scale of each tensor in file order, activation units per step; amax / 127, float32 precision.
         zero_tensors: Tensors whose scale TensorRT wrote as 0 because all their values were zero; amax is 1 here.
+        made_by: What computed the scales, in words, where the first line cannot say; empty where it does. TensorRT's
+            text has no room for it.
     """
 
     header: str
     scales: Mapping[str, float]
     zero_tensors: tuple[str, ...] = ()
+    made_by: str = ""
 
     @property
     def algo(self) -> str:

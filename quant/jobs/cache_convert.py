@@ -69,8 +69,8 @@ def convert_cache_file(
     version = version_from_text(tensorrt) if tensorrt else None
     found = read_cache_file(source)
     cache = with_header(found.cache, header, version)
-    notes = [*found.notes, *_relabelled(found.cache, cache)]
     kind = target.suffix.lower()
+    notes = [*found.notes, *_relabelled(found.cache, cache, as_text=kind not in (".onnx", ".json"))]
     quantized, contents = None, ""
     if kind == ".onnx":
         if model is None:
@@ -93,8 +93,10 @@ def convert_cache_file(
     return Conversion(cache, tuple(notes))
 
 
-def _relabelled(before: CalibrationCache, after: CalibrationCache) -> list[str]:
-    """Say where the first line names another algorithm than the one that computed the scales."""
+def _relabelled(before: CalibrationCache, after: CalibrationCache, *, as_text: bool) -> list[str]:
+    """Say where the first line names another algorithm than the one that computed the scales, or may do so."""
+    if before.made_by and as_text:  # the others keep it
+        return [f"the first line says {after.algo}, because it must name one calibrator; the scales: {before.made_by}"]
     if after.algo == before.algo:
         return []
     return [

@@ -245,3 +245,18 @@ def test_show_of_a_float_model_names_what_it_lacks_and_advises_no_deletion(calib
     assert result.code == 1
     assert "model.onnx: expected a Q/DQ model" in result.error
     assert "delete" not in result.error
+
+
+def test_what_made_a_model_s_scales_is_shown_and_never_guessed(calib, finished):
+    """The project was calibrated with minmax."""
+    shown = calib("cache", "show", "calib-out/model.int8.onnx", cwd=finished)
+    assert shown.out.startswith("calib-out/model.int8.onnx: minmax, 2 tensors")
+    model = onnx.load(finished / "calib-out" / "model.int8.onnx")
+    del model.metadata_props[:]  # as another tool writes it
+    onnx.save(model, finished / "theirs.onnx")
+    shown = calib("cache", "show", "theirs.onnx", cwd=finished)
+    assert shown.out.startswith("theirs.onnx: algorithm not known, 2 tensors")
+    assert json.loads(calib("cache", "show", "theirs.onnx", "--json", cwd=finished).out)["algo"] is None
+    converted = calib("cache", "convert", "theirs.onnx", "theirs.cache", cwd=finished)
+    assert "warning: the first line says entropy, because it must name one calibrator" in converted.err
+    assert calib("cache", "convert", "theirs.onnx", "theirs.json", cwd=finished).err == ""
