@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from calib.caches.cache import cache_from_amax
 from calib.calibrator import Calibrator, EntropyCalibrator
 from calib.files import Transaction
 from datasets import identify, open_source, sample_indices
@@ -29,6 +30,7 @@ from quant.jobs.compare_sides import Model, open_compared
 from quant.onnx_graph.model import ModelInterface, OnnxModel, load_model
 from quant.onnx_graph.model_file import sha256_of_model, stage_model
 from quant.progress import Console, RecordingConsole
+from quant.qdq.reader import name_algorithm
 from quant.qdq.writer import light_qdq_model
 from quant.report.contents.document import Document
 from quant.settings.run_settings import RunSettings
@@ -124,6 +126,7 @@ def build(
         identities = identify(source, read).entries
     amax = calibrator.compute_amax()
     made = light_qdq_model(loaded.light, amax)
+    name_algorithm(made, cache_from_amax(amax, calibrator.algorithm))
     if calibrator.cache is not None:
         calibrator.write_cache()
     path = loaded.path.with_suffix(".int8.onnx")

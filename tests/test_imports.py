@@ -251,7 +251,9 @@ def test_no_public_name_is_taken_by_a_module(package):
     assert inside.isdisjoint(importlib.import_module(package).__all__)
 
 
-@pytest.mark.parametrize("words", [["run"], ["sweep"], ["sensitivity"], ["compare", "model.onnx", "model.onnx"]])
+@pytest.mark.parametrize(
+    "words", [["run"], ["sweep"], ["sensitivity"], ["compare", "model.onnx", "model.onnx"], ["migrate", "old.cache"]]
+)
 def test_a_job_says_its_first_line_before_it_loads_anything_heavy(demo, words):
     """Times depend on the machine; what is loaded by then does not."""
     program = f"""

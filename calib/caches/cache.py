@@ -50,11 +50,14 @@ class CalibrationCache:
         header: First line.
         scales: Scale of each tensor in file order, activation units per step; amax / 127, float32 precision.
         zero_tensors: Tensors whose scale TensorRT wrote as 0 because all their values were zero; amax is 1 here.
+        made_by: What computed the scales, in words, where the first line cannot say; empty where it does. TensorRT's
+            text has no room for it.
     """
 
     header: str
     scales: Mapping[str, float]
     zero_tensors: tuple[str, ...] = ()
+    made_by: str = ""
 
     @property
     def algo(self) -> str:
@@ -221,6 +224,11 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
+def is_tensorrt_s_own(tensor: str) -> bool:
+    """Is a tensor one of TensorRT's network only: numbered by TensorRT, or named by its ONNX parser?"""
+    return tensor.startswith(("(Unnamed Layer*", "ONNXTRT_"))
+
+
 @dataclass(frozen=True)
 class Coverage:
     """How well a cache fits a model.
@@ -240,11 +248,11 @@ def coverage(cache: CalibrationCache, needed: Collection[str], known: Collection
     Args:
         cache: The cache.
         needed: Tensors that must have a scale.
-        known: All tensors of the model. TensorRT's own internal tensors, "(Unnamed Layer* ...", never count as foreign.
+        known: All tensors of the model. Those of TensorRT's own network never count as foreign.
     """
     known_names = set(known)
     missing = tuple(name for name in needed if name not in cache.scales)
-    foreign = tuple(name for name in cache.scales if name not in known_names and not name.startswith("(Unnamed Layer*"))
+    foreign = tuple(name for name in cache.scales if name not in known_names and not is_tensorrt_s_own(name))
     return Coverage(missing, foreign)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,12 @@ def with_header(cache: CalibrationCache, calibrator: str | None = None, version:
     else:
         name = CALIBRATORS[calibrator]
     if name is not None:
-        return CalibrationCache(f"TRT-{number}-{name}", cache.scales)
+        return replace(cache, header=f"TRT-{number}-{name}")
     if cache.version is None:
         return cache
     from calib.algorithms import Percentile
 
-    return CalibrationCache(header_from_algorithm(Percentile()), cache.scales)
+    return replace(cache, header=header_from_algorithm(Percentile()))
 
 
 def read_text_or_json(path: Path) -> CalibrationCache:
@@ -98,7 +98,8 @@ def json_from_cache(cache: CalibrationCache) -> str:
     """A cache as JSON: the header, its parts, scales and amax. `header` and `scales` hold all that the text does."""
     document = {
         "header": cache.header,
-        "algo": cache.algo,
+        "algo": None if cache.made_by else cache.algo,
+        **({"made_by": cache.made_by} if cache.made_by else {}),
         "percentile": cache.percentile,
         "version": cache.version,
         "scales": dict(cache.scales),
@@ -113,10 +114,11 @@ class _CacheDocument:
 
     header: str
     scales: dict[str, Any]
+    made_by: str = ""
 
 
 def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
-    """Read what `json_from_cache` wrote; only `header` and `scales` are used.
+    """Read what `json_from_cache` wrote; only `header`, `scales` and `made_by` are used.
 
     Raises:
         CacheError: The text is not such a document, or a scale is not finite and positive.
@@ -132,7 +134,7 @@ def cache_from_json(text: str, source: str = "cache") -> CalibrationCache:
         raise CacheError(f"{source}: expected an object with 'header' and the tensors' 'scales', found no scales")
     header = checked_header(document.header, f"{source}: header")
     scales = {name: _checked_scale(value, name, source) for name, value in document.scales.items()}
-    return CalibrationCache(header, scales)
+    return CalibrationCache(header, scales, made_by=document.made_by)
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -13,8 +13,9 @@ def table_from_cache(cache: CalibrationCache, name: str) -> str:
     amax = cache.amax
     version = f", TensorRT {cache.version}" if cache.version else ""
     percentile = f" {cache.percentile:g}" if cache.percentile else ""
+    made_by = plain_text(cache.made_by) if cache.made_by else f"{cache.algo}{percentile}"
     lines = [
-        f"{name}: {cache.algo}{percentile}, {len(cache.scales)} tensors{version}",
+        f"{name}: {made_by}, {len(cache.scales)} tensors{version}",
         f"{'tensor':<{widest}}  {'scale':>12}  {'amax':>12}",
         *(
             f"{shown[tensor]:<{widest}}  {scale:>12.6g}  {amax[tensor]:>12.6g}"

@@ -6,7 +6,20 @@ import importlib
 
 import click
 
-_COMMANDS = ("init", "run", "compare", "sweep", "sensitivity", "build", "export", "pack", "cache", "demo", "doctor")
+_COMMANDS = (
+    "init",
+    "run",
+    "compare",
+    "sweep",
+    "sensitivity",
+    "build",
+    "migrate",
+    "export",
+    "pack",
+    "cache",
+    "demo",
+    "doctor",
+)
 
 
 class _LazyGroup(click.Group):

@@ -12,6 +12,8 @@ from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, columns, say
+from calib.cli.parts.tracking import option as log_option
+from calib.cli.parts.tracking import tracked
 
 _FILE = click.Path(path_type=Path)
 _SHARED = (
@@ -35,6 +37,7 @@ _HELPS = {
 @click.argument("b", type=_FILE)
 @click.option("--out", type=_FILE, default="calib-compare", show_default=True, help="Folder for the reports.")
 @junit_option
+@log_option
 def command(
     *,
     a: Path,
@@ -43,6 +46,7 @@ def command(
     quiet: bool,
     allow_code: bool,
     junit: Path | None,
+    log: str | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> int:
     """Compare model B with model A on the same images, and write the report of calib run without calibrating.
@@ -58,11 +62,14 @@ def command(
         console = TerminalConsole(quiet=quiet)
         console.note(f"calib compare: {b} against {a}")  # before what takes seconds to load
         from quant.jobs.compare import compare_files
+        from quant.report.tracking.record import record_from_report
         from quant.report.views.pipelines.junit import cases_from_report
         from quant.report.views.render import json_from_document
         from quant.report.views.terminal.summary import summary_from_document
 
-        document = compare_files(a, b, settled(options), console, allow_code=allow_code)
+        with tracked(log, "compare") as record:
+            document = compare_files(a, b, settled(options), console, allow_code=allow_code)
+            record(record_from_report(document), options["out"])
         told(cases_from_report(document))
     if as_json:
         say(json_from_document(document), nl=False)

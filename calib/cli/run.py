@@ -11,6 +11,8 @@ import click
 from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.terminal import TerminalConsole, columns, say
+from calib.cli.parts.tracking import option as log_option
+from calib.cli.parts.tracking import tracked
 from quant.settings.choices import CHOICES
 
 _FILE = click.Path(path_type=Path)
@@ -149,6 +151,7 @@ _FILE = click.Path(path_type=Path)
     help="Do what only calib.toml or a report asks for: execute its metric or function, write outside of its folder.",
 )
 @junit_option
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
 def command(
@@ -157,6 +160,7 @@ def command(
     quiet: bool,
     allow_code: bool,
     junit: Path | None,
+    log: str | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> int:
     """Calibrate, build, compare and report: the main job.
@@ -172,11 +176,14 @@ def command(
         console = TerminalConsole(quiet=quiet)
         console.note(opening_line("run", settings))  # before what takes seconds to load
         from quant.jobs.run import run
+        from quant.report.tracking.record import record_from_report
         from quant.report.views.pipelines.junit import cases_from_report
         from quant.report.views.render import json_from_document
         from quant.report.views.terminal.summary import summary_from_document
 
-        document = run(settings, console)
+        with tracked(log, "run") as record:
+            document = run(settings, console)
+            record(record_from_report(document), settings.out)
         told(cases_from_report(document))
     if as_json:
         say(json_from_document(document), nl=False)

@@ -11,6 +11,8 @@ from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, say
+from calib.cli.parts.tracking import option as log_option
+from calib.cli.parts.tracking import tracked
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "num_images", "sampling",
@@ -29,6 +31,7 @@ _BACKEND = "What runs the models; default auto: ONNX Runtime. tensorrt: an engin
     help="Also try other algorithms on single tensors, and keep what helps on calibration images beyond chance.",
 )
 @junit_option
+@log_option
 def command(
     *,
     as_json: bool,
@@ -36,6 +39,7 @@ def command(
     allow_code: bool,
     per_tensor: bool,
     junit: Path | None,
+    log: str | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> None:
     """Try every algorithm and three percentiles on the same statistics and images; keep the best.
@@ -53,11 +57,14 @@ def command(
         console = TerminalConsole(quiet=quiet)
         console.note(opening_line("sweep", settings))  # before what takes seconds to load
         from quant.jobs.sweep import sweep
+        from quant.report.tracking.record import record_from_sweep
         from quant.report.views.pipelines.junit import cases_from_sweep
         from quant.report.views.render import json_from_document
         from quant.report.views.sweep import text_from_sweep
 
-        document = sweep(settings, console, per_tensor=per_tensor)
+        with tracked(log, "sweep") as record:
+            document = sweep(settings, console, per_tensor=per_tensor)
+            record(record_from_sweep(document), settings.out)
         told(cases_from_sweep(document, settings.max_drop))
     if as_json:
         say(json_from_document(document), nl=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,38 +43,50 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a build loses against FP32, as `max_drop` counts it.
+    """What a build loses against FP32, or gains, as `max_drop` counts it.
 
     Attributes:
         too_much: Whether it is more than allowed.
-        text: How much it is, with its unit.
+        text: How much it is, without a sign, with its unit.
         allowed: What is allowed, with its unit if that is not points of top-1.
+        gains: Is the build better than FP32?
     """
 
     too_much: bool
     text: str
     allowed: str
+    gains: bool = field(default=False, kw_only=True)
 
     def complaint(self, build: str) -> str:
         """Say that the loss is too much; `build` is the build's name in the sentence."""
-        return f"{build} loses {self.text}, more than the allowed {self.allowed}"
+        if self.gains:  # of a limit below zero
+            return f"{build} {self._verb} only {self.text}, and the largest allowed drop is {self.allowed}"
+        return f"{build} {self._verb} {self.text}, more than the allowed {self.allowed}"
 
     def praise(self, build: str) -> str:
         """Say that the loss is allowed; `build` is the build's name in the sentence."""
+        if self.gains:
+            return f"{build} {self._verb} {self.text}"
         return f"the drop of {build}, {self.text}, is within the allowed {self.allowed}"
+
+    @property
+    def _verb(self) -> str:
+        return "gains" if self.gains else "loses"
 
 
 @dataclass(frozen=True)
 class Added(Loss):
-    """What a build adds to an error, which is better the lower it is."""
-
-    def complaint(self, build: str) -> str:
-        """Say that it is too much."""
-        return f"{build} adds {self.text}, more than the allowed {self.allowed}"
+    """What a build adds to an error, which is better the lower it is, or takes off it."""
 
     def praise(self, build: str) -> str:
         """Say that it is allowed."""
+        if self.gains:
+            return super().praise(build)
         return f"{build} adds {self.text}, which is within the allowed {self.allowed}"
+
+    @property
+    def _verb(self) -> str:
+        return "takes" if self.gains else "adds"
 
 
 @dataclass(frozen=True)
@@ -137,8 +149,9 @@ def losses_from_figures(
     """
     if metric is None:
         return {
-            name: Loss(drop.points > max_drop, f"{drop.points:.2f} points of top-1", f"{max_drop}")
+            name: Loss(drop.points > max_drop, f"{amount} points of top-1", f"{max_drop}", gains=gains)
             for name, drop in drops.items()
+            for amount, gains in [_amount(drop.points, ".2f")]
         }
     rows = {row["precision"]: row for row in metric["builds"][1:]}
     if metric.get("against") == "fp32":
@@ -151,18 +164,26 @@ def losses_from_figures(
     if not metric.get("allowed_in_unit"):
         allowed += f" ({max_drop:g} % of FP32's {metric['builds'][0]['score']:.4g})"
     return {
-        name: Loss(row["drop"] > metric["allowed_drop"], f"{row['drop']:.4g} of {metric['name']}", allowed)
+        name: Loss(row["drop"] > metric["allowed_drop"], f"{amount} of {metric['name']}", allowed, gains=gains)
         for name, row in rows.items()
+        for amount, gains in [_amount(row["drop"], ".4g")]
     }
+
+
+def _amount(drop: float, form: str) -> tuple[str, bool]:
+    """How much a drop is, without its sign, and whether it is a gain, as far as the shown digits tell."""
+    shown = f"{abs(drop):{form}}"
+    return shown, drop < 0 and float(shown) > 0
 
 
 def _loss_of_task(row: Mapping[str, Any], metric: Mapping[str, Any]) -> Loss:
     """What a build loses of a task's score."""
     too_much, name = row["drop"] > metric["allowed_drop"], metric["name"]
-    amount = f"{row['drop']:.2f} points" if metric["unit"] == "points" else f"{row['drop']:.4g}"
+    amount, gains = _amount(row["drop"], ".2f" if metric["unit"] == "points" else ".4g")
+    amount += " points" if metric["unit"] == "points" else ""
     if metric["lower_is_better"]:
-        return Added(too_much, f"{amount} to the {name}", metric["limit"])
-    return Loss(too_much, f"{amount} of {name}", metric["limit"])
+        return Added(too_much, f"{amount} {'off' if gains else 'to'} the {name}", metric["limit"], gains=gains)
+    return Loss(too_much, f"{amount} of {name}", metric["limit"], gains=gains)
 
 
 def decide(settings: RunSettings, found: Findings) -> Verdict:

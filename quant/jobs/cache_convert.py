@@ -84,8 +84,8 @@ def convert_cache_file(
     if reader is not None and header is None and not reads_header(found.cache):
         header = "entropy2"
     cache = with_header(found.cache, header, version)
-    notes = [*found.notes, *_relabelled(found.cache, cache)]
     kind = target.suffix.lower()
+    notes = [*found.notes, *_relabelled(found.cache, cache, as_text=kind not in (".onnx", ".json"))]
     quantized, other, contents = None, None, ""
     if kind == ".onnx":
         if model is None:
@@ -137,8 +137,10 @@ def _renamed(cache: CalibrationCache, path: Path | None, source: Path) -> tuple[
     return with_names(cache, renamed), light
 
 
-def _relabelled(before: CalibrationCache, after: CalibrationCache) -> list[str]:
-    """Say where the first line names another algorithm than the one that computed the scales."""
+def _relabelled(before: CalibrationCache, after: CalibrationCache, *, as_text: bool) -> list[str]:
+    """Say where the first line names another algorithm than the one that computed the scales, or may do so."""
+    if before.made_by and as_text:  # the others keep it
+        return [f"the first line says {after.algo}, because it must name one calibrator; the scales: {before.made_by}"]
     if after.algo == before.algo:
         return []
     return [

@@ -82,20 +82,7 @@ def compare_files(
         models = [stack.enter_context(open_compared(side.path)) for side in sides]
         for side, model in zip(sides, models, strict=True):
             check_described(side, model, listener)
-        forms = data_inputs(settings, models[0])
-        path = settings.eval or settings.data
-        if path is None:
-            raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
-        source = open_source(
-            path,
-            labels=settings.labels,
-            classes=settings.classes,
-            inputs=[info.name for info in forms],
-            task=settings.task,
-            split="val",
-            forms=forms,
-        )
-        tell(source, listener)
+        source = open_evaluated(settings, models[0], listener)
         selection = uncalibrated_images(sides, source, listener, of_reports="data" in taken)
         stack.enter_context(exclusive(settings.out))
         document = compare_models(
@@ -110,6 +97,30 @@ def compare_files(
         )
         write_reports(document, settings.out, source)
     return ShownReport(document)
+
+
+def open_evaluated(settings: RunSettings, model: Model, console: Console) -> AnySource:
+    """The images to compare on: those of `eval`, else those of `data`, all of them; says how they are read.
+
+    Raises:
+        SettingsError: There are none.
+        DatasetError: They cannot be used.
+    """
+    forms = data_inputs(settings, model)
+    path = settings.eval or settings.data
+    if path is None:
+        raise SettingsError("data: expected a folder of images or an HDF5 pack, found nothing; give --data")
+    source = open_source(
+        path,
+        labels=settings.labels,
+        classes=settings.classes,
+        inputs=[info.name for info in forms],
+        task=settings.task,
+        split="val",
+        forms=forms,
+    )
+    tell(source, console)
+    return source
 
 
 def write_reports(document: Document, folder: Path, source: AnySource) -> None:

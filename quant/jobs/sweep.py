@@ -264,8 +264,10 @@ class _Comparison:
 
 
 def _cache(amax: Mapping[str, float], algorithm: Algorithm | None) -> CalibrationCache:
-    """The scales as a cache; a mixture of algorithms gets TensorRT's usual first line."""
-    return cache_from_amax(amax, algorithm or Entropy())
+    """The scales as a cache; a mixture of algorithms gets TensorRT's usual first line, and says what it is."""
+    if algorithm is None:
+        return replace(cache_from_amax(amax, Entropy()), made_by="algorithm chosen by tensor")
+    return cache_from_amax(amax, algorithm)
 
 
 def _outdated_reports(settings: RunSettings, kept: str, listener: RecordingConsole) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from quant.onnx_graph.made_model import MadeModel
 from quant.onnx_graph.model import OnnxModel
 from quant.onnxruntime.resident import Resident, bytes_of_session
 from quant.qdq.placement import Placement
+from quant.qdq.reader import name_algorithm
 from quant.qdq.writer import light_qdq_model
 from quant.settings.output_names import MODEL_SUFFIX, build_name
 
@@ -103,6 +104,7 @@ def _rewritten(
         raise BuildError("int8: expected scales, found none; calibrate first")
     else:
         made = light_qdq_model(model, cache.amax, Placement(float_nodes=float_nodes))
+        name_algorithm(made, cache)
     release_pages(model)
     return made
 

@@ -19,8 +19,8 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
 # Sums and normalisations (ReduceMean starts one that is split into nodes): a pair before them fuses with nothing.
 _READERS_OF_FLOATS = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
-_FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # fused into the kernel before them
-_POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
+FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # fused into the kernel before them
+POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Placement:
         results: On the result of a product with constant weights and its bias, unless a sum or a normalisation reads
             it: the kernel then writes INT8.
         float_nodes: Kernels that stay float, by `node_key`.
+        unscaled: Activations without a scale: they get no pair, and the kernels that read them stay float.
     """
 
     moves: bool = True
@@ -41,6 +42,7 @@ class Placement:
     depthwise: bool = True
     results: bool = False
     float_nodes: frozenset[str] = frozenset()
+    unscaled: frozenset[str] = frozenset()
 
 
 DEFAULT_PLACEMENT = Placement()
@@ -95,7 +97,7 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
         """The tensor that the data was moved from, if that is quantized as well; else the tensor itself."""
         name = found = tensor
         while (node := producers.get(name)) is not None and (
-            _only_moves(node, editor) or (placement.results and node.op_type == "Split")
+            only_moves(node, editor) or (placement.results and node.op_type == "Split")
         ):
             name = node.input[0]
             found = name if name in quantized else found
@@ -104,13 +106,14 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
     edges = [replace(edge, scale=origin(edge.tensor)) for edge in edges]
     taken = {(edge.node, edge.position) for edge in edges}
     for i, node in enumerate(editor.nodes):
-        moves = _only_moves(node, editor) and node.input[0] in quantized and (i, 0) not in taken
+        moves = only_moves(node, editor) and node.input[0] in quantized and (i, 0) not in taken
         if moves and not _from_float_kernel(node.input[0], producers, placement):
             edges.append(QuantizableInput(node.input[0], i, 0, origin(node.input[0])))
     return sorted(edges, key=lambda edge: (edge.node, edge.position))
 
 
-def _only_moves(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+def only_moves(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+    """Does a node's output hold only values of its first input, or zeros?"""
     if node.op_type not in _MOVING_OPS or not node.input or node.input[0] in editor.constants:
         return False
     if node.op_type == "Pad":  # padding with zeros, which every scale represents, or with the data's own values
@@ -126,7 +129,7 @@ def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], pla
     much.
     """
     node = producers.get(tensor)
-    while node is not None and node.op_type in _FUSED_OPS:
+    while node is not None and node.op_type in FUSED_OPS:
         node = producers.get(node.input[0])
     if node is None:
         return False
@@ -138,6 +141,8 @@ def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], pla
 def is_quantized_kernel(node: onnx.NodeProto, editor: GraphEditor, placement: Placement) -> bool:
     """Whether a node computes in INT8."""
     if not is_product(node) or node_key(node) in placement.float_nodes or reason_for_float(node, editor):
+        return False
+    if not placement.unscaled.isdisjoint(node.input[:2]):
         return False
     return placement.depthwise or not _is_depthwise(node, editor)
 
@@ -188,10 +193,15 @@ def _computing_edges(editor: GraphEditor, placement: Placement) -> list[Quantiza
                 if name and name not in editor.constants
             ]
         elif node.op_type == "Add":
-            skip = _skip_position(node, editor, producers, consumers, order, placement)
-            if skip is not None:
+            skip = skip_position(node, editor, producers, consumers, order, placement)
+            if skip is not None and node.input[skip] not in placement.unscaled:
                 edges.append(QuantizableInput(node.input[skip], i, skip, node.input[skip]))
-        elif placement.pooling and node.op_type in _POOLING_OPS and node.input[0] not in editor.constants:
+        elif (
+            placement.pooling
+            and node.op_type in POOLING_OPS
+            and node.input[0] not in editor.constants
+            and node.input[0] not in placement.unscaled
+        ):
             edges.append(QuantizableInput(node.input[0], i, 0, node.input[0]))
     return edges
 
@@ -216,7 +226,7 @@ def _result_edges(editor: GraphEditor, placement: Placement) -> Iterator[Quantiz
             yield from (QuantizableInput(result, i, position, result) for i, position in found)
 
 
-def _skip_position(
+def skip_position(
     node: onnx.NodeProto,
     editor: GraphEditor,
     producers: Mapping[str, onnx.NodeProto],

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
 from calib.algorithms import Entropy
-from calib.caches.cache import CalibrationCache, header_from_algorithm, scale_from_amax
+from calib.caches.cache import CalibrationCache, checked_header, header_from_algorithm, scale_from_amax
 from calib.caches.conversion import cache_from_json, json_from_cache
 from calib.errors import CacheError
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.light_model import AnyModel, LightModel, light_model
 
 METADATA_KEY = "calib.cache"  # the whole cache, with its header, its order, and tensors that need no pair
+HEADER_KEY = "calib.header"  # only the first line of the cache that a run built the model from
+MADE_BY_KEY = "calib.made_by"  # and what computed its scales, where that line cannot say
 PAIRS_KEY = "calib.pairs"  # the pairs that use the scale of a tensor other than the one that they quantize
 
 
@@ -50,7 +52,7 @@ def cache_from_qdq_model(model: AnyModel, source: str) -> ReadScales:
     """The scales of a Q/DQ model's activations.
 
     The first line of the cache comes from our own models, which hold it; other tools' models do not, so it is then that
-    of TensorRT's Entropy2.
+    of TensorRT's Entropy2, and the cache says that what made it is not known.
 
     Args:
         model: The model.
@@ -60,13 +62,30 @@ def cache_from_qdq_model(model: AnyModel, source: str) -> ReadScales:
         CacheError: The model has no QuantizeLinear of an activation with one scale, or a scale is not usable.
     """
     light = light_model(model)
-    scales, notes = _scales_of_pairs(light, source)
+    scales, notes = scales_of_pairs(light, source)
     held = _held_cache(light.proto, source)
     if held is None:
-        return ReadScales(CalibrationCache(header_from_algorithm(Entropy()), scales), notes)
+        return ReadScales(_named_cache(light.proto, scales, source), notes)
     written = {**held.scales, **_held_pairs(light.proto, source)}
     edited = {tensor: scale for tensor, scale in scales.items() if scale != written.get(tensor)}
-    return ReadScales(CalibrationCache(held.header, {**held.scales, **edited}), notes)
+    return ReadScales(replace(held, scales={**held.scales, **edited}), notes)
+
+
+def name_algorithm(model: AnyModel, cache: CalibrationCache) -> None:
+    """Store in a Q/DQ model what computed its scales, so that a cache read from it says so; costs no pass over it."""
+    proto = model.proto if isinstance(model, LightModel) else model
+    kept = {entry.key: entry.value for entry in proto.metadata_props}
+    named = {HEADER_KEY: cache.header, **({MADE_BY_KEY: cache.made_by} if cache.made_by else {})}
+    onnx.helper.set_model_props(proto, kept | named)
+
+
+def _named_cache(proto: onnx.ModelProto, scales: dict[str, float], source: str) -> CalibrationCache:
+    """A cache of these scales, as far as the model says what computed them."""
+    props = {entry.key: entry.value for entry in proto.metadata_props}
+    if HEADER_KEY not in props:
+        return CalibrationCache(header_from_algorithm(Entropy()), scales, made_by="algorithm not known")
+    header = checked_header(props[HEADER_KEY], f"{source}: metadata '{HEADER_KEY}'")
+    return CalibrationCache(header, scales, made_by=props.get(MADE_BY_KEY, ""))
 
 
 def hold_cache(model: AnyModel, cache: CalibrationCache) -> None:
@@ -76,14 +95,14 @@ def hold_cache(model: AnyModel, cache: CalibrationCache) -> None:
     that later edits of the graph can be told from what was written.
     """
     proto = model.proto if isinstance(model, LightModel) else model
-    scales, _ = _scales_of_pairs(model, "the INT8 model")
+    scales, _ = scales_of_pairs(model, "the INT8 model")
     others = {tensor: scale for tensor, scale in scales.items() if scale != cache.scales.get(tensor)}
     kept = {entry.key: entry.value for entry in proto.metadata_props}
     held = {METADATA_KEY: json_from_cache(cache), PAIRS_KEY: json.dumps(others)}
     onnx.helper.set_model_props(proto, kept | held)
 
 
-def _scales_of_pairs(model: AnyModel, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
+def scales_of_pairs(model: AnyModel, source: str) -> tuple[dict[str, float], tuple[str, ...]]:
     """Scale of each quantized activation, and what a user should know about them."""
     editor = GraphEditor(model)
     pairs, channelwise = [], []

@@ -13,7 +13,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from quant.qdq.placement import (
     DEFAULT_PLACEMENT,
     QUANTIZED_OPS,
     Placement,
+    QuantizableInput,
     groups_of,
     is_quantized_kernel,
     quantizable_inputs,
@@ -66,7 +67,23 @@ def light_qdq_model(model: AnyModel, amax: Mapping[str, float], placement: Place
         BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
     """
     editor = prepared_for_quantization(model)
-    edges = quantizable_inputs(editor, placement)
+    return model_with_pairs(editor, quantizable_inputs(editor, placement), amax, placement)
+
+
+def model_with_pairs(
+    editor: GraphEditor, edges: Sequence[QuantizableInput], amax: Mapping[str, float], placement: Placement
+) -> LightModel:
+    """The INT8 model with pairs on these edges, and with the weights of the kernels that compute in INT8 quantized.
+
+    Args:
+        editor: The model, prepared for quantization; it is edited.
+        edges: What gets a pair.
+        amax: Largest magnitude kept for each activation, in activation units.
+        placement: Which kernels compute in INT8.
+
+    Raises:
+        BuildError: A scale is missing, or nothing can be quantized.
+    """
     if not any(is_quantized_kernel(node, editor, placement) for node in editor.nodes):
         left = products_left_float(editor)
         if left:

@@ -16,6 +16,7 @@ from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import Drop, MetricDrop
 from quant.evaluation.verdict import Verdict
 from quant.onnx_graph.model import OnnxModel
+from quant.qdq.migration import Migration
 from quant.recovery.ladder import Recovery
 from quant.search.algorithms import BetterAlgorithm
 from quant.search.per_tensor import TensorChoice
@@ -83,6 +84,31 @@ class ComparedModel:
     report: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class MigrationResult:
+    """A cache taken over into a Q/DQ model, and how the new build did against the old one.
+
+    Attributes:
+        cache: Path of the cache.
+        header: Its first line.
+        model: The file of the Q/DQ model.
+        migration: The account of every tensor.
+        forecast: Is the old build a forecast in exact arithmetic, and no engine?
+        drop: What the new build loses against the old one in top-1; None without labels, or where a metric decides.
+        metric_drop: The same in the metric or the task's score; None without one, or without labels.
+        agreement: Images on which both give the same class, per cent, with its 95 % interval; None of no classifier.
+    """
+
+    cache: str
+    header: str
+    model: str
+    migration: Migration
+    forecast: bool
+    drop: Drop | None = None
+    metric_drop: MetricDrop | None = None
+    agreement: tuple[float, float, float] | None = None
+
+
 @dataclass(frozen=True)
 class HeadTrial:
     """A detector's head in float, and what it would be in INT8; or the other way round.
@@ -105,7 +131,7 @@ class RunResult:
     """All results of a run or of a comparison.
 
     A run names its builds by their precision, and `fp32` is its baseline; a comparison has two, `baseline` and
-    `candidate`.
+    `candidate`; a migration has `fp32`, `old` and `new`.
 
     Attributes:
         settings: Settings of the run.
@@ -128,7 +154,8 @@ class RunResult:
         better: Another algorithm that would serve the outputs better; None where none does, or none was looked for.
         files: Files of the builds by name: those that are kept in `settings.out`, or those that were compared.
         outdated: Files in `settings.out` that an earlier run left, of precisions that this one could not build.
-        compared: The two models of a comparison, by the names of their builds.
+        compared: The two models of a comparison, or the three of a migration, by the names of their builds.
+        migration: What became of an old cache; None but for `calib migrate`.
         command: The command line that repeats it; None if it was called from Python.
         working_folder: The folder where that command was given.
     """
@@ -154,6 +181,7 @@ class RunResult:
     files: Mapping[str, str]
     outdated: tuple[str, ...] = ()
     compared: Mapping[str, ComparedModel] = field(default_factory=dict)
+    migration: MigrationResult | None = None
     command: str | None = None
     working_folder: str | None = None
 

@@ -18,6 +18,7 @@ _COMPARED = (  # options of `calib compare`
     "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
     "max_drop", "max_metric_drop", "max_bad", "task", "ignore_index", "out",
 )  # fmt: skip
+_OF_ENGINES = ("strict_int8", "dynamic", "workspace", "builder_level", "tactic_sources", "dla")
 _NOT_SWEPT = (  # what `calib sweep` tries, or does not do
     "algo", "percentile", "match_tensorrt", "calibrator", "precision", "cache", "cache_only", "trust_cache", "max_drop",
     "strict_int8", "explicit", "dynamic", "workspace", "builder_level", "tactic_sources", "dla", "recover",
@@ -74,6 +75,11 @@ def compare_command(settings: RunSettings, first: Path, second: Path, taken: Col
     """The `calib compare` line for two files, with all its settings except those taken from their reports."""
     names = [name for name in _COMPARED if name not in taken]
     return shlex.join(["calib", "compare", _text(first), _text(second), *_words(settings, names)])
+
+
+def migrate_command(settings: RunSettings, cache: Path) -> str:
+    """The `calib migrate` line for a cache, with all its settings."""
+    return shlex.join(["calib", "migrate", _text(cache), *_words(settings, ("model", *_COMPARED, *_OF_ENGINES))])
 
 
 def _words(settings: RunSettings, names: Iterable[str]) -> list[str]:

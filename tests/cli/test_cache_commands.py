@@ -327,3 +327,18 @@ def test_check_names_the_scales_of_masks(calib, colours):
     result = calib("cache", "check", "a.cache", "--model", "model.onnx", cwd=colours)
     assert result.code == 0, result.err
     assert "masks: 1 scales are of tensors that hold one, 'hidden' first; builds here leave them out" in result.out
+
+
+def test_what_made_a_model_s_scales_is_shown_and_never_guessed(calib, finished):
+    """The project was calibrated with minmax."""
+    shown = calib("cache", "show", "calib-out/model.int8.onnx", cwd=finished)
+    assert shown.out.startswith("calib-out/model.int8.onnx: minmax, 2 tensors")
+    model = onnx.load(finished / "calib-out" / "model.int8.onnx")
+    del model.metadata_props[:]  # as another tool writes it
+    onnx.save(model, finished / "theirs.onnx")
+    shown = calib("cache", "show", "theirs.onnx", cwd=finished)
+    assert shown.out.startswith("theirs.onnx: algorithm not known, 2 tensors")
+    assert json.loads(calib("cache", "show", "theirs.onnx", "--json", cwd=finished).out)["algo"] is None
+    converted = calib("cache", "convert", "theirs.onnx", "theirs.cache", cwd=finished)
+    assert "warning: the first line says entropy, because it must name one calibrator" in converted.err
+    assert calib("cache", "convert", "theirs.onnx", "theirs.json", cwd=finished).err == ""

@@ -28,7 +28,7 @@ def test_a_model_and_labelled_images_alone_become_a_run_that_is_right(calib, dem
     assert result.code == 0, result.err
     assert result.out.splitlines()[-2:] == ["wrote preprocess.toml, calib.toml", "next: calib run"]
     assert "preprocess: preprocess.toml (sure: FP32 answers " in result.out
-    assert "question" not in result.out
+    assert [line.split()[1] for line in result.out.splitlines() if line.startswith("question: ")] == ["resize:"]
     assert described(demo).color == "grey"
     ran = calib("run", "--precision", "fp32", cwd=demo)
     assert ran.code == 0, ran.err
@@ -60,11 +60,27 @@ def test_without_labels_the_preprocessing_is_asked(calib, bare):
         (bare / "imgs" / name).rmdir()
     result = calib("init", cwd=bare)
     assert result.code == 0
-    (question,) = [line for line in result.out.splitlines() if line.startswith("question: ")]
-    assert "preprocess" in question
+    questions = [line.split()[1] for line in result.out.splitlines() if line.startswith("question: ")]
+    assert questions == ["preprocess:", "resize:"]
     assert "labels: (sure: none" in result.out
     assert "# A question: nothing tells" in (bare / "preprocess.toml").read_text()
     assert calib("run", "--precision", "fp32", cwd=bare).code == 0
+
+
+def test_images_of_the_model_s_size_do_not_tell_how_others_are_fitted_and_that_is_asked(calib, bare):
+    asked = "resize: {} (a question: every image has the model's size, 8x8, so nothing shows how others are fitted"
+    result = calib("init", cwd=bare)
+    taken = described(bare).resize
+    assert any(line.startswith(asked.format(taken)) for line in result.out.splitlines())
+    assert "# A question, resize: every image has the model's size" in (bare / "preprocess.toml").read_text()
+    for name in ("calib.toml", "preprocess.toml"):
+        (bare / name).unlink()
+    for image in sorted((bare / "imgs").rglob("*.png")):  # now they differ, and FP32's answers tell
+        with Image.open(image) as opened:
+            opened.resize((12, 10)).save(image)
+    result = calib("init", cwd=bare)
+    assert "resize:" not in result.out
+    assert "A question, resize" not in (bare / "preprocess.toml").read_text()
 
 
 def with_metadata(path, **values):

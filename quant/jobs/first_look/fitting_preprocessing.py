@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets import DatasetError, ImageSource, Preprocessing
+from datasets.errors import UnreadableImageError
 from datasets.preprocessing import PRESETS
 from datasets.source import BoxSource
 from quant.backend import Runnable
@@ -38,6 +39,7 @@ class FoundPreprocessing:
         certainty: See `quant.jobs.first_look.project.Guess`.
         right: Of how many images FP32 answers how many right, by candidate; empty where none was tried.
         images: So many images were tried.
+        resize_untold: Why nothing tells how images of other sizes are fitted; empty where something does.
     """
 
     preprocessing: Preprocessing
@@ -45,6 +47,7 @@ class FoundPreprocessing:
     certainty: str
     right: Mapping[str, int]
     images: int = 0
+    resize_untold: str = ""
 
 
 def said_preprocessing(
@@ -127,6 +130,27 @@ def usual_preprocessing(model: OnnxModel) -> FoundPreprocessing:
     grey = 1 in model.inputs[0].shape[1:] and 3 not in model.inputs[0].shape[1:]
     preset = _in_colour(PRESETS["unit" if grey else "imagenet"], "grey" if grey else "rgb")
     return _found(preset, "nothing tells; labelled images would: what was the model trained with?", OPEN)
+
+
+def untold_resize(preprocessing: Preprocessing, model: OnnxModel, source: ImageSource) -> str:
+    """Why the images do not show how those of other sizes are fitted: all have the model's; empty where they do."""
+    try:
+        bound = preprocessing.bound_to(model.inputs[0].shape, model.inputs[0].dtype)
+    except DatasetError:
+        return ""  # the size is open: the run asks for it
+    some = np.argsort(np.random.PCG64(0).random_raw(len(source)), kind="stable")[:MOST]
+    for index in some:
+        try:
+            height, width = source.read(int(index)).shape[:2]
+        except UnreadableImageError:
+            continue
+        if (height, width) != bound.size:
+            return ""
+    height, width = bound.size or (0, 0)
+    return (
+        f"every image has the model's size, {width}x{height}, so nothing shows how others are fitted; these are taken "
+        "as they are; if others will come: were images cropped, stretched or letterboxed in training?"
+    )
 
 
 def _in_colour(preset: Preprocessing, color: Any) -> Preprocessing:  # noqa: ANN401 - one of its options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from quant.jobs.first_look.fitting_preprocessing import (
     fitting_candidates,
     said_preprocessing,
     tried_preprocessing,
+    untold_resize,
     usual_preprocessing,
 )
 from quant.jobs.first_look.project import OPEN, SURE, Guess, find_data, find_labels, find_model, labels_file
@@ -95,6 +96,8 @@ def look(
         guesses.append(Guess("preprocess", PREPROCESS_NAME, found.because, found.certainty))
         files[PREPROCESS_NAME] = _preprocess_toml(found)
     files[CONFIG_NAME] = _calib_toml(guesses)
+    if found is not None and found.resize_untold:
+        guesses.append(Guess("resize", found.preprocessing.resize, found.resize_untold, OPEN))
     return FirstLook(tuple(guesses), found, files)
 
 
@@ -130,6 +133,11 @@ def _preprocessing(folder: Path, model: OnnxModel, source: ImageSource, console:
     said = said_preprocessing(model, metadata_of(model), source, folder)
     if said is not None:
         return said
+    found = _guessed_preprocessing(model, source, console)
+    return replace(found, resize_untold=untold_resize(found.preprocessing, model, source))
+
+
+def _guessed_preprocessing(model: OnnxModel, source: ImageSource, console: Console) -> FoundPreprocessing:
     if source.labels is None:
         return usual_preprocessing(model)
     candidates = fitting_candidates(model)
@@ -182,6 +190,8 @@ def _preprocess_toml(found: FoundPreprocessing) -> str:
     if found.right:
         lines += ["#", f"# Of {found.images} labelled images, FP32 answers right:"]
         lines += [f"#   {count:4}  {name}" for name, count in sorted(found.right.items(), key=lambda item: -item[1])]
+    if found.resize_untold:
+        lines += ["#", *_comment(f"A question, resize: {found.resize_untold}")]
     lines.append("")
     always = ("resize", "color", "scale", "mean", "std")
     for key in [*always, *(key for key in fields if key not in (*always, "name") and fields[key] != usual[key])]:

@@ -22,6 +22,7 @@ from quant.report.contents.details import details_from_run
 from quant.report.contents.figures import rounded
 from quant.report.contents.guidance.convergence import convergence_from_run
 from quant.report.contents.guidance.next_step import next_step
+from quant.report.contents.migration import migration_from_result
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.contents.recovery import recovery_from_result
 from quant.report.contents.tasks.detection import detection_from_run
@@ -87,6 +88,7 @@ def document_from_run(result: RunResult) -> Document:
         **details,
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),
+        "migration": migration_from_result(result.migration),
         "better_algorithm": None if result.better is None else asdict(result.better),
         "preprocessing_trial": None if result.presets is None else asdict(result.presets),
         "convergence": convergence_from_run(result),

@@ -24,10 +24,19 @@ def baseline_name(document: dict[str, Any]) -> str:
 
 def examined_name(document: dict[str, Any]) -> str:
     """The build that is examined; empty if there is only the baseline."""
+    place = examined_place(document)
+    return "" if place is None else build_names(document)[place]
+
+
+def examined_place(document: dict[str, Any]) -> int | None:
+    """The place of the build that is examined among the rows of `builds`; None if there is only the baseline.
+
+    A comparison names its builds by their roles, which no row has: the last is the one that is examined.
+    """
     if document.get("examined") is None:
-        return ""
+        return None
     places = [i for i, row in enumerate(document["builds"]) if row["precision"] == document["examined"]]
-    return build_names(document)[places[-1] if places else -1]
+    return places[-1] if places else len(document["builds"]) - 1
 
 
 def chosen_name(document: dict[str, Any]) -> str:

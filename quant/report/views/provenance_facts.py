@@ -14,6 +14,8 @@ _FACTS = (
     ("Model's SHA-256", "model.sha256", "{}"),
     ("Compared with", "compared.1.path", "{}"),
     ("Its SHA-256", "compared.1.sha256", "{}"),
+    ("And with", "compared.2.path", "{}"),
+    ("Its SHA-256", "compared.2.sha256", "{}"),
     ("Back end", "backend.name", "{}"),
     ("Back end's version", "backend.version", "{}"),
     ("Device", "backend.device", "{}"),

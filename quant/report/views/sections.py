@@ -9,7 +9,8 @@ from typing import Any
 
 from quant.report.views import tables
 from quant.report.views.detection.sections import detection_sections
-from quant.report.views.names import baseline_name, build_names, examined_name
+from quant.report.views.migration.sections import migration_sections
+from quant.report.views.names import baseline_name, build_names, examined_name, examined_place
 from quant.report.views.parts import Answer, Card, Section
 from quant.report.views.provenance_facts import facts_from_document
 from quant.report.views.segmentation.sections import segmentation_sections
@@ -31,6 +32,7 @@ def sections_from_document(document: Document) -> list[Section]:
         _compared,
         _builds,
         _recovery,
+        migration_sections,
         _outputs,
         _metric,
         detection_sections,
@@ -91,12 +93,12 @@ def _recovery(document: Document) -> list[Section]:
 
 def _outputs(document: Document) -> list[Section]:
     """Each output of the examined build, the worst first, and what the build does where it is deployed."""
-    place = next((i for i, row in enumerate(document["builds"]) if row["precision"] == document.get("examined")), -1)
-    row = document["builds"][place]
+    place = examined_place(document)
+    row = document["builds"][place or 0]
     found, deployed = row.get("outputs"), row.get("deployed")
     if not found:
         return []
-    prefix = f"builds.{place % len(document['builds'])}"
+    prefix = f"builds.{place}"
     notes = [
         f"Signal to quantization noise of {examined_name(document)} against {baseline_name(document)}, the worst "
         "output first. Channels of one magnitude are judged together: loud ones would hide the others."

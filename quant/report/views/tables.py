@@ -100,7 +100,7 @@ def value_at(row: Any, key: str) -> Any:  # noqa: ANN401 - JSON holds several ty
     for part in key.split("."):
         if row is None:
             return None
-        row = row[int(part)] if isinstance(row, list) else row.get(part)
+        row = dict(enumerate(row)).get(int(part)) if isinstance(row, list) else row.get(part)
     return row
 
 

@@ -202,6 +202,41 @@ def test_a_metric_needs_no_labels_and_says_what_is_allowed():
     )
 
 
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (-0.26, "INT8 gains 0.26 points of top-1"),
+        (-0.001, "the drop of INT8, 0.00 points of top-1, is within the allowed 1.0"),  # as far as it is shown, none
+        (0.0, "the drop of INT8, 0.00 points of top-1, is within the allowed 1.0"),
+        (0.26, "the drop of INT8, 0.26 points of top-1, is within the allowed 1.0"),
+    ],
+)
+def test_a_build_that_is_better_than_fp32_gains(points, said):
+    assert decide(RunSettings(), findings({"int8": points, "fp16": 0.0})).reason == said
+
+
+def test_a_gain_may_be_less_than_what_is_asked_for():
+    found = decide(RunSettings(max_drop=-0.5), findings({"int8": -0.26, "fp16": -0.6}))
+    assert (found.verdict, found.chosen) == ("fail", "fp16")
+    assert found.reason == (
+        "INT8 gains only 0.26 points of top-1, and the largest allowed drop is -0.5; FP16 gains 0.60 points of top-1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lower_is_better", "drop", "said"),
+    [
+        (True, -0.25, "INT8 takes 0.25 off the mean error"),
+        (True, 0.25, "INT8 adds 0.25 to the mean error, which is within the allowed 0.5"),
+        (False, -0.25, "INT8 gains 0.25 of mean error"),
+    ],
+)
+def test_a_gain_in_a_task_s_score_is_told_by_its_sense(lower_is_better, drop, said):
+    section = metric(("fp16", 0.0), ("int8", drop), allowed=0.5)
+    section |= {"name": "mean error", "task": "regress", "unit": "", "limit": "0.5", "lower_is_better": lower_is_better}
+    assert decide(RunSettings(), findings(metric=section)).reason == said
+
+
 def chance(predicted, labels, classes):
     right = evaluation(predicted, labels, classes)
     return Findings({"fp32": right, "fp16": right, "int8": right}, {"int8": drop(0.0), "fp16": drop(0.0)}, {}, {})

@@ -1,14 +1,17 @@
-"""Engines in `calib compare`, and `--backend tensorrt` in compare and sweep."""
+"""Engines in `calib compare` and `calib migrate`, and `--backend tensorrt` in compare and sweep."""
 
 import json
 
 import onnx
 import pytest
 
+from calib.caches.cache import text_from_cache
 from quant.jobs.compare import compare_files
+from quant.jobs.migrating.migrate import migrate
 from quant.jobs.sweep import sweep
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.run_settings import RunSettings
+from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.engines.engine_file import sidecar_path
 
 pytestmark = pytest.mark.gpu
@@ -87,3 +90,22 @@ def test_a_sweep_on_tensorrt_keeps_the_best_engine(demo, tmp_path):
     assert sidecar_path(settings.out / "model.int8.engine").is_file()
     assert document["again"].startswith("calib run --backend tensorrt --algo")
     assert all(abs(row["drop_top1"]) <= 5 for row in document["rows"])
+
+
+def test_a_migration_holds_the_new_model_against_the_old_engine(digit_cache, demo, tmp_path):
+    (tmp_path / "old.cache").write_text(text_from_cache(digit_cache))
+    settings = RunSettings(
+        model=demo / "model.onnx", data=demo / "imgs", out=tmp_path / "out", backend="tensorrt",
+        preprocess=str(demo / "preprocess.toml"), **QUICK,
+    )  # fmt: skip
+    document = migrate(tmp_path / "old.cache", settings)
+    builds, found = document["builds"], document["migration"]
+    if not load_tensorrt().has_calibrators:
+        assert found["forecast"]
+        return
+    assert document["backend"]["name"] == "tensorrt"
+    assert not found["forecast"]
+    assert [row["tensorrt"]["explicit"] for row in builds] == [False, False, True]
+    assert abs(found["drop_top1"]) <= 1
+    assert (settings.out / "model.int8.onnx").is_file()
+    assert not (settings.out / "model.int8.engine").exists()

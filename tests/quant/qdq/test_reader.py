@@ -1,14 +1,24 @@
 """Scales out of Q/DQ models: ours, onnxruntime.quantization's, and hand-made ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
 from calib import CacheError
-from calib.caches.cache import CalibrationCache
-from calib.caches.conversion import json_from_cache
-from quant.qdq.reader import METADATA_KEY, PAIRS_KEY, cache_from_qdq_model, hold_cache
+from calib.algorithms import Entropy, MinMax, Percentile
+from calib.caches.cache import CalibrationCache, cache_from_amax
+from calib.caches.conversion import cache_from_json, json_from_cache
+from quant.qdq.reader import (
+    HEADER_KEY,
+    METADATA_KEY,
+    PAIRS_KEY,
+    cache_from_qdq_model,
+    hold_cache,
+    name_algorithm,
+)
 from quant.qdq.writer import qdq_model_from_amax
 
 HEADER = "TRT-8600-EntropyCalibration2"
@@ -166,6 +176,7 @@ def test_onnxruntime_s_own_quantizer(residual_net, random, tmp_path, symmetric):
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     found = cache_from_qdq_model(proto, "theirs.onnx")
     assert {"input", "relu1", "relu2", "logits"} <= set(found.cache.scales)
+    assert found.cache.made_by == "algorithm not known"  # the file does not say
     assert bool(found.notes) is not symmetric
     named = {n: scale for n, scale in found.cache.scales.items() if f"{n}_scale" in constants}  # others share one
     assert len(named) >= 8
@@ -173,3 +184,21 @@ def test_onnxruntime_s_own_quantizer(residual_net, random, tmp_path, symmetric):
         step, zero = float(constants[f"{name}_scale"]), int(constants[f"{name}_zero_point"])
         expected = step if symmetric else max(zero, 255 - zero) * step / 127
         assert scale == pytest.approx(expected, rel=1e-6), name
+
+
+def test_a_model_says_what_computed_its_scales(residual_net, ones):
+    amax = ones(residual_net)
+    for cache in (
+        cache_from_amax(amax, MinMax()),
+        cache_from_amax(amax, Percentile(99.9)),
+        replace(cache_from_amax(amax, Entropy()), made_by="algorithm chosen by tensor"),
+    ):
+        proto = qdq_model_from_amax(residual_net, amax)
+        name_algorithm(proto, cache)
+        found = cache_from_qdq_model(proto, "m.onnx").cache
+        assert (found.header, found.made_by) == (cache.header, cache.made_by)
+        again = cache_from_json(json_from_cache(found))
+        assert (again.header, again.made_by) == (cache.header, cache.made_by)
+    onnx.helper.set_model_props(proto, {HEADER_KEY: "nonsense"})
+    with pytest.raises(CacheError, match=r"m.onnx: metadata 'calib.header': expected 'TRT-"):
+        cache_from_qdq_model(proto, "m.onnx")

@@ -2,11 +2,14 @@
 
 import json
 import shlex
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
+from quant.report.contents.guidance.next_step import next_step
 from quant.report.views.terminal.summary import WIDTH, summary_from_document, table_lines
+from quant.settings.calib_toml import settings_from_options
 
 
 @pytest.fixture
@@ -78,6 +81,39 @@ def test_the_next_step_of_each_verdict_is_a_command_that_runs(calib, finished, f
     command = shlex.split(document["next"]["command"])
     assert command == ["calib", "sweep", "--out", "strict"]
     assert calib(*command[1:], "--quiet", cwd=finished).code == 0
+
+
+def changed(document, **row):
+    """A report whose INT8 row says something else."""
+    return document | {"builds": [*document["builds"][:-1], document["builds"][-1] | row]}
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("gate", "calib run --cache-only --junit calib.junit.xml"),
+        ("doctor", "calib doctor"),
+        ("more", "calib run --num-images 8"),
+    ],
+)
+def test_what_follows_from_a_pass_is_a_command_that_runs(calib, finished, found, monkeypatch, what, expected):
+    """Which one it is depends on the machine's speed and on chance, so the report is given each reason."""
+    told = changed(found, enough_images=True)
+    document = {
+        "gate": told | {"chosen": "int8"},
+        "doctor": told | {"chosen": "fp32"},
+        "more": changed(found, enough_images=False) | {"convergence": found["convergence"] | {"enough": 8}},
+    }[what]
+    monkeypatch.chdir(finished)
+    step = next_step(document, settings_from_options({}))
+    assert step["command"] == expected
+    result = calib(*shlex.split(step["command"])[1:], cwd=finished)
+    assert result.code == 0, result.err
+    if what == "gate":
+        assert ET.parse(finished / "calib.junit.xml").getroot().tag == "testsuites"
+    if what == "more":
+        ran = json.loads((finished / "calib-out" / "report.json").read_text())["data"]
+        assert (ran["calibration"]["images"], ran["evaluation"]["images"]) == (8, 28)
 
 
 def test_how_many_images_are_enough_stands_in_every_form_and_survives_reuse(calib, finished, found):

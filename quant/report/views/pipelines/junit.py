@@ -12,7 +12,7 @@ from calib.files import Transaction
 from calib.texts import plain_text
 from quant.errors import SettingsError
 from quant.report.views.headline import headline
-from quant.report.views.names import build_names
+from quant.report.views.names import build_names, examined_place
 
 Document = dict[str, Any]
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -89,7 +89,8 @@ def _of_build(document: Document, place: int, name: str, row: Document, *, inval
     title = f"{name} loses no more than {limit:g} {_unit(metric)}"
     if invalid:
         return Case(title, "skipped", "nothing was shown")
-    if row["precision"] == document.get("examined") and document["verdict"] == "fail":
+    examined = place == examined_place(document)
+    if examined and document["verdict"] == "fail":
         return Case(title, "failure", document["reason"])
     if scored is not None and metric is not None:
         if metric.get("allowed_drop") is None:
@@ -99,7 +100,7 @@ def _of_build(document: Document, place: int, name: str, row: Document, *, inval
         return Case(title, "skipped", "no labels: the drop is not known")
     else:
         drop, allowed = row["drop_top1"], limit
-    text = headline(document) if row["precision"] == document.get("examined") else f"drop {drop:+.4g}"
+    text = headline(document) if examined else f"drop {drop:+.4g}"
     return Case(title, "failure" if drop > allowed else "passed", text)
 
 

@@ -15,6 +15,7 @@ Document = dict[str, Any]
 WIDTH = 80  # of a table, columns
 _NAME = 24  # characters of a build's name at most; of a longer one its end
 _GAP = "  "
+_TOLD = {"calibration": "convergence", "migration": "migration"}  # sentences of the report's parts, by what they are of
 
 # In the order of the table. The number says which goes first where 80 columns do not hold all: the largest.
 _COLUMNS = (
@@ -51,8 +52,8 @@ def summary_from_document(document: Document, out: Path, width: int | None = Non
         conclusion = [f"{document['verdict']}: {headline(document)}", f"{advice(document)}: {document['reason']}"]
     else:
         conclusion = [f"{document['verdict']}, {advice(document)}: {headline(document)}"]
-    told = (document.get("convergence") or {}).get("text")
-    for sentence in [*conclusion, *([f"calibration: {told}"] if told else [])]:
+    parts = {part: (document.get(key) or {}).get("text") for part, key in _TOLD.items()}
+    for sentence in [*conclusion, *(f"{part}: {told}" for part, told in parts.items() if told)]:
         lines += wrapped(sentence, width)
     step = document.get("next")
     if step:

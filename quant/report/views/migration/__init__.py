@@ -1,0 +1,1 @@
+"""What a report shows of a migration: what became of every scale."""
