@@ -130,9 +130,9 @@ class _Pass:
             images += len(batch.names)
             if calibrator.over_images is not None and calibrator.over_images.is_due(images):
                 _finish(waiting, advance, 0)
-                calibrator.over_images.take(self._plan.statistics(self._counts, images, batch_size))
+                calibrator.over_images.take(self._plan.statistics(self._counts.counted(), images, batch_size))
         _finish(waiting, advance, 0)
-        return self._plan.statistics(self._counts, images, batch_size)
+        return self._plan.statistics(self._counts.counted(), images, batch_size)
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
         """Run a batch in parts, in threads; yields each part with the number of images that it completes.

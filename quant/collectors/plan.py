@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from calib.algorithms import Algorithm, Entropy
-from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED, Counts
+from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED, Counted, Counts
 from calib.histograms.packing import gathered
 from calib.histograms.statistics import Statistics
 from quant.collectors.derivation import Parts, derived_histogram, first_holders, origins, split_limits
@@ -55,15 +55,22 @@ class CollectionPlan:
         Args:
             memory_limit: Bytes, of which the counts may take half; beyond that they are packed. None for any.
         """
-        needed = [part for name in self.required or () for part in self.origins.get(name, ())]
+        required, required_clipped = self.required_roots()
         return Counts(
             split_limits(self.origins),
             first_batch=self.first_batch,
             holders=first_holders(self.origins),
-            required=None if self.required is None else {part.root for part in needed if part.limit is None},
-            required_clipped={part.root for part in needed if part.limit is not None},
+            required=required,
+            required_clipped=required_clipped,
             packed=self._is_packed(memory_limit),
         )
+
+    def required_roots(self) -> tuple[frozenset[str] | None, frozenset[str]]:
+        """Counted tensors that must be finite, None for all; and those whose clipped values must be."""
+        needed = [part for name in self.required or () for part in self.origins.get(name, ())]
+        whole = frozenset(part.root for part in needed if part.limit is None)
+        clipped = frozenset(part.root for part in needed if part.limit is not None)
+        return None if self.required is None else whole, clipped
 
     def _is_packed(self, memory_limit: int | None) -> bool:
         counted = len({*self.inputs, *self.fetched})
@@ -75,11 +82,11 @@ class CollectionPlan:
         each = BYTES_OF_PACKED if self._is_packed(memory_limit) else BYTES_OF_COUNTER
         return max(memory_limit - counted * each, memory_limit // 4)
 
-    def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
-        """The statistics of all tensors, from a counter after the pass.
+    def statistics(self, counts: Counted, images: int, batch_size: int) -> Statistics:
+        """The statistics of all tensors, after the pass.
 
         Args:
-            counts: The counter.
+            counts: What was counted.
             images: Number of images counted.
             batch_size: Images in the largest batch.
         """
@@ -98,7 +105,6 @@ class CollectionPlan:
         products = self.products & histograms.keys()
         if counts.first is None:
             return Statistics(histograms, images, products=products, left_out=left_out)
-        counts.end_batch()
         first = {name: counts.first[self.origins[name][0].root] for name in histograms}
         return Statistics(histograms, images, first, batch_size, products, left_out)
 
@@ -167,6 +173,14 @@ def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | Non
     if sum(sizes.values()) > budget:
         return Division(fixed or 1, _grouped(sizes, budget))
     return Division(fixed or images_in_part(sum(sizes.values()), budget, batch), (tuple(sizes),))
+
+
+def whole_batches(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None) -> Division:
+    """Divide a batch as little as the budget allows, as a GPU wants it; the arguments are those of `division`."""
+    total = max(1, sum(sizes.values()))
+    if total > budget:
+        return Division(fixed or 1, _grouped(sizes, budget))
+    return Division(fixed or max(1, min(batch, budget // total)), (tuple(sizes),))
 
 
 def images_in_part(size: int, budget: int, batch: int) -> int:
