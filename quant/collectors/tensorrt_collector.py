@@ -130,7 +130,8 @@ class TensorRTCollector:
             start = time.perf_counter()
             division = engines.fit(division, self._note)
             compiled = self._kernels()
-            self.figures.engine = time.perf_counter() - start
+            begun = time.perf_counter()
+            self.figures.engine = begun - start
             self._note(
                 f"activations: {len(reference.plan.fetched)} tensors by TensorRT, {division.images} images at a time"
                 f"{f' in {len(division.groups)} groups' if len(division.groups) > 1 else ''}; "
@@ -147,7 +148,7 @@ class TensorRTCollector:
             statistics = _Pass(reference, engines, counts, feed, work).run(calibrator)
             self.figures.engine += engines.seconds
             self.figures.decoding, self.figures.waiting = feed.figures.decode_seconds, feed.figures.waited_seconds
-            self.figures.images, self.figures.passing = feed.figures.images, time.perf_counter() - start
+            self.figures.images, self.figures.passing = feed.figures.images, time.perf_counter() - begun
         calibrator.merge(statistics)
 
     def _opener(self, model: OnnxModel) -> OpenRunner:

@@ -117,6 +117,19 @@ class DeviceCounts:
         Raises:
             DeviceError: CUDA fails, or an array cannot be counted.
         """
+        counted = self._given(arrays)
+        for attempt in range(_MOST_ROUNDS):
+            verdicts = self._round(again=attempt > 0)
+            if not (verdicts[counted] == AGAIN).any():
+                return tuple(name for name, i in self._place.items() if counted[i] and verdicts[i] == NOT_FINITE)
+        raise DeviceError(f"counting on the GPU: expected an end after {_MOST_ROUNDS} rounds; use --collector cpu")
+
+    def repeat(self) -> None:
+        """Queue one more counting of the arrays of the last `count` without waiting for it, so that it can be timed."""
+        self._queue_round(again=False)
+
+    def _given(self, arrays: Mapping[str, tuple[int, int]]) -> NDArray[np.bool_]:
+        """Tell the GPU where a batch's arrays are; gives which tensors are counted."""
         tensors = self._tensors.array
         tensors["size"] = 0
         for name, (pointer, size) in arrays.items():
@@ -130,18 +143,17 @@ class DeviceCounts:
         tiles = -(-tensors["size"] // self._kernels.shape.tile)
         tensors["first_tile"] = np.cumsum(tiles) - tiles
         self._stream.copy_to_device(self._tensors_there, self._tensors)
-        counted = tensors["size"][:-1] > 0
-        for attempt in range(_MOST_ROUNDS):
-            verdicts = self._round(again=attempt > 0)
-            if not (verdicts[counted] == AGAIN).any():
-                return tuple(name for name, i in self._place.items() if counted[i] and verdicts[i] == NOT_FINITE)
-        raise DeviceError(f"counting on the GPU: expected an end after {_MOST_ROUNDS} rounds; use --collector cpu")
+        counted: NDArray[np.bool_] = tensors["size"][:-1] > 0
+        return counted
 
-    def _round(self, *, again: bool) -> NDArray[np.int32]:
-        """Count once; the verdicts by tensor."""
+    def _queue_round(self, *, again: bool) -> None:
         tables = self._tensors_there.pointer, len(self._place), self._states_there.pointer, self._fresh.pointer
         self._kernels.count(self._stream, *tables, again=again)
         self._kernels.settle(self._stream, *tables, self._counts.pointer, again=again)
+
+    def _round(self, *, again: bool) -> NDArray[np.int32]:
+        """Count once; the verdicts by tensor."""
+        self._queue_round(again=again)
         self._stream.copy_to_host(self._states, self._states_there)
         self._stream.synchronize()
         verdicts: NDArray[np.int32] = self._states.array["verdict"]
