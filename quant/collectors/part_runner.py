@@ -65,6 +65,7 @@ class PartRunner:
     Attributes:
         groups: The tensors to fetch, each group by its own session.
         part: Images that are run at a time; set by `divide`.
+        bytes_of_image: Of the activations that are fetched; set by `divide`.
     """
 
     def __init__(self, model: OnnxModel, *, threads: int, at_work: int) -> None:
@@ -78,7 +79,7 @@ class PartRunner:
         self._model, self._threads, self._at_work = model, threads, at_work
         self.groups: list[Group] = []
         self._lock = threading.Lock()  # of the sessions
-        self.part = 0
+        self.part = self.bytes_of_image = 0
         self._buffers: SimpleQueue[Activations] = SimpleQueue()  # a set for each part at work
         for _ in range(at_work):
             self._buffers.put({})
@@ -131,6 +132,7 @@ class PartRunner:
         image = {name: array[:1] if array.ndim else array for name, array in batch.inputs.items()}
         names = list(plan.fetched)
         one = dict(zip(names, session.run(image, names), strict=True)) if names else {}
+        self.bytes_of_image = sum(array.nbytes for array in one.values())
         sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}
         divided = division(sizes, memory_limit // self._at_work, len(batch.names), fixed)
         self.part = divided.images

@@ -67,7 +67,10 @@ class TensorRTCollector:
 
     Attributes:
         figures: Of the last pass.
+        where: See `Collector`.
     """
+
+    where = "TensorRT on the GPU"
 
     def __init__(
         self,

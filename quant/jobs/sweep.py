@@ -77,7 +77,8 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
     data = open_data(settings, model, listener)
     metric = recorder_from_settings(settings, model, listener)
     with exclusive(settings.out), contextlib.closing(backend_by_name(settings, listener, reuse=False)) as backend:
-        calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
+        collector = collector_from_settings(settings, listener)
+        calibration = obtain_calibration(settings, model, data, backend, collector, listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
         fp32 = backend.build(model, "fp32")
