@@ -3,8 +3,7 @@
     python scripts/bench_gpu_calibration.py --model mobilenetv2.onnx --model vit.onnx --calib imgs/ --jpeg labelled/
 
 Prints each row as it is measured, and all of them as JSON at the end; a section that fails leaves its error in its
-place, and the exit code is then 1. `--photos FOLDER --photo-model FILE` adds large images (make_resnet50.py makes a
-model for them). Sections: bits, bandwidth, shapes, stages, memory, jpeg, agreement, flat, cpu, photos, int8.
+place, and the exit code is then 1. `--photos FOLDER --photo-model FILE` adds large images.
 """
 
 import argparse
@@ -18,7 +17,8 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-SECTIONS = ("bits", "bandwidth", "stages", "memory", "jpeg", "agreement", "flat", "cpu", "photos", "int8", "shapes")
+SECTIONS = "bits,bandwidth,stages,memory,jpeg,agreement,flat,cpu,photos,photo-cpu,int8,shapes"
+DEFAULTS = {"images": 32768, "jpeg-images": 10000, "photo-images": 1024, "num-images": 512, "batches": 200}
 
 
 def measure(options, section, subjects, photos):
@@ -33,7 +33,7 @@ def measure(options, section, subjects, photos):
         for shape in collection.SHAPES[1:]:
             yield from collection.bandwidth(options.bytes, shape, ["normal", "normal, half of them zero"])
     else:
-        for subject in photos if section == "photos" else subjects:
+        for subject in photos if "photo" in section else subjects:
             yield from of_subject(collection, section, subject, options)
 
 
@@ -46,14 +46,16 @@ def of_subject(collection, section, subject, options):
         yield collection.stages(subject)
         yield collection.throughput(subject, options.photo_images, decoded=False)
     elif section == "jpeg":
-        labelled = dataclasses.replace(subject, folder=options.jpeg)
-        yield collection.throughput(labelled, options.jpeg_images, decoded=False)
+        subject = dataclasses.replace(subject, folder=options.jpeg)
+        yield collection.throughput(subject, options.jpeg_images, decoded=False)
     elif section == "memory":
         yield collection.throughput(subject, options.images, decoded=True)
     elif section == "flat":
         yield collection.memory(subject, options.batches)
+    elif section == "stages":
+        yield collection.stages(subject)
     else:
-        yield collection.stages(subject) if section == "stages" else collection.forward_seconds(subject, 2048)
+        yield from collection.on_the_cpu(subject, 256 if "photo" in section else 2048)
 
 
 def main():
@@ -61,12 +63,11 @@ def main():
     parser.add_argument("--model", action="append", type=Path, default=[], help="may be given several times")
     parser.add_argument("--calib", type=Path, required=True, help="calibration images, 32x32")
     parser.add_argument("--jpeg", type=Path, required=True, help="labelled JPEG files, a folder for each class")
-    for name in ("photos", "photo-model"):
-        parser.add_argument(f"--{name}", type=Path)
-    parser.add_argument("--sections", default=",".join(SECTIONS))
+    for name in ("--photos", "--photo-model"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--sections", default=SECTIONS, help="default: %(default)s")
     parser.add_argument("--bytes", type=int, default=1 << 30, help="size of the tensor for the bandwidth")
-    parser.add_argument("--images", type=int, default=32768, help="images from memory")
-    for name, default in (("jpeg-images", 10000), ("photo-images", 1024), ("num-images", 512), ("batches", 200)):
+    for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     from gpu_sections.collection import BuilderOptions, Subject

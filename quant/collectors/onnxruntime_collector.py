@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
@@ -28,7 +29,7 @@ from calib.processors import usable_processors
 from datasets.arrays.stream import model_batches
 from quant.collectors.collector import MEMORY_LIMIT, Advance, Estimate, ignore
 from quant.collectors.part_runner import Activations, Group, PartRunner
-from quant.collectors.plan import CollectionPlan, collection_plan
+from quant.collectors.plan import PART_BYTES, CollectionPlan, collection_plan
 from quant.onnx_graph.model import OnnxModel
 
 Array = NDArray[Any]
@@ -38,11 +39,29 @@ Use = Callable[
 
 Consider = Callable[[Estimate], None]
 
-_PROCESSORS = usable_processors()
-_AT_WORK = min(2, _PROCESSORS)  # parts at a time
 _WAITING = 2  # parts prepared before their turn, so that no thread waits for the oldest part
-_RUN_THREADS = max(1, _PROCESSORS - 1)  # ONNX Runtime's, per part; the thread that calls it works too
-_COUNT_THREADS = max(1, _PROCESSORS // 2)  # per part
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a pass is spread over processors.
+
+    Attributes:
+        parts: Parts of batches that are run and counted at a time, each with buffers of its own.
+        run_threads: ONNX Runtime's threads for a part; the thread that calls it works too.
+        count_threads: Threads that count a part.
+        part_bytes: Bytes of activations that a part has, about.
+    """
+
+    parts: int
+    run_threads: int
+    count_threads: int
+    part_bytes: int = PART_BYTES
+
+    @classmethod
+    def over(cls, processors: int) -> Spread:
+        """The usual one for so many processors."""
+        return cls(min(2, processors), max(1, processors - 1), max(1, processors // 2))
 
 
 class OnnxRuntimeCollector:
@@ -80,6 +99,7 @@ def collect_statistics(
     *,
     memory_limit: int = MEMORY_LIMIT,
     consider: Consider | None = None,
+    spread: Spread | None = None,
 ) -> None:
     """Run a calibrator's batches through a model and give it their statistics.
 
@@ -92,19 +112,25 @@ def collect_statistics(
             than half of it are packed between their parts, which takes a little longer.
         consider: Called with what the pass will take, once the first batch is done and before `advance`; what it raises
             ends the pass.
+        spread: How the work is spread over processors; by default over all that this process may use.
 
     Raises:
         NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
         ModelError: The model cannot be run.
         TypeError: What the batches hold is nothing that the model takes; the message says what is.
     """
-    with ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers, ThreadPoolExecutor(_AT_WORK, "calib-part") as parts:
+    spread = spread or Spread.over(usable_processors())
+    with (
+        ThreadPoolExecutor(spread.parts * spread.count_threads, "calib-count") as helpers,
+        ThreadPoolExecutor(spread.parts, "calib-part") as parts,
+    ):
         parts.submit(_load_loops)
-        runner = PartRunner(model, threads=_RUN_THREADS, at_work=_AT_WORK)
+        runner = PartRunner(model, threads=spread.run_threads, at_work=spread.parts, part_bytes=spread.part_bytes)
         try:
             plan = collection_plan(model, calibrator.algorithm, runner.types)
             runner.open(plan.fetched)
-            statistics = _Pass(plan, runner, parts, helpers, memory_limit).run(calibrator, model, advance, consider)
+            work = _Pass(plan, runner, parts, helpers, memory_limit, spread)
+            statistics = work.run(calibrator, model, advance, consider)
         except BaseException:  # Ctrl-C too: wait only for parts that are already running
             parts.shutdown(wait=False, cancel_futures=True)
             raise
@@ -128,8 +154,9 @@ class _Pass:
         threads: ThreadPoolExecutor,
         helpers: ThreadPoolExecutor,
         memory_limit: int,
+        spread: Spread,
     ) -> None:
-        self._plan, self._runner = plan, runner
+        self._plan, self._runner, self._spread = plan, runner, spread
         self._counts = plan.counts(memory_limit)
         self._for_activations = plan.left_for_activations(memory_limit)
         self._threads, self._helpers = threads, helpers
@@ -155,7 +182,7 @@ class _Pass:
             tell = held.append if consider is not None else advance
             for future, done in self._started(batch, self._count):
                 waiting.append((future, done))
-                _finish(waiting, tell, _AT_WORK + _WAITING)
+                _finish(waiting, tell, self._spread.parts + _WAITING)
             if consider is not None:
                 _finish(waiting, tell, 0)
                 consider(self._estimate(length_hint(calibrator.batches) * len(batch.names)))
@@ -170,7 +197,7 @@ class _Pass:
 
     def _estimate(self, images: int) -> Estimate:
         """What so many images will take, as fast as the fastest part; others may have waited for code to be loaded."""
-        seconds = min(self._pace, default=0.0) * len(self._runner.groups) / _AT_WORK
+        seconds = min(self._pace, default=0.0) * len(self._runner.groups) / self._spread.parts
         return Estimate(images, seconds, self._runner.bytes_of_image)
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
@@ -199,7 +226,7 @@ class _Pass:
             self._pace.append((time.perf_counter() - start) / len(names))
 
     def _count(self, activations: Mapping[str, Array], names: Sequence[str]) -> None:
-        self._counts.count(activations, names, self._helpers, _COUNT_THREADS)
+        self._counts.count(activations, names, self._helpers, self._spread.count_threads)
 
     def _start_batch(self, batch: CalibrationBatch, *, first: bool) -> None:
         """Tell TensorRT's histograms that a batch begins; the first batch is run twice, once to find its range."""

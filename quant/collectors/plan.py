@@ -21,7 +21,7 @@ from quant.onnx_graph.tensor_types import activation_types
 from quant.qdq.placement import product_inputs
 from quant.qdq.writer import quantizable_tensors
 
-_PART_BYTES = 40 << 20  # a part of a batch holds so much
+PART_BYTES = 40 << 20  # a part of a batch holds so much
 _PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
 _NO_ACTIVATION = 1e30  # a magnitude that only masks have
 _FLOAT_KINDS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
@@ -159,7 +159,7 @@ class Division:
     groups: tuple[tuple[str, ...], ...]
 
 
-def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None) -> Division:
+def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None, part: int = PART_BYTES) -> Division:
     """Divide a batch.
 
     Args:
@@ -167,12 +167,13 @@ def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | Non
         budget: Bytes that may be held at a time.
         batch: Images in a batch.
         fixed: The batch size that the model requires; None if any will do.
+        part: Bytes that a part should have.
     """
     if not sizes:
         return Division(fixed or batch, ((),))
     if sum(sizes.values()) > budget:
         return Division(fixed or 1, _grouped(sizes, budget))
-    return Division(fixed or images_in_part(sum(sizes.values()), budget, batch), (tuple(sizes),))
+    return Division(fixed or images_in_part(sum(sizes.values()), budget, batch, part), (tuple(sizes),))
 
 
 def whole_batches(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None) -> Division:
@@ -183,12 +184,12 @@ def whole_batches(sizes: Mapping[str, int], budget: int, batch: int, fixed: int 
     return Division(fixed or max(1, min(batch, budget // total)), (tuple(sizes),))
 
 
-def images_in_part(size: int, budget: int, batch: int) -> int:
+def images_in_part(size: int, budget: int, batch: int, part: int = PART_BYTES) -> int:
     """How many images of `size` bytes of activations are run at a time; divides the batch evenly if possible."""
     size = max(1, size)
-    images = max(_PART_BYTES // size, min(_PART_IMAGES, 2 * _PART_BYTES // size))
+    images = max(part // size, min(_PART_IMAGES, 2 * part // size))
     images = max(1, min(images, budget // size))
-    return next((part for part in range(images, images // 2, -1) if batch % part == 0), images)
+    return next((even for even in range(images, images // 2, -1) if batch % even == 0), images)
 
 
 def _grouped(sizes: Mapping[str, int], budget: int) -> tuple[tuple[str, ...], ...]:

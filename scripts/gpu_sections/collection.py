@@ -19,9 +19,10 @@ from calib.caches.cache import CalibrationCache, cache_from_amax
 from calib.calibrator import EntropyCalibrator
 from calib.histograms.histogram import SplitHistogram
 from calib.histograms.statistics import Statistics
+from calib.processors import usable_processors
 from datasets import Batch, BatchStream, ImageSource, Preprocessing, open_source
 from gpu_sections.bench import Row, top1
-from quant.collectors.onnxruntime_collector import collect_statistics
+from quant.collectors.onnxruntime_collector import Spread, collect_statistics
 from quant.collectors.plan import collection_plan
 from quant.collectors.tensorrt_collector import TensorRTCollector
 from quant.cuda.counting_kernels import CountingKernels, Shape
@@ -283,24 +284,33 @@ def accuracy(subject: Subject, caches: dict[str, dict[str, CalibrationCache]], e
         yield row
 
 
-def forward_seconds(subject: Subject, images: int) -> Row:
-    """The same images on the CPU: the plain forward pass, and the CPU's collector."""
+def on_the_cpu(subject: Subject, images: int) -> Iterator[Row]:
+    """The same images on the CPU: the plain forward pass, and the CPU's collector in several ways, in turn."""
     batches = subject.decoded(images)
     session = OnnxRuntimeSession(subject.model.light)
     session.run(batches[0].inputs)
-    start = time.perf_counter()
-    for batch in batches:
-        session.run(batch.inputs)
-    forward = time.perf_counter() - start
-    collect_statistics(subject.model, EntropyCalibrator(batches[:1]))
-    start = time.perf_counter()
-    collect_statistics(subject.model, EntropyCalibrator(batches))
-    seconds = time.perf_counter() - start
-    return {
-        "model": subject.model.path.stem,
-        "images": len(batches) * subject.batch,
-        "CPU forward s": round(forward, 2),
-        "CPU collection s": round(seconds, 2),
-        "ratio": round(seconds / forward, 2),
-        "CPU collection, images/s": round(len(batches) * subject.batch / seconds),
-    }
+    processors = usable_processors()
+    spreads = {Spread.over(processors): "usual"}
+    for parts, threads, mebibytes in ((1, 1, 40), (1, 1, 16), (1, 1, 8), (2, 2, 40), (4, 4, 40)):
+        count = max(processors // parts, 1)
+        spreads.setdefault(Spread(count, threads, max(processors // count, 1), mebibytes << 20), "tried")
+    for spread, what in spreads.items():
+        start = time.perf_counter()
+        for batch in batches:
+            session.run(batch.inputs)
+        forward = time.perf_counter() - start
+        start = time.perf_counter()
+        collect_statistics(subject.model, EntropyCalibrator(batches[:1]), spread=spread)
+        first = time.perf_counter()
+        collect_statistics(subject.model, EntropyCalibrator(batches), spread=spread)
+        seconds = time.perf_counter() - first
+        yield {
+            "model": subject.model.path.stem,
+            "images": len(batches) * subject.batch,
+            "processors": processors,
+            "spread": f"{what}: {spread.parts} parts of {spread.part_bytes >> 20} MiB, {spread.run_threads} threads",
+            "forward s": round(forward, 2),
+            "collection s": round(seconds, 2),
+            "of one batch s": round(first - start, 2),
+            "ratio": round(seconds / forward, 2),
+        }

@@ -81,7 +81,7 @@ def test_an_engine_that_takes_longer_than_the_pass_leaves_it_to_the_cpu(collect)
     gpu = Gpu()
     notes, where = collect(gpu, engine=100.0)
     assert (gpu.passes, where) == (0, "")
-    assert notes[0].startswith("collector: the CPU; expected from the first batch: 0.")
+    assert notes[0].startswith("collector: the CPU; expected from the first batch: ")
     assert notes[0].endswith("100.0 s on the GPU, of which 100.0 s for its engine")
 
 

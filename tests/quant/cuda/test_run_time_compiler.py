@@ -34,7 +34,7 @@ def test_known_gpus_get_machine_code_and_newer_ones_what_the_driver_compiles(nvr
 def test_gpus_that_are_too_old_and_errors_in_the_source_are_named(nvrtc, tmp_path):
     with pytest.raises(DeviceError, match=r"knows no GPU of compute capability 1\.0.*, or use --collector cpu$"):
         compiled(SOURCE, Shape().defines(), device("1.0"))
-    (tmp_path / "bad.cu").write_text("int x = ;")
+    (tmp_path / "bad.cu").write_text("__device__ int x = ;")
     with pytest.raises(DeviceError, match=r"NVRTC cannot compile bad\.cu: bad\.cu\(1\): error: expected an expression"):
         compiled(tmp_path / "bad.cu", {}, device("9.0"))
 
