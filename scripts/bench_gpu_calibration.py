@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import sys
 import tempfile
 import traceback
@@ -71,12 +70,11 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     from gpu_sections.collection import BuilderOptions, Subject
-
     from quant.cuda.device import find_device
     from quant.onnx_graph.model import load_model
     from quant.tensorrt.bindings import load_tensorrt
 
-    host = {"gpu": vars(find_device()), "tensorrt": load_tensorrt().version, "python": platform.python_version()}
+    host = {"gpu": vars(find_device()), "tensorrt": load_tensorrt().version}
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     host["cpu"] = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
     print(json.dumps(host | {"processors": len(os.sched_getaffinity(0))}), flush=True)
@@ -94,8 +92,8 @@ def main():
                 traceback.print_exc()
                 errors.append(f"{section}: {type(error).__name__}: {error}")
     print(json.dumps(found | {"errors": errors}))
-    return int(bool(errors))
+    sys.exit(bool(errors))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
