@@ -70,6 +70,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     from gpu_sections.collection import BuilderOptions, Subject
+
     from quant.cuda.device import find_device
     from quant.onnx_graph.model import load_model
     from quant.tensorrt.bindings import load_tensorrt
