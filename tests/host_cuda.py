@@ -6,6 +6,7 @@ import types
 CODES = {0: b"cudaSuccess", 2: b"cudaErrorMemoryAllocation", 100: b"cudaErrorNoDevice", 700: b"cudaErrorIllegalAddress"}
 
 
+ALIGNMENT = 256  # bytes, as CUDA's
 _ALLOCATED = {}  # as with CUDA, memory that nobody frees stays valid until the process ends
 
 
@@ -47,9 +48,11 @@ class HostCuda:
     def do_cudaMalloc(self, size):
         if size + sum(len(memory) for memory in self.live.values() if memory is not None) > self.limit:
             return (2,)
-        memory = (ctypes.c_uint8 * size)()
-        self.live[ctypes.addressof(memory)] = _ALLOCATED[ctypes.addressof(memory)] = memory
-        return 0, ctypes.addressof(memory)
+        memory = (ctypes.c_uint8 * (size + ALIGNMENT))()
+        address = -(-ctypes.addressof(memory) // ALIGNMENT) * ALIGNMENT
+        _ALLOCATED[address] = memory
+        self.live[address] = (ctypes.c_uint8 * size).from_address(address)
+        return 0, address
 
     do_cudaMallocHost = do_cudaMalloc
 
@@ -74,6 +77,12 @@ class HostCuda:
         if not (self._is_live(target, size) and self._is_live(source, size)):
             return (700,)
         ctypes.memmove(target, source, size)
+        return (0,)
+
+    def do_cudaMemsetAsync(self, target, value, size, stream):
+        if not self._is_live(target, size):
+            return (700,)
+        ctypes.memset(target, value, size)
         return (0,)
 
     def do_cudaEventElapsedTime(self, start, end):

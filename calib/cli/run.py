@@ -92,6 +92,11 @@ _FILE = click.Path(path_type=Path)
     help="toolkit: the toolkit's own statistics (default); tensorrt: TensorRT calibrates by itself (8.6 and 10).",
 )
 @click.option(
+    "--collector",
+    type=click.Choice(CHOICES["collector"]),
+    help="What the toolkit's statistics are made on; default auto: the CPU or the GPU, whichever takes less time.",
+)
+@click.option(
     "--precision",
     type=click.Choice(CHOICES["precision"]),
     help="int8 (default, with FP16 and FP32 as baselines and fallbacks), or only fp16 or fp32.",

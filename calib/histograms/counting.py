@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,23 @@ BYTES_OF_COUNTER = (
     3 << 17
 )  # of a tensor that is counted: its histogram, and the tables in which values are counted first
 BYTES_OF_PACKED = 1 << 14  # of one that is packed between its parts, about
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a pass has counted.
+
+    Attributes:
+        histograms: Histogram of each tensor, by name.
+        dropped: Tensors that held NaN or infinity where that is no error: their histograms do not count.
+        rectified: Tensors of which only the histograms of the values clipped to [0, limit] count, see `Counts`.
+        first: Histogram of each tensor on TensorRT's grid, which depends on the first batch; None if not wanted.
+    """
+
+    histograms: Mapping[str, SplitHistogram]
+    dropped: Collection[str] = ()
+    rectified: Collection[str] = ()
+    first: Mapping[str, FirstBatchHistogram] | None = None
 
 
 class Counts:
@@ -98,7 +116,7 @@ class Counts:
         self._for_each(activations, add, helpers, threads)
         for tensor, array in activations.items():
             if tensor in errors:
-                raise _named(errors[tensor], self._holders.get(tensor, tensor), array, names)
+                raise named_error(errors[tensor], self._holders.get(tensor, tensor), array, names)
 
     def _add_or_rectified(self, name: str, array: Array) -> None:
         """Add an array; if only its clipped values are required and infinity came up, clip it, so NaN alone is left."""
@@ -137,6 +155,11 @@ class Counts:
                 for array in arrays:
                     self.first[name].add(array, largest_magnitude(array))
                 arrays.clear()
+
+    def counted(self) -> Counted:
+        """What has been counted so far, the current batch included."""
+        self.end_batch()
+        return Counted(self.histograms, self.dropped, self.rectified, self.first)
 
     def start_batch(self) -> None:
         """Finish the current batch and start a new one: the images counted from now on belong to it."""
@@ -186,7 +209,15 @@ def _counter(limit: float, *, packed: bool) -> SplitHistogram:
     return histogram
 
 
-def _named(error: NonFiniteError, tensor: str, array: Array, names: Sequence[str]) -> NonFiniteError:
+def named_error(error: NonFiniteError, tensor: str, array: Array, names: Sequence[str]) -> NonFiniteError:
+    """The error of an array, with its tensor and image named.
+
+    Args:
+        error: Its index is that of a value that is not finite.
+        tensor: The tensor to name.
+        array: Its values, of any shape.
+        names: Names of the images; they are on the first axis, unless its size differs.
+    """
     where = ""
     if array.ndim and len(array) == len(names):
         where = f", image '{names[error.index // (array.size // len(names))]}'"

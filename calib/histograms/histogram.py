@@ -243,6 +243,20 @@ class SplitHistogram:
         self._state = _empty_state()
         self._unpack(np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64))
 
+    @classmethod
+    def from_counts(cls, limit: float, counts: NDArray[np.int64], state: NDArray[np.int64]) -> SplitHistogram:
+        """A histogram that something else has counted, in the arrays of `calib.histograms.kernels`.
+
+        Args:
+            limit: Upper bound of the Clip; infinity for none.
+            counts: int64 [2 or 3, BINS], the rows of `kernels`; taken over.
+            state: int64 [STATE_SLOTS]; taken over.
+        """
+        made = cls(limit)
+        made._state = state
+        made._unpack(counts)
+        return made
+
     def _unpack(self, counts: NDArray[np.int64]) -> None:
         self._packed: PackedCounts | None = None
         self._counts = counts

@@ -170,7 +170,11 @@ def _calibrated(
             tuple((item.file, item.reason) for item in stream.quarantined),
         ),
         statistics=statistics,
-        versions={"calib": calib.__version__, backend.name: backend.version},
+        versions={
+            "calib": calib.__version__,
+            backend.name: backend.version,
+            **({"collector": collector.where} if collector.where and statistics.histograms else {}),
+        },
         convergence=convergence,
     )
 

@@ -7,6 +7,7 @@ What is fetched and counted is the same for all collectors (`quant.collectors.pl
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from calib.calibrator import Calibrator
@@ -21,8 +22,29 @@ def ignore(images: int) -> None:
     """Ignore progress."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a pass is expected to take on the processor, after its first batch.
+
+    Attributes:
+        images: Images in all; 0 where that is not known.
+        seconds_of_image: Seconds an image.
+        bytes_of_image: Bytes of the activations of an image.
+    """
+
+    images: int
+    seconds_of_image: float
+    bytes_of_image: int
+
+
 class Collector(Protocol):
-    """Collects the statistics of a model's activations."""
+    """Collects the statistics of a model's activations.
+
+    Attributes:
+        where: What ran the model in the last pass, if it was not ONNX Runtime on the CPU.
+    """
+
+    where: str
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """Run a calibrator's batches through a model and give it their statistics.

@@ -10,9 +10,11 @@ images, such as a factor computed from shapes: these are counted once per part.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
@@ -25,9 +27,9 @@ from calib.histograms.histogram import SplitHistogram
 from calib.histograms.statistics import Statistics
 from calib.processors import usable_processors
 from datasets.arrays.stream import model_batches
-from quant.collectors.collector import MEMORY_LIMIT, Advance, ignore
+from quant.collectors.collector import MEMORY_LIMIT, Advance, Estimate, ignore
 from quant.collectors.part_runner import Activations, Group, PartRunner
-from quant.collectors.plan import CollectionPlan, collection_plan
+from quant.collectors.plan import PART_BYTES, CollectionPlan, collection_plan
 from quant.onnx_graph.model import OnnxModel
 
 Array = NDArray[Any]
@@ -35,15 +37,41 @@ Use = Callable[
     [Mapping[str, Array], Sequence[str]], None
 ]  # called with a part's activations and the names of its images
 
-_PROCESSORS = usable_processors()
-_AT_WORK = min(2, _PROCESSORS)  # parts at a time
+Consider = Callable[[Estimate], None]
+
 _WAITING = 2  # parts prepared before their turn, so that no thread waits for the oldest part
-_RUN_THREADS = max(1, _PROCESSORS - 1)  # ONNX Runtime's, per part; the thread that calls it works too
-_COUNT_THREADS = max(1, _PROCESSORS // 2)  # per part
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a pass is spread over processors.
+
+    Attributes:
+        parts: Parts of batches that are run and counted at a time, each with buffers of its own.
+        run_threads: ONNX Runtime's threads for a part; the thread that calls it works too.
+        count_threads: Threads that count a part.
+        part_bytes: Bytes of activations that a part has, about.
+    """
+
+    parts: int
+    run_threads: int
+    count_threads: int
+    part_bytes: int = PART_BYTES
+
+    @classmethod
+    def over(cls, processors: int) -> Spread:
+        """The usual one for so many processors."""
+        return cls(min(2, processors), max(1, processors - 1), max(1, processors // 2))
 
 
 class OnnxRuntimeCollector:
-    """Collects with ONNX Runtime on the CPU."""
+    """Collects with ONNX Runtime on the CPU.
+
+    Attributes:
+        where: See `Collector`.
+    """
+
+    where = ""
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
         """Choose how much memory is used.
@@ -53,13 +81,25 @@ class OnnxRuntimeCollector:
         """
         self._memory_limit = memory_limit
 
-    def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
+    def collect(
+        self,
+        model: OnnxModel,
+        calibrator: Calibrator,
+        advance: Advance = ignore,
+        consider: Consider | None = None,
+    ) -> None:
         """See `collect_statistics`."""
-        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit)
+        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit, consider=consider)
 
 
 def collect_statistics(
-    model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore, *, memory_limit: int = MEMORY_LIMIT
+    model: OnnxModel,
+    calibrator: Calibrator,
+    advance: Advance = ignore,
+    *,
+    memory_limit: int = MEMORY_LIMIT,
+    consider: Consider | None = None,
+    spread: Spread | None = None,
 ) -> None:
     """Run a calibrator's batches through a model and give it their statistics.
 
@@ -70,19 +110,27 @@ def collect_statistics(
         memory_limit: Bytes of activations and of counts that may be held at a time. The model itself and its own
             workspace are not counted; a single tensor of a single image is always held. Counts that would take more
             than half of it are packed between their parts, which takes a little longer.
+        consider: Called with what the pass will take, once the first batch is done and before `advance`; what it raises
+            ends the pass.
+        spread: How the work is spread over processors; by default over all that this process may use.
 
     Raises:
         NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
         ModelError: The model cannot be run.
         TypeError: What the batches hold is nothing that the model takes; the message says what is.
     """
-    with ThreadPoolExecutor(_PROCESSORS, "calib-count") as helpers, ThreadPoolExecutor(_AT_WORK, "calib-part") as parts:
+    spread = spread or Spread.over(usable_processors())
+    with (
+        ThreadPoolExecutor(spread.parts * spread.count_threads, "calib-count") as helpers,
+        ThreadPoolExecutor(spread.parts, "calib-part") as parts,
+    ):
         parts.submit(_load_loops)
-        runner = PartRunner(model, threads=_RUN_THREADS, at_work=_AT_WORK)
+        runner = PartRunner(model, threads=spread.run_threads, at_work=spread.parts, part_bytes=spread.part_bytes)
         try:
             plan = collection_plan(model, calibrator.algorithm, runner.types)
             runner.open(plan.fetched)
-            statistics = _Pass(plan, runner, parts, helpers, memory_limit).run(calibrator, model, advance)
+            work = _Pass(plan, runner, parts, helpers, memory_limit, spread)
+            statistics = work.run(calibrator, model, advance, consider)
         except BaseException:  # Ctrl-C too: wait only for parts that are already running
             parts.shutdown(wait=False, cancel_futures=True)
             raise
@@ -106,15 +154,21 @@ class _Pass:
         threads: ThreadPoolExecutor,
         helpers: ThreadPoolExecutor,
         memory_limit: int,
+        spread: Spread,
     ) -> None:
-        self._plan, self._runner = plan, runner
+        self._plan, self._runner, self._spread = plan, runner, spread
         self._counts = plan.counts(memory_limit)
         self._for_activations = plan.left_for_activations(memory_limit)
         self._threads, self._helpers = threads, helpers
+        self._pace: list[float] = []  # seconds an image, of each part that is run while `_times`
+        self._times = True
 
-    def run(self, calibrator: Calibrator, model: OnnxModel, advance: Advance) -> Statistics:
+    def run(
+        self, calibrator: Calibrator, model: OnnxModel, advance: Advance, consider: Consider | None = None
+    ) -> Statistics:
         images = 0
         batch_size = 0
+        self._times = consider is not None
         waiting: deque[tuple[Future[None], int]] = deque()
         for batch in model_batches(calibrator, model.inputs):
             if not images:
@@ -124,15 +178,27 @@ class _Pass:
                 _finish(waiting, advance, 0)
                 self._start_batch(batch, first=not images)
             batch_size = max(batch_size, len(batch.names))
+            held: list[int] = []
+            tell = held.append if consider is not None else advance
             for future, done in self._started(batch, self._count):
                 waiting.append((future, done))
-                _finish(waiting, advance, _AT_WORK + _WAITING)
+                _finish(waiting, tell, self._spread.parts + _WAITING)
+            if consider is not None:
+                _finish(waiting, tell, 0)
+                consider(self._estimate(length_hint(calibrator.batches) * len(batch.names)))
+                consider, self._times = None, False
+                advance(sum(held))
             images += len(batch.names)
             if calibrator.over_images is not None and calibrator.over_images.is_due(images):
                 _finish(waiting, advance, 0)
-                calibrator.over_images.take(self._plan.statistics(self._counts, images, batch_size))
+                calibrator.over_images.take(self._plan.statistics(self._counts.counted(), images, batch_size))
         _finish(waiting, advance, 0)
-        return self._plan.statistics(self._counts, images, batch_size)
+        return self._plan.statistics(self._counts.counted(), images, batch_size)
+
+    def _estimate(self, images: int) -> Estimate:
+        """What so many images will take, as fast as the fastest part; others may have waited for code to be loaded."""
+        seconds = min(self._pace, default=0.0) * len(self._runner.groups) / self._spread.parts
+        return Estimate(images, seconds, self._runner.bytes_of_image)
 
     def _started(self, batch: CalibrationBatch, use: Use) -> Iterator[tuple[Future[None], int]]:
         """Run a batch in parts, in threads; yields each part with the number of images that it completes.
@@ -152,12 +218,15 @@ class _Pass:
         self, group: Group, inputs: Mapping[str, Array], names: Sequence[str], use: Use, ready: Activations | None
     ) -> None:
         """Run a part, unless its activations are ready, and pass them to `use`."""
+        start = time.perf_counter()
         with self._runner.activations(group, inputs, len(names), ready) as found:
             own = {name: inputs[name] for name in self._plan.inputs} if group is self._runner.groups[0] else {}
             use(own | found, names)
+        if self._times and ready is None:
+            self._pace.append((time.perf_counter() - start) / len(names))
 
     def _count(self, activations: Mapping[str, Array], names: Sequence[str]) -> None:
-        self._counts.count(activations, names, self._helpers, _COUNT_THREADS)
+        self._counts.count(activations, names, self._helpers, self._spread.count_threads)
 
     def _start_batch(self, batch: CalibrationBatch, *, first: bool) -> None:
         """Tell TensorRT's histograms that a batch begins; the first batch is run twice, once to find its range."""

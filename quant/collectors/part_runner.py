@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calib.calibrator import CalibrationBatch
 from quant.collectors.blocked_layout import blocked_session, is_worth_blocking
-from quant.collectors.plan import CollectionPlan, division
+from quant.collectors.plan import PART_BYTES, CollectionPlan, division
 from quant.errors import BuildError, ModelError
 from quant.onnx_graph.model import OnnxModel, with_free_batch
 from quant.onnxruntime.resident import bytes_of_session, fits, make_room
@@ -65,20 +65,22 @@ class PartRunner:
     Attributes:
         groups: The tensors to fetch, each group by its own session.
         part: Images that are run at a time; set by `divide`.
+        bytes_of_image: Of the activations that are fetched; set by `divide`.
     """
 
-    def __init__(self, model: OnnxModel, *, threads: int, at_work: int) -> None:
+    def __init__(self, model: OnnxModel, *, threads: int, at_work: int, part_bytes: int = PART_BYTES) -> None:
         """Keep the settings; no session is opened yet.
 
         Args:
             model: FP32 model.
             threads: ONNX Runtime's threads for one run.
             at_work: Parts that are run at a time; each has its own buffers.
+            part_bytes: Bytes of activations that a part should have.
         """
-        self._model, self._threads, self._at_work = model, threads, at_work
+        self._model, self._threads, self._at_work, self._part_bytes = model, threads, at_work, part_bytes
         self.groups: list[Group] = []
         self._lock = threading.Lock()  # of the sessions
-        self.part = 0
+        self.part = self.bytes_of_image = 0
         self._buffers: SimpleQueue[Activations] = SimpleQueue()  # a set for each part at work
         for _ in range(at_work):
             self._buffers.put({})
@@ -131,8 +133,9 @@ class PartRunner:
         image = {name: array[:1] if array.ndim else array for name, array in batch.inputs.items()}
         names = list(plan.fetched)
         one = dict(zip(names, session.run(image, names), strict=True)) if names else {}
+        self.bytes_of_image = sum(array.nbytes for array in one.values())
         sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}
-        divided = division(sizes, memory_limit // self._at_work, len(batch.names), fixed)
+        divided = division(sizes, memory_limit // self._at_work, len(batch.names), fixed, self._part_bytes)
         self.part = divided.images
         if not names:
             return

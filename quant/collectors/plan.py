@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from calib.algorithms import Algorithm, Entropy
-from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED, Counts
+from calib.histograms.counting import BYTES_OF_COUNTER, BYTES_OF_PACKED, Counted, Counts
 from calib.histograms.histogram import Histogram
 from calib.histograms.masks import holds_mask
 from calib.histograms.packing import gathered
@@ -23,7 +23,7 @@ from quant.onnx_graph.tensor_types import activation_types
 from quant.qdq.placement import product_inputs
 from quant.qdq.writer import quantizable_tensors
 
-_PART_BYTES = 40 << 20  # a part of a batch holds so much
+PART_BYTES = 40 << 20  # a part of a batch holds so much
 _PART_IMAGES = 8  # and up to twice as much where it would have fewer images: few images are not run efficiently
 _NO_ACTIVATION = 1e30  # a magnitude that only masks have
 _FLOAT_KINDS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
@@ -57,15 +57,22 @@ class CollectionPlan:
         Args:
             memory_limit: Bytes, of which the counts may take half; beyond that they are packed. None for any.
         """
-        needed = [part for name in self.required or () for part in self.origins.get(name, ())]
+        required, required_clipped = self.required_roots()
         return Counts(
             split_limits(self.origins),
             first_batch=self.first_batch,
             holders=first_holders(self.origins),
-            required=None if self.required is None else {part.root for part in needed if part.limit is None},
-            required_clipped={part.root for part in needed if part.limit is not None},
+            required=required,
+            required_clipped=required_clipped,
             packed=self._is_packed(memory_limit),
         )
+
+    def required_roots(self) -> tuple[frozenset[str] | None, frozenset[str]]:
+        """Counted tensors that must be finite, None for all; and those whose clipped values must be."""
+        needed = [part for name in self.required or () for part in self.origins.get(name, ())]
+        whole = frozenset(part.root for part in needed if part.limit is None)
+        clipped = frozenset(part.root for part in needed if part.limit is not None)
+        return None if self.required is None else whole, clipped
 
     def _is_packed(self, memory_limit: int | None) -> bool:
         counted = len({*self.inputs, *self.fetched})
@@ -77,11 +84,11 @@ class CollectionPlan:
         each = BYTES_OF_PACKED if self._is_packed(memory_limit) else BYTES_OF_COUNTER
         return max(memory_limit - counted * each, memory_limit // 4)
 
-    def statistics(self, counts: Counts, images: int, batch_size: int) -> Statistics:
-        """The statistics of all tensors, from a counter after the pass.
+    def statistics(self, counts: Counted, images: int, batch_size: int) -> Statistics:
+        """The statistics of all tensors, after the pass.
 
         Args:
-            counts: The counter.
+            counts: What was counted.
             images: Number of images counted.
             batch_size: Images in the largest batch.
         """
@@ -100,7 +107,6 @@ class CollectionPlan:
         products = self.products & histograms.keys()
         if counts.first is None:
             return Statistics(histograms, images, products=products, left_out=left_out)
-        counts.end_batch()
         first = {name: counts.first[self.origins[name][0].root] for name in histograms}
         return Statistics(histograms, images, first, batch_size, products, left_out)
 
@@ -159,7 +165,7 @@ class Division:
     groups: tuple[tuple[str, ...], ...]
 
 
-def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None) -> Division:
+def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None, part: int = PART_BYTES) -> Division:
     """Divide a batch.
 
     Args:
@@ -167,20 +173,29 @@ def division(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | Non
         budget: Bytes that may be held at a time.
         batch: Images in a batch.
         fixed: The batch size that the model requires; None if any will do.
+        part: Bytes that a part should have.
     """
     if not sizes:
         return Division(fixed or batch, ((),))
     if sum(sizes.values()) > budget:
         return Division(fixed or 1, _grouped(sizes, budget))
-    return Division(fixed or images_in_part(sum(sizes.values()), budget, batch), (tuple(sizes),))
+    return Division(fixed or images_in_part(sum(sizes.values()), budget, batch, part), (tuple(sizes),))
 
 
-def images_in_part(size: int, budget: int, batch: int) -> int:
+def whole_batches(sizes: Mapping[str, int], budget: int, batch: int, fixed: int | None) -> Division:
+    """Divide a batch as little as the budget allows, as a GPU wants it; the arguments are those of `division`."""
+    total = max(1, sum(sizes.values()))
+    if total > budget:
+        return Division(fixed or 1, _grouped(sizes, budget))
+    return Division(fixed or max(1, min(batch, budget // total)), (tuple(sizes),))
+
+
+def images_in_part(size: int, budget: int, batch: int, part: int = PART_BYTES) -> int:
     """How many images of `size` bytes of activations are run at a time; divides the batch evenly if possible."""
     size = max(1, size)
-    images = max(_PART_BYTES // size, min(_PART_IMAGES, 2 * _PART_BYTES // size))
+    images = max(part // size, min(_PART_IMAGES, 2 * part // size))
     images = max(1, min(images, budget // size))
-    return next((part for part in range(images, images // 2, -1) if batch % part == 0), images)
+    return next((even for even in range(images, images // 2, -1) if batch % even == 0), images)
 
 
 def _grouped(sizes: Mapping[str, int], budget: int) -> tuple[tuple[str, ...], ...]:

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.calibrator import CalibrationBatch, Calibrator
+from calib.calibrator import CalibrationBatch
 from calib.errors import CalibrationError, NonFiniteError
 from calib.interrupts import heed_interrupt
 from datasets.arrays.stream import model_batches
@@ -71,8 +71,12 @@ class _Slot:
         self.device = {i.name: stack.enter_context(DeviceBuffer(self.host[i.name].bytes)) for i in inputs}
         self.started: Event = stack.enter_context(Event())
         self.copied: Event = stack.enter_context(Event())
-        self.images = 0
+        self.names: Sequence[str] = ()
         self.copies = 0
+
+    @property
+    def images(self) -> int:
+        return len(self.names)
 
     def copy(self, stream: Stream) -> None:
         self.started.record(stream)
@@ -96,12 +100,12 @@ class CalibrationFeed:
     """
 
     def __init__(
-        self, calibrator: Calibrator, inputs: Sequence[FeedInput], advance: Callable[[int], None] | None = None
+        self, batches: Iterable[Any], inputs: Sequence[FeedInput], advance: Callable[[int], None] | None = None
     ) -> None:
         """Prepare buffers.
 
         Args:
-            calibrator: Its batches are fed, from the first.
+            batches: A calibrator, or the batches of one; they are fed, from the first.
             inputs: The network's inputs, all with the same batch size.
             advance: Called with the number of images of each batch that is fed.
 
@@ -110,7 +114,7 @@ class CalibrationFeed:
         """
         self.error: BaseException | None = None
         self.figures = FeedFigures()
-        self._calibrator, self._inputs, self._advance = calibrator, tuple(inputs), advance
+        self._batches, self._inputs, self._advance = batches, tuple(inputs), advance
         self.batch = self._inputs[0].shape[0]
         self._stopped = threading.Event()
         self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
@@ -126,6 +130,11 @@ class CalibrationFeed:
             self._free.put(slot)
         self._thread = threading.Thread(target=self._produce, name="calibration-feed", daemon=True)
         self._thread.start()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The images of the batch that `next` gave."""
+        return self._current.names if self._current is not None else ()
 
     def next(self, names: Sequence[str]) -> list[int] | None:
         """Device addresses of the next batch, in the order of `names`; None when there is none, or after an error.
@@ -200,7 +209,7 @@ class CalibrationFeed:
         """The thread's work: put one batch after another into a free slot."""
         try:
             use_device()
-            batches = model_batches(self._calibrator, self._inputs)
+            batches = model_batches(self._batches, self._inputs)
             with contextlib.ExitStack() as stack:
                 if hasattr(batches, "close"):
                     stack.callback(batches.close)
@@ -219,7 +228,8 @@ class CalibrationFeed:
             batch = next(pieces, None)
             if batch is None or self._stopped.is_set():
                 return
-            slot.images = fill(slot.host, batch, self._inputs)
+            fill(slot.host, batch, self._inputs)
+            slot.names = batch.names
             self.figures.decode_seconds += time.perf_counter() - start
             slot.copy(self._stream)
             self._ready.put(slot)
@@ -244,11 +254,8 @@ def _pieces(batches: Iterator[CalibrationBatch], size: int) -> Iterator[Calibrat
             yield _Piece({name: array[rows] for name, array in batch.inputs.items()}, batch.names[rows])
 
 
-def fill(host: Mapping[str, PinnedBuffer], batch: CalibrationBatch, inputs: Sequence[FeedInput]) -> int:
+def fill(host: Mapping[str, PinnedBuffer], batch: CalibrationBatch, inputs: Sequence[FeedInput]) -> None:
     """Copy a batch into pinned memory by input name; a ragged batch is filled up with its own images, never zeros.
-
-    Returns:
-        Number of images in the batch.
 
     Raises:
         CalibrationError: The batch lacks an input, or has another shape or type.
@@ -265,7 +272,6 @@ def fill(host: Mapping[str, PinnedBuffer], batch: CalibrationBatch, inputs: Sequ
         target = host[wanted.name].array
         rows = np.arange(len(target)) % len(found)
         np.take(found, rows, axis=0, out=target) if found.dtype == target.dtype else np.copyto(target, found[rows])
-    return len(batch.names)
 
 
 def _check_batch(found: NDArray[Any], batch: CalibrationBatch, wanted: FeedInput) -> None:

@@ -128,6 +128,43 @@ def find_device() -> Device:
     )
 
 
+@dataclass(frozen=True)
+class DeviceLimits:
+    """What kernels may use.
+
+    Attributes:
+        multiprocessors: Their number.
+        shared_bytes_of_block: Shared memory that a block may have, bytes.
+        shared_bytes: Shared memory of a multiprocessor, bytes.
+    """
+
+    multiprocessors: int
+    shared_bytes_of_block: int
+    shared_bytes: int
+
+
+def device_limits() -> DeviceLimits:
+    """The limits of the GPU in use.
+
+    Raises:
+        DeviceError: There is no usable GPU.
+    """
+    properties = _call("cudaGetDeviceProperties", 0)
+    return DeviceLimits(
+        multiprocessors=int(properties.multiProcessorCount),
+        shared_bytes_of_block=int(properties.sharedMemPerBlockOptin),
+        shared_bytes=int(properties.sharedMemPerMultiprocessor),
+    )
+
+
+def nominal_bandwidth() -> float:
+    """Bytes per second of the GPU's memory by its clock and width, at two transfers a clock."""
+    kinds = _runtime().cudaDeviceAttr
+    kilohertz = int(_call("cudaDeviceGetAttribute", kinds.cudaDevAttrMemoryClockRate, 0))
+    bits = int(_call("cudaDeviceGetAttribute", kinds.cudaDevAttrGlobalMemoryBusWidth, 0))
+    return 2.0 * kilohertz * 1000 * bits / 8
+
+
 def _version_text(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
@@ -242,15 +279,30 @@ class Stream(_Resource):
 
     def copy_to_device(self, target: DeviceBuffer, source: PinnedBuffer, size: int | None = None) -> None:
         """Queue a copy of the first `size` bytes (all by default)."""
+        self.copy_to(target.pointer, source, source.bytes if size is None else size)
+
+    def copy_to(self, address: int, source: PinnedBuffer, size: int) -> None:
+        """Queue a copy of the first `size` bytes to an address on the device."""
         kind = _runtime().cudaMemcpyKind.cudaMemcpyHostToDevice
-        size = source.bytes if size is None else size
-        _call("cudaMemcpyAsync", target.pointer, source.pointer, size, kind, self.handle)
+        _call("cudaMemcpyAsync", address, source.pointer, size, kind, self.handle)
+
+    def copy_on_device(self, target: DeviceBuffer, source: DeviceBuffer) -> None:
+        """Queue a copy within the device's memory, of all that `source` holds."""
+        kind = _runtime().cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        _call("cudaMemcpyAsync", target.pointer, source.pointer, source.bytes, kind, self.handle)
 
     def copy_to_host(self, target: PinnedBuffer, source: DeviceBuffer, size: int | None = None) -> None:
         """Queue a copy of the first `size` bytes (all by default)."""
+        self.copy_from(target, source.pointer, target.bytes if size is None else size)
+
+    def copy_from(self, target: PinnedBuffer, address: int, size: int) -> None:
+        """Queue a copy of `size` bytes at an address on the device."""
         kind = _runtime().cudaMemcpyKind.cudaMemcpyDeviceToHost
-        size = target.bytes if size is None else size
-        _call("cudaMemcpyAsync", target.pointer, source.pointer, size, kind, self.handle)
+        _call("cudaMemcpyAsync", target.pointer, address, size, kind, self.handle)
+
+    def clear(self, target: DeviceBuffer) -> None:
+        """Queue the filling with zeros."""
+        _call("cudaMemsetAsync", target.pointer, 0, target.bytes, self.handle)
 
 
 class Event(_Resource):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from quant.backend import Backend, SampleShapes
 from quant.collectors.collector import Collector
 from quant.collectors.onnxruntime_collector import OnnxRuntimeCollector
@@ -10,6 +12,9 @@ from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import Console
 from quant.settings.output_names import TIMING_CACHE
 from quant.settings.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from quant.tensorrt.building.options import BuilderOptions
 
 
 def backend_from_settings(settings: RunSettings, console: Console, shapes: SampleShapes | None = None) -> Backend:
@@ -34,13 +39,34 @@ def backend_from_settings(settings: RunSettings, console: Console, shapes: Sampl
     return _onnxruntime(settings, console, reason)
 
 
-def collector_from_settings(settings: RunSettings) -> Collector:
-    """The collector of the activations' statistics: ONNX Runtime on the CPU, whatever builds the engines.
+def collector_from_settings(settings: RunSettings, console: Console) -> Collector:
+    """The collector of the activations' statistics.
 
-    TensorRT gives activations only as outputs of a network, which changes its fusions and so its values; the toolkit's
-    statistics are those of the ONNX model, the same on every machine.
+    Args:
+        settings: `auto` considers the GPU if it and TensorRT are found, and ONNX Runtime was not asked for by name.
+        console: Where notes go.
+
+    Raises:
+        QuantError: The GPU was asked for and cannot be used; says what to install.
     """
-    return OnnxRuntimeCollector(settings.memory_limit << 20)
+    cpu = OnnxRuntimeCollector(settings.memory_limit << 20)
+    automatic = settings.collector == "auto"
+    if settings.collector == "cpu" or (automatic and (settings.backend == "onnxruntime" or settings.match_tensorrt)):
+        return cpu
+    from quant.collectors.automatic_collector import AutomaticCollector
+    from quant.collectors.tensorrt_collector import TensorRTCollector
+    from quant.cuda.device import find_device
+    from quant.tensorrt.bindings import load_tensorrt
+
+    try:
+        load_tensorrt()
+        find_device()
+    except QuantError:
+        if automatic:
+            return cpu
+        raise
+    gpu = TensorRTCollector(settings.memory_limit << 20, _builder_options(settings), note=console.note)
+    return AutomaticCollector(cpu, gpu, console.note) if automatic else gpu
 
 
 def backend_by_name(
@@ -71,20 +97,10 @@ def _onnxruntime(settings: RunSettings, console: Console, reason: str = "") -> B
 def _tensorrt(settings: RunSettings, console: Console, shapes: SampleShapes | None, *, reuse: bool = True) -> Backend:
     from quant.settings.batch_range import batch_range_from_text
     from quant.tensorrt.backend import TensorRTBackend
-    from quant.tensorrt.building.options import BuilderOptions
 
-    sources = tuple(name.strip() for name in settings.tactic_sources.split(",")) if settings.tactic_sources else None
     backend = TensorRTBackend(
         batch_range_from_text(settings.dynamic) if settings.dynamic else settings.batch_size,
-        BuilderOptions(
-            strict_int8=settings.strict_int8,
-            explicit=settings.explicit,
-            workspace=settings.workspace << 20 if settings.workspace else None,
-            level=settings.builder_level,
-            tactic_sources=sources,
-            dla_core=settings.dla,
-            timing_cache=settings.out / TIMING_CACHE,
-        ),
+        _builder_options(settings),
         calibration_batch=settings.batch_size,
         engines=settings.out if reuse else None,
         shapes=shapes,
@@ -92,3 +108,18 @@ def _tensorrt(settings: RunSettings, console: Console, shapes: SampleShapes | No
     )
     console.note(f"back end: TensorRT {backend.version} on {backend.device}")
     return backend
+
+
+def _builder_options(settings: RunSettings) -> BuilderOptions:
+    from quant.tensorrt.building.options import BuilderOptions
+
+    sources = tuple(name.strip() for name in settings.tactic_sources.split(",")) if settings.tactic_sources else None
+    return BuilderOptions(
+        strict_int8=settings.strict_int8,
+        explicit=settings.explicit,
+        workspace=settings.workspace << 20 if settings.workspace else None,
+        level=settings.builder_level,
+        tactic_sources=sources,
+        dla_core=settings.dla,
+        timing_cache=settings.out / TIMING_CACHE,
+    )

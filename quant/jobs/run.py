@@ -118,7 +118,7 @@ def _result(
     given: GivenPrecisions,
 ) -> RunResult:
     metric = recorder_from_settings(settings, model, listener)
-    collector = collector_from_settings(settings)
+    collector = collector_from_settings(settings, listener)
     builds = {BASELINE: backend.build(model, BASELINE)}
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[BASELINE].runnable, batch, data, settings, listener, metric)

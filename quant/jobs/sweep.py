@@ -80,7 +80,8 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         stack.enter_context(exclusive(settings.out))
         backend = backend_by_name(settings, listener, lambda _: sample_shapes(data, settings), reuse=False)
         stack.callback(backend.close)
-        calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
+        collector = collector_from_settings(settings, listener)
+        calibration = obtain_calibration(settings, model, data, backend, collector, listener)
         if calibration.statistics is None:
             raise CalibrationError(f"{calibration.path}: expected statistics beside the cache, found none; recalibrate")
         fp32 = backend.build(model, "fp32")

@@ -7,6 +7,7 @@ CHOICES = {
     "sampling": ("random", "first"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "calibrator": ("toolkit", "tensorrt"),
+    "collector": ("auto", "cpu", "gpu"),
     "precision": ("int8", "fp16", "fp32"),
     "task": ("auto", "classify", "detect", "segment", "embed", "multilabel", "regress", "keypoints", "image", "none"),
     "head": ("float", "int8"),

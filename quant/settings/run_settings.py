@@ -54,6 +54,8 @@ class RunSettings:
         seed: Seed of the sample.
         backend: auto (TensorRT if it and a GPU are found), onnxruntime, tensorrt.
         calibrator: toolkit (own statistics) or tensorrt (TensorRT's own calibration, in 8.6 and 10).
+        collector: What the toolkit's statistics are made on: cpu, gpu (TensorRT), or auto: whichever is expected to
+            take less time.
         precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
         cache: Calibration cache; None for `calibration.cache` in `out`.
         cache_only: Stop if the cache does not fit, algorithm included, instead of making a new one.
@@ -106,6 +108,7 @@ class RunSettings:
     max_bad: float = 0.05
     memory_limit: int = 1024
     calibrator: str = "toolkit"
+    collector: str = "auto"
     strict_int8: bool = False
     explicit: bool = False
     dynamic: str = ""
@@ -178,6 +181,9 @@ class RunSettings:
 
     def _check_tensorrt(self) -> None:
         """Check the settings that only TensorRT builds have."""
+        if self.collector == "gpu" and (self.match_tensorrt or self.calibrator == "tensorrt"):
+            found = "match_tensorrt" if self.match_tensorrt else "calibrator tensorrt"
+            raise SettingsError(f"collector: the GPU's counts do not serve {found}; leave one of them out")
         if self.calibrator == "tensorrt":
             if self.backend == "onnxruntime":
                 raise SettingsError(

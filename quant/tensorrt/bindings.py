@@ -19,10 +19,11 @@ from quant.errors import AcceleratorError, BuildError
 EVERYWHERE = """
 Builder Builder.create_network Builder.create_builder_config Builder.build_serialized_network
 Builder.create_optimization_profile Builder.num_DLA_cores
-BuilderFlag.GPU_FALLBACK DeviceType.DLA
+BuilderFlag.GPU_FALLBACK BuilderFlag.TF32 DeviceType.DLA
 DataType.FLOAT DataType.HALF DataType.INT8 DataType.INT32 DataType.BOOL DataType.UINT8
 EngineInspector.get_engine_information
-IBuilderConfig.add_optimization_profile IBuilderConfig.builder_optimization_level IBuilderConfig.create_timing_cache
+IBuilderConfig.add_optimization_profile IBuilderConfig.builder_optimization_level IBuilderConfig.clear_flag
+IBuilderConfig.create_timing_cache
 IBuilderConfig.default_device_type IBuilderConfig.DLA_core IBuilderConfig.get_timing_cache
 IBuilderConfig.profiling_verbosity IBuilderConfig.set_flag IBuilderConfig.set_memory_pool_limit
 IBuilderConfig.set_tactic_sources IBuilderConfig.set_timing_cache

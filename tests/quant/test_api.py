@@ -13,8 +13,8 @@ from quant.jobs import compare as model_comparison
 from quant.jobs import compare_sides as compared
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.onnxruntime.session import OnnxRuntimeSession
-from quant.tensorrt.engines.engine import EngineTensor
 from quant.tensorrt.engines.engine_model import EngineModel
+from quant.tensorrt.engines.loaded_engine import EngineTensor
 
 
 class Engine:

@@ -77,7 +77,8 @@ def sensitivity(settings: RunSettings, console: Console | None = None) -> Docume
         in_float = task.float_nodes | given.float_nodes
         settings = settings.with_algorithm(detects=task.head is not None)
         check_preparation(model, batch.inputs, baseline.run(batch.inputs), task.reader)
-        calibration = obtain_calibration(settings, model, data, backend, collector_from_settings(settings), listener)
+        collector = collector_from_settings(settings, listener)
+        calibration = obtain_calibration(settings, model, data, backend, collector, listener)
         batches, labels = _images(data, settings)
         judge = Judge(baseline, batches, task.reader, labels if task.reader.scores is not None else None)
         macs = macs_of_products(model.proto, next(single_images(batches, baseline.fixed_batch), batches[0]))

@@ -27,6 +27,7 @@ class BuilderOptions:
         level: Effort, 0 to 5; None for TensorRT's default.
         tactic_sources: Names of TensorRT's tactic sources; None for all that work here.
         dla_core: Build for this DLA core, with the GPU for what it cannot run; None for the GPU only.
+        tf32: Whether FP32 kernels may round the factors of products to TF32, as TensorRT does by default.
         timing_cache: File with kernel timings, which is read and written; None for no file.
     """
 
@@ -36,6 +37,7 @@ class BuilderOptions:
     level: int | None = None
     tactic_sources: tuple[str, ...] | None = None
     dla_core: int | None = None
+    tf32: bool = True
     timing_cache: Path | None = None
 
 
@@ -50,6 +52,8 @@ def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: Builde
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.level is not None:
         config.builder_optimization_level = options.level
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
     names = options.tactic_sources if options.tactic_sources is not None else default_tactic_sources(tensorrt)
     if names is not None:
         config.set_tactic_sources(_bits(trt.TacticSource, names))

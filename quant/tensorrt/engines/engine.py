@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -14,33 +13,14 @@ from numpy.typing import NDArray
 
 from calib.interrupts import interrupts_deferred
 from quant.backend import Latency
-from quant.cuda.device import DeviceBuffer, Event, OutOfDeviceMemoryError, PinnedBuffer, Stream, use_device
-from quant.errors import BuildError, ModelError
-from quant.tensorrt.bindings import TensorRT, load_tensorrt
-from quant.tensorrt.log import log_section, logger
+from quant.cuda.device import DeviceBuffer, Event, PinnedBuffer, Stream
+from quant.errors import ModelError
+from quant.tensorrt.bindings import TensorRT
+from quant.tensorrt.engines.loaded_engine import EngineTensor, LoadedEngine
 
 Array = NDArray[Any]
 LATENCY_RUNS = 200
 WARM_UP_RUNS = 20
-
-
-@dataclass(frozen=True)
-class EngineTensor:
-    """An input or output of an engine.
-
-    Attributes:
-        name: Its name.
-        shape: Its shape at the largest batch.
-        dtype: NumPy's name of its type.
-        is_input: Whether it is an input.
-        has_batch: Whether the first axis is the batch.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    is_input: bool
-    has_batch: bool
 
 
 class Engine:
@@ -69,75 +49,34 @@ class Engine:
             BuildError: TensorRT cannot load it: another release or GPU, or a damaged file.
             OutOfDeviceMemoryError: It does not fit into the GPU's memory.
         """
-        self._tensorrt = tensorrt or load_tensorrt()
-        trt = self._tensorrt.module
         self._name = name
         self._order = {output: i for i, output in enumerate(outputs)}
-        use_device()
         with contextlib.ExitStack() as stack:
-            with interrupts_deferred(), log_section() as log:
-                trt.init_libnvinfer_plugins(logger(self._tensorrt), "")
-                self._runtime: Any = trt.Runtime(logger(self._tensorrt))
-                self._engine: Any = self._runtime.deserialize_cuda_engine(data)
-                self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
-                if self._context is None:
-                    if log.out_of_memory:
-                        raise OutOfDeviceMemoryError(f"{name}: {log.reason()}", "cudaErrorMemoryAllocation")
-                    raise BuildError(f"{name}: TensorRT {self._tensorrt.release} cannot load it: {log.reason()}")
-                self.device_memory = self._tensorrt.device_memory(self._engine)
-                self.layers = int(self._engine.num_layers)
-                self.smallest, self.largest = self._batch_range()
-                self.tensors = self._tensors()
-                self._batch = 0
+            with interrupts_deferred():
+                self._loaded = LoadedEngine(data, name, tensorrt)
+                stack.callback(self._loaded.close)
+                self.device_memory, self.layers = self._loaded.device_memory, self._loaded.layers
+                self.smallest, self.largest = self._loaded.smallest, self._loaded.largest
+                self.tensors = self._loaded.tensors
                 self._stream: Stream = stack.enter_context(Stream())
                 self._host = {t.name: stack.enter_context(PinnedBuffer(t.shape, t.dtype)) for t in self.tensors}
                 self._device = {
                     t.name: stack.enter_context(DeviceBuffer(self._host[t.name].bytes)) for t in self.tensors
                 }
                 for tensor in self.tensors:
-                    self._context.set_tensor_address(tensor.name, self._device[tensor.name].pointer)
+                    self._loaded.set_address(tensor.name, self._device[tensor.name].pointer)
             self._resources = stack.pop_all()  # only now, so that a deferred Ctrl-C frees the buffers
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
         """Its inputs."""
-        return tuple(tensor for tensor in self.tensors if tensor.is_input)
+        return self._loaded.inputs
 
     @property
     def outputs(self) -> tuple[EngineTensor, ...]:
         """Its outputs, in the model's order."""
         found = (tensor for tensor in self.tensors if not tensor.is_input)
         return tuple(sorted(found, key=lambda tensor: self._order.get(tensor.name, len(self._order))))
-
-    def _names(self) -> list[str]:
-        return [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-
-    def _is_input(self, name: str) -> bool:
-        return bool(self._engine.get_tensor_mode(name) == self._tensorrt.module.TensorIOMode.INPUT)
-
-    def _batch_range(self) -> tuple[int, int]:
-        first = next(name for name in self._names() if self._is_input(name))
-        size = int(self._engine.get_tensor_shape(first)[0])
-        if size >= 0:
-            return size, size
-        smallest, _, largest = self._engine.get_tensor_profile_shape(first, 0)
-        return int(smallest[0]), int(largest[0])
-
-    def _tensors(self) -> tuple[EngineTensor, ...]:
-        """Inputs and outputs with shapes at the largest batch, for which buffers are made once."""
-        names = self._names()
-        free = {name for name in names if int((*self._engine.get_tensor_shape(name), 0)[0]) < 0}
-        for name in names:
-            if self._is_input(name) and name in free:
-                rest = tuple(self._engine.get_tensor_shape(name))[1:]
-                self._context.set_input_shape(name, (self.largest, *rest))
-        tensors = []
-        for name in names:
-            shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
-            dtype = self._tensorrt.numpy_type(self._engine.get_tensor_dtype(name))
-            has_batch = bool(shape) and (name in free or shape[0] == self.largest)
-            tensors.append(EngineTensor(name, shape, dtype, self._is_input(name), has_batch))
-        return tuple(tensors)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Outputs for any number of images, in the model's order.
@@ -176,20 +115,10 @@ class Engine:
             host.array[:executed] = array[rows]
             used = host.bytes // tensor.shape[0] * executed
             self._stream.copy_to_device(self._device[tensor.name], host, used)
-        self._set_batch(executed)
-
-    def _set_batch(self, batch: int) -> None:
-        if batch == self._batch:
-            return
-        if self.smallest != self.largest:
-            for tensor in self.inputs:
-                self._context.set_input_shape(tensor.name, (batch, *tensor.shape[1:]))
-        self._batch = batch
+        self._loaded.set_batch(executed)
 
     def _execute(self) -> None:
-        with log_section() as log:
-            if not self._context.execute_async_v3(int(self._stream.handle)):
-                raise ModelError(f"{self._name}: TensorRT cannot run it: {log.reason()}")
+        self._loaded.queue(self._stream)
 
     def _download(self, count: int) -> list[Array]:
         for tensor in self.outputs:
@@ -219,17 +148,15 @@ class Engine:
                 end.record(self._stream)
             self._stream.synchronize()
             times = [end.milliseconds_since(start) for start, end in marks]
-        return Latency(statistics.median(times), self._batch, runs, float(np.percentile(times, 99)))
+        return Latency(statistics.median(times), self._loaded.batch, runs, float(np.percentile(times, 99)))
 
     def layer_text(self) -> str:
         """The engine inspector's description of all layers, JSON."""
-        inspector = self._engine.create_engine_inspector()
-        text: str = inspector.get_engine_information(self._tensorrt.module.LayerInformationFormat.JSON)
-        return text
+        return self._loaded.layer_text()
 
     def close(self) -> None:
         """Free the engine and its buffers; a second call does nothing."""
-        self._context = self._engine = self._runtime = None
+        self._loaded.close()
         self._resources.close()
 
     def __enter__(self) -> Engine:

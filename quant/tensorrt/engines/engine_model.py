@@ -14,7 +14,8 @@ from quant.settings.output_names import ENGINE_SUFFIX
 from quant.tensorrt.engines.engine_file import EngineIdentity, read_description
 
 if TYPE_CHECKING:
-    from quant.tensorrt.engines.engine import Engine, EngineTensor
+    from quant.tensorrt.engines.engine import Engine
+    from quant.tensorrt.engines.loaded_engine import EngineTensor
 
 SUFFIXES = (ENGINE_SUFFIX, ".plan", ".trt")
 UNKNOWN = "engine"  # the precision of an engine without a description

@@ -125,7 +125,7 @@ def test_the_statistics_of_a_pass_are_those_of_all_tensors(model):
     activations = {name: array.astype(np.float32) for name, array in fetched.items()}
     with ThreadPoolExecutor(1) as helpers:
         counts.count({"x": x, **activations}, ["0.png", "1.png"], helpers, 1)
-    statistics = plan.statistics(counts, 2, 2)
+    statistics = plan.statistics(counts.counted(), 2, 2)
     assert (statistics.images, statistics.products) == (2, {"flat", "sum"})
     found = {name: (h.min, h.max, h.zeros, h.count) for name, h in statistics.histograms.items()}
     assert found == {
@@ -164,5 +164,5 @@ def test_a_pass_with_packed_counts_gives_the_same_statistics(model):
         with ThreadPoolExecutor(1) as helpers:
             for batch in batches:
                 counts.count(batch, ["0.png", "1.png"], helpers, 2)
-        found.append({name: h.digest() for name, h in plan.statistics(counts, 6, 2).histograms.items()})
+        found.append({name: h.digest() for name, h in plan.statistics(counts.counted(), 6, 2).histograms.items()})
     assert found[0] == found[1]

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from quant.errors import QuantError
-from quant.jobs.backend_choice import backend_by_name, backend_from_settings
+from quant.collectors.onnxruntime_collector import OnnxRuntimeCollector
+from quant.errors import QuantError, SettingsError
+from quant.jobs.backend_choice import backend_by_name, backend_from_settings, collector_from_settings
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.settings.run_settings import RunSettings
 from tests.outcome import Notes
@@ -48,3 +49,21 @@ def test_a_comparison_takes_onnx_runtime_unless_tensorrt_is_named(backend):
 def test_a_comparison_on_tensorrt_that_is_not_there_stops():
     with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
         backend_by_name(RunSettings(backend="tensorrt"), Notes())
+
+
+@pytest.mark.parametrize("options", [{"collector": "cpu"}, {"backend": "onnxruntime"}, {"match_tensorrt": True}])
+def test_statistics_are_made_on_the_cpu_where_a_gpu_is_not_asked_for(options):
+    assert isinstance(collector_from_settings(RunSettings(**options), Notes()), OnnxRuntimeCollector)
+
+
+@without_tensorrt
+def test_statistics_are_made_on_the_cpu_where_there_is_no_gpu():
+    assert isinstance(collector_from_settings(RunSettings(), Notes()), OnnxRuntimeCollector)
+    with pytest.raises(QuantError, match="TensorRT is not installed; pip install"):
+        collector_from_settings(RunSettings(collector="gpu"), Notes())
+
+
+@pytest.mark.parametrize("options", [{"match_tensorrt": True}, {"calibrator": "tensorrt"}])
+def test_settings_that_the_gpus_counts_do_not_serve_are_refused(options):
+    with pytest.raises(SettingsError, match="collector: the GPU's counts do not serve"):
+        RunSettings(collector="gpu", **options)
