@@ -38,6 +38,11 @@ _HELPS = {
 @click.option(
     "--compute-capability", default="", metavar="LIST", help="tensorrt-rtx: of the GPUs to build for, such as 8.6,8.9."
 )
+@click.option(
+    "--float-type",
+    type=click.Choice(("fp32", "fp16")),
+    help="tensorrt-rtx, INT8: type of what has no Q/DQ pair; default fp32, as calib run measures it.",
+)
 def command(
     *,
     target: str,

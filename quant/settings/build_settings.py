@@ -12,6 +12,7 @@ from quant.settings.run_settings import RunSettings
 
 TENSORRT, FOR_RTX = "tensorrt", "tensorrt-rtx"
 TARGETS = (TENSORRT, FOR_RTX)
+FLOAT_TYPES = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class BuildSettings(RunSettings):
     """Settings of `calib build`: those of a run, of which model, scales, sizes and builder options count.
 
     Attributes:
+        float_type: For tensorrt-rtx and INT8: the type of what has no Q/DQ pair, fp32 or fp16.
         target: tensorrt for the GPU that is here, tensorrt-rtx for GPUs that need not be here.
         capabilities: For tensorrt-rtx: compute capabilities to build for, such as "8.9".
     """
 
+    float_type: str = "fp32"
     target: str = TENSORRT
     capabilities: tuple[str, ...] = ()
 
@@ -37,6 +40,12 @@ class BuildSettings(RunSettings):
         if self.target == FOR_RTX and not self.capabilities:
             raise SettingsError(
                 "compute_capability: expected those of the GPUs to build for, such as 8.6,8.9, found none"
+            )
+        if self.float_type not in FLOAT_TYPES:
+            raise SettingsError(f"float_type: expected one of {', '.join(FLOAT_TYPES)}, found '{self.float_type}'")
+        if self.float_type != "fp32" and (self.target != FOR_RTX or self.precision != "int8"):
+            raise SettingsError(
+                f"float_type: only INT8 for {FOR_RTX} has one, because TensorRT chooses by itself; leave it out"
             )
         wrong = [text for text in self.capabilities if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", text)]
         if wrong:

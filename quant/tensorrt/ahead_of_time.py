@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import calib
 from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.model import OnnxModel
+from quant.qdq.half_pairs import half_qdq_model
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.building.build_job import Note
@@ -38,7 +39,7 @@ def engine_ahead_of_time(
     options: BuilderOptions,
     *,
     scales: str = "",
-    sha256: str = "",
+    float_type: str = "fp32",
     note: Note | None = None,
 ) -> AheadEngine:
     """Build an engine for a compute capability.
@@ -51,13 +52,17 @@ def engine_ahead_of_time(
         batch: Batch sizes.
         options: How to build.
         scales: SHA-256 of the INT8 scales, if they come from a cache.
-        sha256: Of the model's file, if `model` was made from it; empty for `model`'s own.
+        float_type: For INT8: the type of what has no Q/DQ pair, fp32 or fp16.
         note: Called with lines to display.
 
     Raises:
         BuildError: TensorRT cannot read or build the model, or not for this capability; the message quotes TensorRT.
     """
-    proto = half_model(model.proto) if precision == "fp16" else model.proto
+    proto = model.proto
+    if precision == "fp16":
+        proto = half_model(proto)
+    elif precision == "int8" and float_type == "fp16":
+        proto = half_qdq_model(proto)
     built = engine_from_onnx(
         proto,
         precision,
@@ -69,12 +74,16 @@ def engine_ahead_of_time(
         capability=capability,
     )
     asked = {key: value for key, value in asdict(options).items() if key != "timing_cache"}
-    asked |= {"calib": calib.__version__, "inputs": {info.name: info.shape[1:] for info in model.inputs}}
+    asked |= {
+        "calib": calib.__version__,
+        "float_type": float_type,
+        "inputs": {info.name: info.shape[1:] for info in model.inputs},
+    }
     identity = EngineIdentity(
         tensorrt=tensorrt.release,
         gpu="",
         compute_capability=capability,
-        model=sha256 or model.sha256,
+        model=model.sha256,
         precision=precision,
         scales=scales,
         batch=str(batch),

@@ -107,6 +107,17 @@ def test_products_that_a_file_leaves_in_float_have_no_pairs(rtx, calib, finished
     assert layers[1] < layers[0]
 
 
+def test_what_has_no_pair_computes_in_fp16_where_that_is_asked_for(rtx, calib, finished):
+    """Capability 7.5 has no matrix products in FP32, so it shows the type."""
+    (finished / "precision.toml").write_text('[[float]]\nnodes = ["fc*"]\n')
+    options = ("--precisions", "precision.toml")
+    assert "FP32 GEMM is not supported" in calib(*RTX, "7.5", *options, cwd=finished).error
+    result = calib(*RTX, "7.5", *options, "--float-type", "fp16", cwd=finished)
+    assert result.code == 0, result.err
+    identity = described(finished / "calib-out" / "model.int8.sm75.engine")["identity"]
+    assert json.loads(identity["options"])["float_type"] == "fp16"
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -114,6 +125,7 @@ def test_products_that_a_file_leaves_in_float_have_no_pairs(rtx, calib, finished
         ((*RTX, "8.9,sm86"), "compute_capability: expected numbers such as 8.6,8.9, found 'sm86'"),
         ((*RTX, " , "), "compute_capability: expected those of the GPUs to build for, such as 8.6,8.9, found none"),
         (("build", "--compute-capability", "8.9"), "TensorRT builds for the GPU that is here; use --target"),
+        (("build", "--float-type", "fp16"), "float_type: only INT8 for tensorrt-rtx has one"),
         ((*RTX, "8.9", "--cache", "no.cache"), "no.cache: cannot be read"),
         ((*RTX, "8.9", "--out", "new"), "new/calibration.cache: expected scales for INT8, found none; give --cache"),
         ((*RTX, "8.9", "--model", "calib-out/model.int8.onnx", "--precision", "fp16"), "holds its own scales"),

@@ -159,6 +159,7 @@ class _AheadOfTime:
                 batch,
                 _options(self._settings),
                 scales=scales_sha256(given.cache.scales) if given.cache is not None else "",
+                float_type=self._settings.float_type,
                 note=console.note,
             )
             name = self._settings.engine_name(given.precision, capability)

@@ -11,6 +11,7 @@ from onnx import helper
 from quant.errors import BuildError
 from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.model import load_model
+from quant.qdq.half_pairs import half_qdq_model
 from quant.qdq.placement import Placement
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange
@@ -30,7 +31,7 @@ def forms(proto, ones, placement=None):
     """The four that a model is built in, by name."""
     quantized = qdq_model_from_amax(proto, ones(proto), placement or Placement())
     assert {node.op_type for node in quantized.graph.node} >= set(PAIRS)
-    return {"fp32": proto, "fp16": half_model(proto), "int8": quantized, "int8 fp16": half_model(quantized)}
+    return {"fp32": proto, "fp16": half_model(proto), "int8": quantized, "int8 fp16": half_qdq_model(quantized)}
 
 
 @pytest.mark.parametrize("name", GRAPHS)
