@@ -10,12 +10,14 @@ from calib.cli.parts.options import run_options
 from calib.cli.parts.terminal import TerminalConsole, say, say_line
 
 _SHARED = (
-    "model", "cache", "precision", "precisions", "preprocess", "input_size", "input", "batch_size", "dynamic", "out",
-    "strict_int8", "explicit", "workspace", "builder_level", "tactic_sources", "dla", "allow_code", "as_json", "quiet",
+    "model", "cache", "precision", "precisions", "task", "head", "preprocess", "input_size", "input", "batch_size",
+    "dynamic", "out", "strict_int8", "explicit", "workspace", "builder_level", "tactic_sources", "dla", "allow_code",
+    "as_json", "quiet",
 )  # fmt: skip
 _HELPS = {
     "model": "ONNX model, FP32 or with Q/DQ pairs; by default the only *.onnx in the working folder.",
     "cache": "Scales of an FP32 model: TensorRT's text, JSON or a Q/DQ model; default calibration.cache in --out.",
+    "task": "detect keeps the products of a detector's head in float, as calib run does; default auto: the metadata's.",
     "precision": "int8 (default), fp16 or fp32.",
     "preprocess": "Only for the size that a TOML file states, where the model leaves it open.",
     "out": "Folder for the engines; default calib-out.",

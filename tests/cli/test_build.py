@@ -9,6 +9,13 @@ import onnx
 import pytest
 from onnx import helper
 
+from calib.algorithms import MinMax
+from calib.caches.cache import cache_from_amax, text_from_cache
+from quant.onnx_graph.model import load_model
+from quant.onnx_graph.tensor_types import activation_names
+from quant.qdq.output_head import head_nodes
+from quant.qdq.placement import Placement
+from quant.qdq.writer import qdq_model_from_amax
 from quant.tensorrt.bindings import TensorRTError, load_tensorrt, load_tensorrt_for_rtx
 from tests import colour_project, detector_project
 
@@ -116,6 +123,37 @@ def test_what_has_no_pair_computes_in_fp16_where_that_is_asked_for(rtx, calib, f
     assert result.code == 0, result.err
     identity = described(finished / "calib-out" / "model.int8.sm75.engine")["identity"]
     assert json.loads(identity["options"])["float_type"] == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("options", "same", "kept"),
+    [((), True, 2), (("--head", "int8"), False, 0), (("--task", "none"), False, 0), (("--task", "detect"), True, 2)],
+)
+def test_the_head_of_a_detector_stays_float_as_in_a_run(rtx, calib, tmp_path, options, same, kept):
+    detector_project.write_model(tmp_path / "model.onnx")
+    model = load_model(tmp_path / "model.onnx")
+    amax = dict.fromkeys(activation_names(model.graph), 4.0)
+    (tmp_path / "a.cache").write_text(text_from_cache(cache_from_amax(amax, MinMax())))
+    result = calib(*RTX, "8.9", "--cache", "a.cache", "--batch-size", 1, *options, cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert (f"{kept} products of the detector's head stay float" in result.err) is same
+    expected = qdq_model_from_amax(
+        model.proto, amax, Placement(float_nodes=head_nodes(model.light) if same else frozenset())
+    )
+    onnx.save(expected, tmp_path / "pairs.onnx")
+    found = described(tmp_path / "calib-out" / "model.int8.sm89.engine")["details"]["network_layers"]
+    assert calib(*RTX, "8.9", "--model", "pairs.onnx", "--batch-size", 1, cwd=tmp_path).code == 0
+    assert found == described(tmp_path / "calib-out" / "model.int8.sm89.engine")["details"]["network_layers"]
+
+
+def test_a_number_of_channels_that_is_open_is_said(rtx, calib, tmp_path):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    model = onnx.load(tmp_path / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "c"
+    onnx.save(model, tmp_path / "model.onnx")
+    result = calib(*RTX, "8.9", "--precision", "fp32", "--input-size", "8x8", cwd=tmp_path)
+    assert result.code == 1
+    assert "expected sizes on all axes but the batch, found axis 1 open" in result.error
 
 
 @pytest.mark.parametrize(

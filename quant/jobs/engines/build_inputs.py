@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calib.caches.cache import CalibrationCache
 from calib.caches.provenance import read_calibration, sidecar_paths
@@ -17,12 +19,14 @@ from quant.jobs.recovering.float_rules import given_precisions
 from quant.onnx_graph.metadata import metadata_from_model
 from quant.onnx_graph.model import OnnxModel, is_quantized, load_model
 from quant.progress import Console
+from quant.qdq.output_head import head_nodes
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.settings.build_settings import BuildSettings
 from quant.settings.user_code import is_code
 from quant.tensorrt.building.open_axes import with_sizes
 
 _CHANNELS = (1, 3, 4)
+_DETECTORS = ("detect", "segment", "pose", "obb")  # as exporters' metadata says it
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,21 @@ def build_inputs(settings: BuildSettings, console: Console) -> BuildInputs:
     found = read_cache_file(path)
     for line in found.notes:
         console.warn(line)
-    placement = Placement(float_nodes=given_precisions(settings, original).float_nodes)
+    in_float = given_precisions(settings, original).float_nodes | _head(settings, original, console)
+    placement = Placement(float_nodes=in_float)
     _check_cache(original, found.cache, path, placement)
     return BuildInputs(model, "int8", found.cache, path, placement)
+
+
+def _head(settings: BuildSettings, model: OnnxModel, console: Console) -> frozenset[str]:
+    """The products that `calib run` leaves in float because the model is a detector, as far as that is said."""
+    said = settings.task if settings.task != "auto" else metadata_from_model(model.graph).task
+    if said not in _DETECTORS:
+        return frozenset()
+    nodes = head_nodes(model.light, in_int8=settings.head == "int8")
+    if nodes:
+        console.note(f"{len(nodes)} products of the detector's head stay float, as in a run; --head int8 overrides it")
+    return nodes
 
 
 def _check_cache(model: OnnxModel, cache: CalibrationCache, path: Path, placement: Placement) -> None:
@@ -88,7 +104,8 @@ def _check_cache(model: OnnxModel, cache: CalibrationCache, path: Path, placemen
 
 def _with_known_sizes(model: OnnxModel, settings: BuildSettings) -> OnnxModel:
     """The model with the sizes of images and of constant inputs on its open axes, as far as they are stated."""
-    sizes = {name: array.shape for name, array in constants_from_texts(settings.input, model.inputs).items()}
+    constants = constants_from_texts(settings.input, model.inputs)
+    sizes: dict[str, Sequence[Any]] = {name: array.shape for name, array in constants.items()}
     size = settings.size or _size_of_preprocessing(settings) or metadata_from_model(model.graph).size
     for info in model.inputs:
         sides = info.shape[1:]
@@ -104,7 +121,9 @@ def _with_known_sizes(model: OnnxModel, settings: BuildSettings) -> OnnxModel:
                 f"{model.path}: input '{info.name}': expected a size of which one side is {wrong[0]}, found "
                 f"{size[0]}x{size[1]}; state it with --input-size"
             )
-        sizes[info.name] = tuple(fixed.get(i, side) for i, side in enumerate(sides))
+        known = [fixed.get(i, side) for i, side in enumerate(sides)]
+        if all(isinstance(side, int) for side in known):  # else the number of channels is open too
+            sizes[info.name] = known
     return with_sizes(model, sizes) if sizes else model
 
 
