@@ -33,6 +33,7 @@ def examine() -> list[Finding]:
         Finding("Python", works=True, text=platform.python_version()),
         *gpu,
         tensorrt,
+        _tensorrt_for_rtx(),
         onnxruntime,
         _package("torch", "only needed to export models; pip install 'calib-int8[torch]'"),
     ]
@@ -80,6 +81,20 @@ def _tensorrt() -> Finding:
         text=tensorrt.version
         + (f", without cuBLAS and cuDNN (tactic sources {', '.join(sources)})" if sources else ""),
     )
+
+
+def _tensorrt_for_rtx() -> Finding:
+    from quant.tensorrt.bindings import load_tensorrt_for_rtx
+
+    try:
+        tensorrt = load_tensorrt_for_rtx()
+    except QuantError as error:
+        return Finding(
+            "TensorRT for RTX", works=False, text=f"only needed for calib build --target tensorrt-rtx; {error}"
+        )
+    capabilities = ", ".join(tensorrt.capabilities)
+    text = f"{tensorrt.version}, builds for compute capability {capabilities} without a GPU"
+    return Finding("TensorRT for RTX", works=True, text=text)
 
 
 def _native(tensorrt: Finding, *, on_gpu: bool) -> Finding:

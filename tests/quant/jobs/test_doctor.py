@@ -1,8 +1,11 @@
+import sys
+
 import pytest
 
 from quant.cuda import device
 from quant.errors import QuantError
 from quant.jobs import doctor
+from quant.tensorrt.bindings import load_tensorrt_for_rtx
 from tests.host_cuda import HostCuda
 
 
@@ -28,6 +31,22 @@ def test_missing_cuda_python_is_one_line_that_names_what_to_install(monkeypatch)
 
     monkeypatch.setattr(device, "_runtime", missing)
     assert "pip install" in found("GPU").text
+
+
+def test_tensorrt_for_rtx_says_what_it_builds_for_or_how_it_is_installed(monkeypatch):
+    try:
+        release = load_tensorrt_for_rtx()
+    except QuantError:
+        pass
+    else:
+        assert found("TensorRT for RTX").works
+        assert f"{release.version}, builds for compute capability 7.5, 8.0" in found("TensorRT for RTX").text
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    load_tensorrt_for_rtx.cache_clear()
+    missing = found("TensorRT for RTX")
+    load_tensorrt_for_rtx.cache_clear()
+    assert not missing.works
+    assert "pip install 'calib-int8[rtx]'" in missing.text
 
 
 @pytest.mark.parametrize(("works", "mark"), [(True, "ok"), (False, "--")])
