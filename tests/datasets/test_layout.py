@@ -136,9 +136,7 @@ def test_labels_of_a_table_reach_below_images(save, tmp_path):
 def test_videos_say_how_to_make_images(tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a b.MP4").write_bytes(b"x")
-    with pytest.raises(
-        DatasetError, match=r"found 1 \.mp4; make images of a video first, such as with: mkdir"
-    ):
+    with pytest.raises(DatasetError, match=r"found 1 \.mp4; make images of a video first, such as with: mkdir"):
         open_source(tmp_path / "clips")
     video = tmp_path / "clips/a b.MP4"
     expected = (
