@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from datasets.images.layout import Layout, layout_from_names
 from datasets.labels import Classes, Labels, labels_from_file, labels_from_folders, read_classes
-from datasets.labels.class_labels import are_labelled
+from datasets.labels.class_labels import unlabelled_warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +81,7 @@ def folder_contents(
     notes += (found.text,) if found.text else ()
     warnings: tuple[str, ...] = ()
     if found.missing:
-        first = layout.names[int(np.argmin(are_labelled(found.indices)))]
-        warnings = (
-            f"{folder}: {found.missing:,} of {len(layout.names):,} images have no label, {first!r} first; they may "
-            "serve calibration, and are not evaluated",
-        )
+        warnings = (unlabelled_warning(folder, layout.names, found.indices),)
     return FolderContents(layout.names, found.indices, found.class_names, notes, warnings)
 
 

@@ -14,7 +14,7 @@ from datasets.decoding import FORMATS, Wanted, decode_image, decode_pixels, lack
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.folder_contents import folder_contents
 from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_of
-from datasets.images.listing import VIDEOS, Listing, frames_advice, in_words, listing_from_folder
+from datasets.images.listing import VIDEOS, Listing, frames_advice, in_words, listing_from_folder, refuse_video
 
 # Small files are decoded from memory, which is faster. Larger ones are not, so that a large TIFF is not read whole.
 _READ_WHOLE_BYTES = 64 * 2**20
@@ -180,6 +180,8 @@ class ImageFolder:
 
 def _known_formats(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
     wrong = [name for name in names if PurePath(name).suffix.lower() not in FORMATS]
+    for name in wrong:
+        refuse_video(folder / name)
     if wrong or not names:
         found = f"'{wrong[0]}'" if wrong else "no names"
         raise DatasetError(f"{folder}: expected names of images ending in {' '.join(FORMATS)}, found {found}")

@@ -14,7 +14,7 @@ from datasets.boxes.opening import has_split, is_data_yaml, open_boxed, open_spl
 from datasets.errors import DatasetError
 from datasets.image_folder import IMAGE_EXTENSIONS, ImageFolder
 from datasets.images.layout import layout_from_names, may_have_splits
-from datasets.images.listing import VIDEOS, frames_advice, listing_from_folder
+from datasets.images.listing import listing_from_folder, refuse_video
 from datasets.labels import read_class_names
 from datasets.masks.masked_images import open_masked
 from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
@@ -61,8 +61,7 @@ def open_source(
         return open_arrays(path, forms, labels=labels, classes=classes, unlabelled=unlabelled, split=split)
     if path.is_dir():
         return _folder(path, None if labels is None else Path(labels), classes, task, split)
-    if path.suffix.lower() in VIDEOS:
-        raise DatasetError(f"{path}: a video is not read; {frames_advice(path.name)}, then give the folder")
+    refuse_video(path)
     if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(
             f"{path}: expected a folder of images, a data.yaml, a pack ending in {' or '.join(SUFFIXES)}, or an array "

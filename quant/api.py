@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from datasets.arrays.memory import is_source, items_of, source_of_items
 from datasets.arrays.stream import PassingSamples
 from datasets.identity import ImageIdentity, contents
 from datasets.source import AnySource
-from quant.calibration.run_data import evaluation_data, source_from_python
+from quant.calibration.run_data import data_inputs, evaluation_data, source_from_python
 from quant.calibration.split import USUAL_IMAGES
 from quant.collectors.onnxruntime_collector import collect_statistics
 from quant.errors import SettingsError
@@ -77,6 +78,8 @@ def build(
     calibrator: Calibrator | None = None,
     *,
     preprocess: str = "imagenet",
+    input_size: str = "",
+    input: Mapping[str, Any] | Sequence[str] = (),
     num_images: int = 512,
     sampling: Literal["random", "first"] = "random",
     seed: int = 0,
@@ -92,6 +95,8 @@ def build(
         calibrator: How amax is computed; entropy by default. This call replaces any statistics it held before. If it
             names a cache, the cache is written.
         preprocess: Preset, path of a TOML file, or `file.py:callable`, which is executed.
+        input_size: HEIGHTxWIDTH of the images, for a model that leaves it open.
+        input: Inputs that are the same for every image, without the batch axis: values by name, or `NAME=VALUE` texts.
         num_images: Calibration images.
         sampling: random (seeded, by class where labels are known) or first.
         seed: Seed of the sample.
@@ -105,7 +110,14 @@ def build(
         CalibrationError: An activation is not finite, or the cache cannot be written.
         TypeError: `images` is nothing that data can be taken from; the message says what is.
     """
-    settings = RunSettings(preprocess=preprocess, num_images=num_images, batch_size=batch_size, max_bad=max_bad)
+    settings = RunSettings(
+        preprocess=preprocess,
+        input_size=input_size,
+        input=_texts(input),
+        num_images=num_images,
+        batch_size=batch_size,
+        max_bad=max_bad,
+    )
     calibrator = calibrator if calibrator is not None else EntropyCalibrator()
     if calibrator.batches is not None:
         raise SettingsError(
@@ -145,11 +157,12 @@ def _source_or_stream(images: object, model: OnnxModel, settings: RunSettings) -
     """Data as a source; what gives samples one after another as a stream of them, of which none is kept."""
     if is_source(images) or isinstance(images, str | Path | list | tuple | np.ndarray):
         return _opened(images, model, settings)
-    paths, items = items_of(images, model.inputs)
+    forms = data_inputs(settings, model)
+    paths, items = items_of(images, forms)
     if paths is not None:
         return paths
     what, first = type(images).__name__, list(islice(items, 1))
-    example = evaluation_data(source_of_items(first, model.inputs, what), settings, model)
+    example = evaluation_data(source_of_items(first, forms, what), settings, model)
     return PassingSamples(
         what,
         chain(first, items),
@@ -167,6 +180,8 @@ def compare(
     images: str | Path | AnySource | Iterable[Any],
     *,
     preprocess: str = "imagenet",
+    input_size: str = "",
+    input: Mapping[str, Any] | Sequence[str] = (),
     metric: str | None = None,
     max_drop: float = 1.0,
     batch_size: int = 64,
@@ -186,6 +201,8 @@ def compare(
         images: Folder, HDF5 pack, a source, or data from Python as for `build`. Samples are needed several times, so
             what is no list or array is kept in memory, up to `memory_limit`.
         preprocess: Preset, path of a TOML file, or `file.py:callable`, which is executed.
+        input_size: As for `build`.
+        input: As for `build`.
         metric: `file.py:callable`, see `quant.evaluation.metric`.
         max_drop: Largest accepted drop: percentage points of top-1, or per cent of the baseline's score of `metric`.
         batch_size: Images in a batch.
@@ -205,6 +222,8 @@ def compare(
     """
     settings = RunSettings(
         preprocess=preprocess,
+        input_size=input_size,
+        input=_texts(input),
         metric=metric,
         max_drop=max_drop,
         batch_size=batch_size,
@@ -246,7 +265,14 @@ def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> 
 
 
 def _opened(images: object, model: ModelInterface, settings: RunSettings, split: str = "train") -> AnySource:
+    forms = data_inputs(settings, model)
     if isinstance(images, str | Path):
-        forms = model.inputs
         return open_source(images, inputs=[info.name for info in forms], split=split, forms=forms)
-    return source_from_python(images, model.inputs, settings)
+    return source_from_python(images, forms, settings)
+
+
+def _texts(constants: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
+    """Constant inputs as settings have them."""
+    if isinstance(constants, Mapping):
+        return tuple(f"{name}={json.dumps(np.asarray(value).tolist())}" for name, value in constants.items())
+    return tuple(constants)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path, PurePath
 from datasets.errors import DatasetError
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
-_FRAMES = "ffmpeg -i {} -vf fps=2 frames/%06d.png"
+_FRAMES = "mkdir -p frames && ffmpeg -i {} -vf fps=2 frames/%06d.png"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def listing_from_folder(folder: Path, extensions: frozenset[str]) -> Listing:
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder; expected a folder of images")
     if not folder.is_dir():
+        refuse_video(folder)
         raise DatasetError(f"{folder}: not a folder; expected a folder of images")
     names: list[str] = []
     others: Counter[str] = Counter()
@@ -55,7 +57,17 @@ def in_words(others: Mapping[str, int], most: int = 5) -> str:
 
 def frames_advice(video: str) -> str:
     """How images are made of a video."""
-    return f"make images of a video first, such as with: {_FRAMES.format(video)}"
+    return f"make images of a video first, such as with: {_FRAMES.format(shlex.quote(video))}"
+
+
+def refuse_video(path: Path) -> None:
+    """Say what to do with a file that is a video by its name, in place of images.
+
+    Raises:
+        DatasetError: It is one.
+    """
+    if path.suffix.lower() in VIDEOS:
+        raise DatasetError(f"{path}: a video is not read; {frames_advice(str(path))}; then give the folder")
 
 
 def _collect(

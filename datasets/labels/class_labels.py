@@ -35,11 +35,22 @@ class Labels:
 
 
 def are_labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which images have a label, bool [N]; those with several values have them all."""
-    if labels.ndim != 1 or labels.dtype.kind not in "fi":
+    """Which images have a label, bool [N]; of several values, any: NaN, -1 or an empty text is none."""
+    kind = labels.dtype.kind
+    if kind not in "fiU" or (labels.ndim == 1 and kind == "U"):
         return np.ones(len(labels), bool)
-    found: NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != NO_LABEL
+    known = ~np.isnan(labels) if kind == "f" else labels != (NO_LABEL if kind == "i" else "")
+    found: NDArray[np.bool_] = known.reshape(len(labels), -1).any(axis=1)
     return found
+
+
+def unlabelled_warning(folder: Path, names: Sequence[str], labels: NDArray[Any]) -> str:
+    """What to say of a folder where some images have no label."""
+    known = are_labelled(labels)
+    return (
+        f"{folder}: {int((~known).sum()):,} of {len(names):,} images have no label, {names[int(np.argmin(known))]!r} "
+        "first; they may serve calibration, and are not evaluated"
+    )
 
 
 def labels_from_folders(

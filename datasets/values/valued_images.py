@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DatasetError
-from datasets.image_folder import ImageFolder, image_names
+from datasets.image_folder import IMAGE_EXTENSIONS, ImageFolder, image_names
 from datasets.labels import read_class_names
+from datasets.labels.class_labels import NO_LABEL, unlabelled_warning
+from datasets.labels.reading import FILE_WORDS, described_images, read_table, word_of
+from datasets.labels.table import separated_tables
 from datasets.text_file import text_from_file
 
-_FILE = ("file", "filename", "file_name", "image", "image_id", "image_name", "path", "id", "name")
 _SEVERAL = ("labels", "tags", "classes")  # headers of a column that holds several classes an image
 _BETWEEN = re.compile(r"[;|,\s]+")
 
@@ -30,6 +30,7 @@ class ImageValues:
 
     Attributes:
         values: float64 [N, K] of numbers, int64 [N, K] of 0 and 1 for classes that an image has or has not, or texts.
+            An image without any has a row of NaN, of -1 or of empty texts.
         columns: Names of the K values.
         text: How they were read, for people.
     """
@@ -49,12 +50,13 @@ class ValuedImages(ImageFolder):
         text: How the labels were read, for people.
     """
 
-    def __init__(self, path: str | Path, names: Sequence[str], found: ImageValues) -> None:
+    def __init__(self, path: str | Path, names: Sequence[str], found: ImageValues, missing: int = 0) -> None:
         """Take images and their values."""
         super().__init__(path, names=names, unlabelled=True)
         self.labels = found.values
         self.columns, self.text = found.columns, found.text
         self.notes = (found.text,)
+        self.warnings = (unlabelled_warning(self.path, self.names, found.values),) if missing else ()
         self.class_names = found.columns if found.values.dtype.kind == "i" else None
 
     def __repr__(self) -> str:
@@ -66,84 +68,72 @@ def open_valued(folder: Path, labels: Path | None, classes: Path | Sequence[str]
 
     Args:
         folder: The images.
-        labels: The CSV: a header, a column of files, and either several more, or one called labels or tags whose cells
-            hold several classes.
+        labels: The table: a header, a column of files, and either several more, or one called labels or tags whose
+            cells hold several classes. Images are found in it as in a table of classes.
         classes: Class names in the order of the model's outputs, for several classes an image.
 
     Raises:
-        DatasetError: `file.csv:LINE: ...` for a wrong row, `file.csv: ...` if images have no row.
+        DatasetError: `file.csv:LINE: ...` for a wrong row, `file.csv: ...` if it fits the images in no way.
     """
-    if labels is None or labels.is_dir():
+    if labels is None or labels.is_dir() or not _may_hold_values(labels):
         return None
-    header = _header(labels)
-    place = next((i for i, cell in enumerate(header) if cell.strip().lower() in _FILE), None)
-    others = [i for i in range(len(header)) if i != place]
-    words = [header[i].strip().lower() for i in others]
-    several = len(words) == 1 and words[0] in _SEVERAL
-    if place is None or "label" in words or (len(others) < 2 and not several):
-        return None
+    text = text_from_file(labels, "labels CSV")
     names = image_names(folder)
-    rows = _rows(labels, folder, names, place, len(header))
-    cells = [[rows[name][1][i].strip() for i in others] for name in names]
-    if several:
-        found = _several(labels, [(rows[name][0], row[0]) for name, row in zip(names, cells, strict=True)], classes)
-        return ValuedImages(folder, names, found) if found is not None else None
-    columns = tuple(header[i].strip() or str(i) for i in others)
-    return ValuedImages(folder, names, _of_columns(labels, cells, columns, classes))
+    reading = read_table(labels, text, folder, names, IMAGE_EXTENSIONS)
+    others = [i for i in range(reading.table.columns) if i != reading.column]
+    if not reading.header or not _are_values([word_of(reading.first[i]) for i in others]):
+        return None
+    found = described_images(reading, lambda row, _: tuple(row.cells[i].strip() for i in others), "values")
+    columns = tuple(reading.first[i].strip() or str(i) for i in others)
+    if len(others) == 1:
+        values = _several(labels, {i: (line, cells[0]) for i, (line, cells) in found.rows.items()}, len(names), classes)
+    else:
+        values = _of_columns(labels, {i: cells for i, (_, cells) in found.rows.items()}, len(names), columns, classes)
+    if values is None:
+        return None
+    told = reading.told(values.text, len(found.rows), found.foreign)
+    return ValuedImages(folder, names, replace(values, text=told), missing=len(names) - len(found.rows))
 
 
-def _header(path: Path) -> list[str]:
-    text = text_from_file(path, "labels CSV")
+def _may_hold_values(path: Path) -> bool:
+    """Does the first line look like the header of such a table? It is looked at alone: most tables hold classes."""
+    first = text_from_file(path, "labels CSV").split("\n", 1)[0]
     try:
-        return next(csv.reader(io.StringIO(text.split("\n", 1)[0])), [])
-    except csv.Error:
-        return []
+        tables = list(separated_tables(path, first))
+    except DatasetError:
+        return False
+    for table in tables:
+        words = [word_of(cell) for cell in table.rows[0].cells]
+        if any(word in FILE_WORDS and _are_values([*words[:i], *words[i + 1 :]]) for i, word in enumerate(words)):
+            return True
+    return False
 
 
-def _rows(path: Path, folder: Path, names: Sequence[str], place: int, columns: int) -> dict[str, tuple[int, list[str]]]:
-    """Lines and cells by image."""
-    known: set[str] = set(names)
-    found: dict[str, tuple[int, list[str]]] = {}
-    reader = csv.reader(io.StringIO(text_from_file(path, "labels CSV"), newline=""))
-    try:
-        next(reader)
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != columns:
-                raise DatasetError(f"{path}:{reader.line_num}: expected {columns} columns, found {len(row)}")
-            name = row[place].strip().replace("\\", "/").removeprefix("./")
-            if name not in known:
-                raise DatasetError(f"{path}:{reader.line_num}: no image {name!r} in {folder}")
-            if name in found:
-                raise DatasetError(f"{path}:{reader.line_num}: {name!r} already has values on line {found[name][0]}")
-            found[name] = reader.line_num, row
-    except csv.Error as error:
-        raise DatasetError(f"{path}:{reader.line_num}: cannot be read as CSV: {error}") from None
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise DatasetError(
-            f"{path}: {len(missing)} of {len(names)} images of {folder} have no row; the first is {missing[0]!r}"
-        )
-    return found
+def _are_values(words: Sequence[str]) -> bool:
+    """Do a header's words, but for that of the images, name values, and no column of classes?"""
+    return "label" not in words and (len(words) > 1 or (len(words) == 1 and words[0] in _SEVERAL))
 
 
 def _of_columns(
     path: Path,
-    cells: Sequence[Sequence[str]],
+    rows: Mapping[int, Sequence[str]],
+    images: int,
     columns: tuple[str, ...],
     classes: Path | Sequence[str] | None,
 ) -> ImageValues:
-    numbers = [[_number(cell) for cell in row] for row in cells]
-    if any(value is None for row in numbers for value in row):
-        return ImageValues(np.array(cells), columns, f"labels: {len(columns)} columns of texts in {path}")
-    values = np.array(numbers, np.float64)
-    if not ((values == 0) | (values == 1)).all():
-        return ImageValues(values, columns, f"labels: {len(columns)} numbers an image in {path}")
+    """Values of the images that have any: the others' are texts of nothing, NaN, or no label."""
+    numbers = {place: [_number(cell) for cell in cells] for place, cells in rows.items()}
+    if any(value is None for row in numbers.values() for value in row):
+        texts = np.array([rows.get(i, [""] * len(columns)) for i in range(images)])
+        return ImageValues(texts, columns, f"{len(columns)} columns of texts")
+    values = np.array([numbers.get(i, [math.nan] * len(columns)) for i in range(images)], np.float64)
+    known = values[sorted(rows)]
+    if not ((known == 0) | (known == 1)).all():
+        return ImageValues(values, columns, f"{len(columns)} columns of numbers")
     ordered = _in_order(path, columns, classes)
-    places = [columns.index(name) for name in ordered]
-    text = f"labels: {len(columns)} classes, of which an image has any number, in {path}"
-    return ImageValues(values[:, places].astype(np.int64), ordered, text)
+    chosen = values[:, [columns.index(name) for name in ordered]]
+    classes_of = np.where(np.isnan(chosen), NO_LABEL, chosen).astype(np.int64)
+    return ImageValues(classes_of, ordered, f"{len(columns)} columns of classes, of which an image has any number")
 
 
 def _number(cell: str) -> float | None:
@@ -166,18 +156,21 @@ def _in_order(path: Path, columns: tuple[str, ...], classes: Path | Sequence[str
     return given
 
 
-def _several(path: Path, rows: Sequence[tuple[int, str]], classes: Path | Sequence[str] | None) -> ImageValues | None:
+def _several(
+    path: Path, rows: Mapping[int, tuple[int, str]], images: int, classes: Path | Sequence[str] | None
+) -> ImageValues | None:
     """Several classes in one cell; None where no cell has more than one, which are ordinary labels."""
-    found = [[word for word in _BETWEEN.split(cell) if word] for _, cell in rows]
-    if all(len(words) <= 1 for words in found):
+    found = {place: [word for word in _BETWEEN.split(cell) if word] for place, (_, cell) in rows.items()}
+    if all(len(words) <= 1 for words in found.values()):
         return None
-    names = sorted({word for words in found for word in words})
+    names = sorted({word for words in found.values() for word in words})
     ordered = tuple(names) if classes is None else read_class_names(classes)
     place_of = {name: i for i, name in enumerate(ordered)}
-    values = np.zeros((len(rows), len(ordered)), np.int64)
-    for i, ((line, _), words) in enumerate(zip(rows, found, strict=True)):
+    values = np.full((images, len(ordered)), NO_LABEL, np.int64)
+    for place, words in found.items():
+        values[place] = 0
         for word in words:
             if word not in place_of:
-                raise DatasetError(f"{path}:{line}: {word!r} is not one of the {len(ordered)} classes given")
-            values[i, place_of[word]] = 1
-    return ImageValues(values, ordered, f"labels: {len(ordered)} classes, of which an image has any number, in {path}")
+                raise DatasetError(f"{path}:{rows[place][0]}: {word!r} is not one of the {len(ordered)} classes given")
+            values[place, place_of[word]] = 1
+    return ImageValues(values, ordered, f"{len(ordered)} classes, of which an image has any number")

@@ -135,8 +135,19 @@ def test_labels_of_a_table_reach_below_images(save, tmp_path):
 
 def test_videos_say_how_to_make_images(tmp_path):
     (tmp_path / "clips").mkdir()
-    (tmp_path / "clips/a.mp4").write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"found 1 \.mp4; make images of a video first, such as with: ffmpeg -i "):
+    (tmp_path / "clips/a b.MP4").write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"found 1 \.mp4; make images of a video first, such as with: mkdir"):
         open_source(tmp_path / "clips")
-    with pytest.raises(DatasetError, match=r"a\.mp4: a video is not read; make .* ffmpeg -i a\.mp4 -vf fps=2 frames/"):
-        open_source(tmp_path / "clips/a.mp4")
+    video = tmp_path / "clips/a b.MP4"
+    expected = (
+        f"{video}: a video is not read; make images of a video first, such as with: "
+        f"mkdir -p frames && ffmpeg -i '{video}' -vf fps=2 frames/%06d.png; then give the folder"
+    )
+    for refused in (
+        lambda: open_source(video),
+        lambda: ImageFolder(video),
+        lambda: ImageFolder(video.parent, names=["a b.MP4"]),
+    ):
+        with pytest.raises(DatasetError) as caught:
+            refused()
+        assert str(caught.value) == expected

@@ -313,3 +313,38 @@ def test_labels_that_are_no_numbers_are_left_out(model, samples):
         source = source_from_python([(sample, label) for sample in samples[:2]], inputs, RunSettings())
         assert source.labels is None
     assert source_from_python([(samples[0], 2.5)], inputs, RunSettings()).labels.tolist() == [2.5]
+
+
+@pytest.fixture
+def scaled_model(tmp_path, write_model):
+    """The colour classifier with free height and width, whose logits a second input multiplies, `factor` [N, 1]."""
+    proto = onnx.load(write_model(tmp_path / "scaled.onnx", size="S"))
+    proto.graph.node[-1].output[0] = "plain"
+    proto.graph.node.append(helper.make_node("Mul", ["plain", "factor"], ["logits"], name="times"))
+    proto.graph.input.append(helper.make_tensor_value_info("factor", TensorProto.FLOAT, ["N", 1]))
+    onnx.save(proto, tmp_path / "scaled.onnx")
+    return tmp_path / "scaled.onnx"
+
+
+@pytest.mark.parametrize("constant", [{"factor": np.float32([2.5])}, ["factor=[2.5]"]], ids=["mapping", "texts"])
+def test_build_and_compare_take_constants_and_the_size_as_run_does(scaled_model, images, constant, tmp_path):
+    (tmp_path / "imgs").mkdir()
+    for i, pixels in enumerate(images[0]):
+        Image.fromarray(pixels).save(tmp_path / "imgs" / f"{i:02}.png")
+    given = {"preprocess": "unit", "input_size": "4x4", "input": constant}
+    for data in (tmp_path / "imgs", images[0], iter(images[0])):
+        int8 = quant.build(scaled_model, data, MinMaxCalibrator(), **given)
+    assert {"flat", "input"} <= int8.amax.keys()
+    found = quant.compare(scaled_model, int8, list(zip(*images, strict=True)), **given)
+    assert found["builds"][0]["top1"] == 100
+    assert found["preprocessing"]["size"] == [4, 4]
+    assert found["settings"]["input"] == ["factor=[2.5]"]
+
+
+def test_what_is_wrong_with_a_constant_or_a_size_is_said(scaled_model, images):
+    with pytest.raises(TypeError, match=r"found ndarray alone, for 2 inputs"):
+        quant.build(scaled_model, images[0], preprocess="unit", input_size="8x8")
+    with pytest.raises(quant.QuantError, match=r"'factor' takes .* found"):
+        quant.build(scaled_model, images[0], preprocess="unit", input_size="8x8", input={"factor": [1, 2]})
+    with pytest.raises(quant.QuantError, match="input_size: expected HEIGHTxWIDTH"):
+        quant.compare(scaled_model, scaled_model, images[0], input_size="8")

@@ -28,7 +28,15 @@ def needs_docs():
 def site(needs_docs, tmp_path_factory):
     """The folder of the built site; a warning is an error."""
     folder = tmp_path_factory.mktemp("site") / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        folder,
+    ]  # with --quiet, no warning is counted
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -48,6 +56,12 @@ def test_the_site_has_every_guide_and_every_public_name_and_needs_no_network(sit
     assert remote == set()
     assert [name for name, page in pages.items() if 'class="mermaid"' in page] == []  # which the theme loads from a CDN
     assert "calib run --data imgs/ --algo entropy" in re.sub("<[^>]*>", "", pages["index.html"])
+
+
+def test_every_guide_has_a_place_in_the_site():
+    """Without what builds it."""
+    named = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(named)
 
 
 def test_the_gallery_shows_each_report_with_its_command(needs_docs, tmp_path, monkeypatch):

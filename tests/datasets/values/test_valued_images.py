@@ -6,6 +6,7 @@ from PIL import Image
 
 from datasets import ImageFolder, open_source, write_pack
 from datasets.errors import DatasetError
+from datasets.labels.class_labels import are_labelled
 from datasets.sampling import sample_indices
 from datasets.values.valued_images import ValuedImages
 
@@ -47,6 +48,45 @@ def test_several_classes_in_a_cell(opened, between):
     assert source.labels.tolist() == [[1, 1], [0, 1], [0, 0]]
 
 
+FORMS = {
+    "tabs": ("file\tx\ty", "a.png\t1\t2", "b.png\t3\t4", "sub/c.png\t5\t6"),
+    "semicolons": ("file;x;y", "a.png;1;2", "b.png;3;4", "sub/c.png;5;6"),
+    "ids": ("image_id,x,y", "a,1,2", "b,3,4", "c,5,6"),
+    "other folders": ("path,x,y", "data/imgs/a.png,1,2", "data/imgs/b.png,3,4", "data/imgs/sub/c.png,5,6"),
+    "images last": ("x,y,file", "1,2,a.png", "3,4,b.png", "5,6,sub/c.png"),
+    "foreign rows": ("file,x,y", "a.png,1,2", "b.png,3,4", "sub/c.png,5,6", "test/d.png,7,8"),
+    "told twice": ("file,x,y", "a.png,1,2", "a.png,1,2", "b.png,3,4", "sub/c.png,5,6"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_values_come_in_the_forms_that_labels_come_in(opened, form):
+    source = opened(*FORMS[form])
+    assert isinstance(source, ValuedImages)
+    assert source.labels.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert source.text.startswith("labels: ")
+    assert "2 columns of numbers" in source.text
+    assert "3 of 3 images have them" in source.text
+    assert ("1 rows name none of these images" in source.text) == (form == "foreign rows")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (("file,x,y", "a.png,1.5,2", "sub/c.png,5,6"), [[1.5, 2], [np.nan, np.nan], [5, 6]]),
+        (("file,red,round", "a.png,1,0", "sub/c.png,0,0"), [[1, 0], [-1, -1], [0, 0]]),
+        (("file,tags", "a.png,cat dog", "sub/c.png,dog"), [[1, 1], [-1, -1], [0, 1]]),
+        (("file,street,number", "a.png,Main,1", "sub/c.png,Low,3a"), [["Main", "1"], ["", ""], ["Low", "3a"]]),
+    ],
+)
+def test_images_without_values_are_counted_and_not_evaluated(opened, lines, expected):
+    source = opened(*lines)
+    np.testing.assert_array_equal(source.labels, expected)
+    assert are_labelled(source.labels).tolist() == [True, False, True]
+    (warning,) = source.warnings
+    assert "1 of 3 images have no label, 'b.png' first" in warning
+
+
 def test_texts_stay_texts(opened):
     source = opened("file,street,number", "a.png,Main,1", "b.png,High,2a", "sub/c.png,Low,3")
     assert source.labels.tolist() == [["Main", "1"], ["High", "2a"], ["Low", "3"]]
@@ -55,9 +95,9 @@ def test_texts_stay_texts(opened):
 @pytest.mark.parametrize(
     ("lines", "part"),
     [
-        (("file,x,y", "a.png,1,2", "b.png,1,2"), "1 of 3 images of .* have no row; the first is 'sub/c.png'"),
-        (("file,x,y", "a.png,1,2", "a.png,1,2"), "labels.csv:3: 'a.png' already has values on line 2"),
-        (("file,x,y", "z.png,1,2"), "labels.csv:2: no image 'z.png'"),
+        (("file,x,y", "a.png,1,2", "a.png,1,3"), "labels.csv:3: 'a.png' already has values on line 2"),
+        (("file,x,y", "z.png,1,2"), "labels.csv:2: no column names an image of .*, such as 'a.png'"),
+        (("file,x,y", "a.png,1,2", "x.png,1,2", "y.png,1,2"), "names only 1 of the 3 images of .*, and 2 rows are of"),
         (("file,x,y", "a.png,1"), "labels.csv:2: expected 3 columns, found 2"),
     ],
 )

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from map_interval_coverage import coverage
+from interval_coverage import coverage
 
 from datasets.boxes.box_labels import ImageBoxes
 from quant.evaluation.drop import drawn_weights, drop_from_draws
@@ -125,7 +125,7 @@ def test_a_worse_build_loses_what_the_two_figures_differ_by():
 
 
 def test_the_interval_holds_the_true_drop_about_as_often_as_it_says():
-    """Few draws, so the bounds are wide; scripts/map_interval_coverage.py makes 1,000."""
-    drop, held = coverage(draws=60, images=120, resamples=150, size=2000, seed=3)
+    """Few draws, so the bounds are wide; scripts/interval_coverage.py makes 1,000."""
+    drop, held = coverage("map", draws=60, images=120, resamples=150, size=2000, seed=3)
     assert drop > 0.5
     assert 53 <= held <= 60
