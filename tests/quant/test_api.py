@@ -68,7 +68,7 @@ def loaded(engine_of, monkeypatch):
         return engines[-1]
 
     monkeypatch.setattr(compared, "load_engine", load)
-    monkeypatch.setattr(model_comparison, "backend_by_name", lambda settings, console: OnnxRuntimeBackend())
+    monkeypatch.setattr(model_comparison, "backend_by_name", lambda settings, console, shapes: OnnxRuntimeBackend())
     return engines
 
 
