@@ -16,11 +16,12 @@ from datasets.errors import DatasetError
 from datasets.image_folder import IMAGE_EXTENSIONS, ImageFolder, image_names
 from datasets.labels import read_class_names
 from datasets.labels.class_labels import NO_LABEL, unlabelled_warning
-from datasets.labels.reading import FILE_WORDS, described_images, read_table, word_of
+from datasets.labels.reading import FILE_WORDS, LABEL_WORDS, described_images, read_table, word_of
 from datasets.labels.table import separated_tables
 from datasets.text_file import text_from_file
 
 _SEVERAL = ("labels", "tags", "classes")  # headers of a column that holds several classes an image
+_OF_VALUES = ("y", "target", "groundtruth", *_SEVERAL)  # what columns of numbers are called as well
 _BETWEEN = re.compile(r"[;|,\s]+")
 
 
@@ -111,7 +112,9 @@ def _may_hold_values(path: Path) -> bool:
 
 def _are_values(words: Sequence[str]) -> bool:
     """Do a header's words, but for that of the images, name values, and no column of classes?"""
-    return "label" not in words and (len(words) > 1 or (len(words) == 1 and words[0] in _SEVERAL))
+    if len(words) == 1:
+        return words[0] in _SEVERAL
+    return bool(words) and not any(word in LABEL_WORDS and word not in _OF_VALUES for word in words)
 
 
 def _of_columns(
