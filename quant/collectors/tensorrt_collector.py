@@ -37,6 +37,7 @@ from quant.cuda.device_counts import BYTES_OF_TENSOR, DeviceCounts, Kernels
 from quant.errors import BuildError
 from quant.onnx_graph.model import OnnxModel
 from quant.tensorrt.activation_engine import ActivationEngine, DeviceArray
+from quant.tensorrt.building.open_axes import with_sizes
 from quant.tensorrt.building.options import BuilderOptions
 
 _DIFFERENCE = 0.1  # of a tensor's values, relative, beyond which TensorRT computes something else than the model says
@@ -115,6 +116,7 @@ class TensorRTCollector:
         first = next(batches, None)
         if first is None:
             return
+        model = with_sizes(model, {name: np.shape(array)[1:] for name, array in first.inputs.items()})
         reference = Reference.of(model, calibrator, first)
         if reference.plan.first_batch:
             raise BuildError("match_tensorrt: its counts are not made on the GPU; use --collector cpu")

@@ -20,7 +20,7 @@ def has_open_axes(model: OnnxModel) -> bool:
 
 
 def with_sizes(model: OnnxModel, sizes: Sizes) -> OnnxModel:
-    """The model with its open axes fixed; weights and nodes stay as they are.
+    """The model with its open axes fixed; weights and nodes stay as they are. One without any is given back.
 
     Shapes that were inferred for open axes are removed.
 
@@ -31,6 +31,8 @@ def with_sizes(model: OnnxModel, sizes: Sizes) -> OnnxModel:
     Raises:
         BuildError: A sample has another number of axes than the input.
     """
+    if not has_open_axes(model):
+        return model
     proto = onnx.ModelProto()
     proto.CopyFrom(model.graph)
     open_inputs = {info.name for info in model.inputs if any(not isinstance(side, int) for side in info.shape[1:])}

@@ -149,6 +149,15 @@ def test_a_convolutional_net_gives_the_same_amax(gpu, saved, residual_net, batch
         assert found.histograms[name].count == histogram.count
 
 
+def test_axes_that_the_model_leaves_open_have_the_size_of_the_first_batch(gpu, saved, graph_of, batch_of, random):
+    nodes = [n("Conv", ["x", "w"], ["c"], pads=[1] * 4), n("Relu", ["c"], ["r"]), n("GlobalAveragePool", ["r"], ["y"])]
+    proto = graph_of(nodes, {"x": ["N", 3, "h", "w"]}, {"y": ["N", 4, 1, 1]}, {"w": random(4, 3, 3, 3)})
+    batches = [batch_of(x=random(4, 3, 6, 10, seed=seed)) for seed in range(2)]
+    model = saved(proto)
+    assert_same(gpu.collect(model, *batches), model, *batches)
+    assert gpu.opened[0].inputs[0].shape == (4, 3, 6, 10)
+
+
 @pytest.mark.parametrize("images", [3, 1])
 def test_a_limit_of_memory_leaves_fewer_images_at_a_time(gpu, saved, branches, batch_of, random, images):
     model, x = saved(branches), random(9, 3, 5)
