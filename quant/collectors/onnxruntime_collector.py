@@ -73,13 +73,14 @@ class OnnxRuntimeCollector:
 
     where = ""
 
-    def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
-        """Choose how much memory is used.
+    def __init__(self, memory_limit: int = MEMORY_LIMIT, spread: Spread | None = None) -> None:
+        """Choose how much memory and how many processors are used.
 
         Args:
             memory_limit: Bytes of activations and counts that may be held at a time, see `collect_statistics`.
+            spread: How the work is spread over processors, see there.
         """
-        self._memory_limit = memory_limit
+        self._memory_limit, self._spread = memory_limit, spread
 
     def collect(
         self,
@@ -89,7 +90,9 @@ class OnnxRuntimeCollector:
         consider: Consider | None = None,
     ) -> None:
         """See `collect_statistics`."""
-        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit, consider=consider)
+        collect_statistics(
+            model, calibrator, advance, memory_limit=self._memory_limit, consider=consider, spread=self._spread
+        )
 
 
 def collect_statistics(
