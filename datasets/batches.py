@@ -24,6 +24,7 @@ __all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
 
 # Handing work to a thread costs about as much as decoding a tiny image, so images are handed over in chunks.
 _MOST_IN_CHUNK = 32
+_MOST_THREADS = 16
 _TINY_VALUES = 64 * 64 * 3
 _MOST_BATCH_BYTES = 2 * 2**30
 
@@ -110,7 +111,7 @@ class BatchStream:
                 all have the same size.
             batch_size: Number of samples in a batch.
             input_name: The model input that images are for; a tensor pack names its own inputs.
-            threads: Number of decoding threads; None for one per processor that this process may use, at most 4.
+            threads: Number of decoding threads; None for one per processor that this process may use, at most 16.
             prefetch: Number of batches to decode ahead.
             max_bad: Largest accepted share (0..1) of unreadable images.
             constants: Inputs that are the same for every sample, by name, without the batch axis; one without axes is
@@ -125,7 +126,7 @@ class BatchStream:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.input_name = input_name
-        self.threads = min(4, _usable_processors()) if threads is None else threads
+        self.threads = min(_MOST_THREADS, _usable_processors()) if threads is None else threads
         self.prefetch = prefetch
         self.max_bad = max_bad
         self.constants = dict(constants or {})

@@ -76,7 +76,7 @@ class ShardWorker:
         """Collect from the images at these places of the stream."""
         self._done = 0
         job = self._job
-        stream = job.stream.part(start, stop, threads=min(4, job.processors))
+        stream = job.stream.part(start, stop, threads=min(16, job.processors))
         calibrator = Calibrator(job.algorithm, stream)
         try:
             with contextlib.suppress(TooManyUnreadableError):  # no image of this share: others may have enough
