@@ -12,8 +12,8 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ _MOST_TRIES = 3  # of a share whose worker dies
 _LOOK_SECONDS = 0.5  # between two looks at the progress
 _STORE_BYTES = 512 << 20  # of Ray's memory for what is sent, beside the model
 _CONNECT_SECONDS = 20
+_FEWER = "use fewer --workers"
 _INSTEAD = "leave out --workers and --ray"
 
 
@@ -70,6 +71,18 @@ def shares_of(images: int, batch: int, workers: int, most: int = _MOST_IN_SHARE)
     return [Share(i, start, stop) for i, (start, stop) in enumerate(zip([0, *ends], ends, strict=False))]
 
 
+def processors_of_worker(machines: Sequence[tuple[int, int]], workers: int) -> int:
+    """The most processors that each worker can have, so that all run at a time; 0 if they cannot.
+
+    Args:
+        machines: Processors of each machine, and workers that it can have at most.
+        workers: Number of workers.
+    """
+    most = max((processors for processors, _ in machines), default=0)
+    sizes = range(most, 0, -1)
+    return next((n for n in sizes if sum(min(p // n, places) for p, places in machines) >= workers), 0)
+
+
 class RayCollector:
     """Collects with workers on Ray.
 
@@ -91,7 +104,7 @@ class RayCollector:
         Args:
             workers: Number of workers; 0 for one on each machine, or on each GPU.
             address: Of a Ray cluster; empty for this machine alone.
-            memory_limit: Bytes of activations and counts of all workers on this machine; of each on a cluster.
+            memory_limit: Bytes of activations and counts of all workers on this machine; of each on a GPU or a cluster.
             gpu: How engines are built, if the workers count on GPUs; None for processors.
             note: Called with lines to display.
 
@@ -100,7 +113,8 @@ class RayCollector:
         """
         self._ray = _ray()
         self._workers, self._address = workers, address
-        self._memory_limit, self._gpu, self._note = memory_limit, gpu, note
+        self._memory_limit, self._note = memory_limit, note
+        self._gpu = None if gpu is None else replace(gpu, timing_cache=None)  # the file is the starting process's
         self.where = "TensorRT on GPUs" if gpu is not None else ""
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
@@ -112,12 +126,13 @@ class RayCollector:
         """
         stream = calibrator.batches
         if not isinstance(stream, BatchStream) or len(stream) < 2:
+            self._note("workers: there is nothing to divide; the statistics are made in this process")
             self._local().collect(model, calibrator, advance)
             return
         if getattr(calibrator.algorithm, "match_tensorrt", False):
             raise BuildError("match_tensorrt: workers do not share the first batch; leave out --workers")
         with self._cluster(model) as (count, processors):
-            shared = 1 if self._address else count
+            shared = 1 if self._address or self._gpu is not None else count
             job = Job(
                 model,
                 calibrator.algorithm,
@@ -168,13 +183,18 @@ class RayCollector:
                 self._ray.shutdown()
 
     def _sizes(self) -> tuple[int, int]:
-        found = self._ray.cluster_resources()
-        processors, gpus = int(found.get("CPU", 1)), int(found.get("GPU", 0))
-        if self._gpu is not None and gpus < max(self._workers, 1):
-            raise WorkersError(f"expected a GPU for each worker, found {gpus} by Ray", "use --collector cpu")
-        nodes = sum(bool(node["Alive"]) for node in self._ray.nodes())
-        count = self._workers or (gpus if self._gpu is not None else nodes)
-        return count, max(1, min(processors // count, usable_processors() if not self._address else processors))
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        machines = [(int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in nodes]
+        if self._gpu is None:
+            machines = [(processors, processors) for processors, _ in machines]
+        count = self._workers or (sum(gpus for _, gpus in machines) if self._gpu is not None else len(machines))
+        size = processors_of_worker(machines, count)
+        if not count or not size:
+            kind = "processor" if self._gpu is None else "GPU and a processor"
+            raise WorkersError(
+                f"expected a {kind} for each of {count} workers, found fewer by Ray", "use fewer --workers"
+            )
+        return count, size if self._address else min(size, usable_processors())
 
 
 @dataclass

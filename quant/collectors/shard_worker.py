@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 from calib.algorithms import Algorithm
 from calib.calibrator import Calibrator
+from calib.errors import CalibrationError
 from calib.histograms.statistics import Statistics
 from datasets import BatchStream, Quarantined
 from datasets.errors import TooManyUnreadableError
@@ -56,6 +58,15 @@ class Outcome:
     error: Exception | None = None
 
 
+def as_sent(error: Exception) -> Exception:
+    """An error that survives the way to another process: itself, or its text where it cannot be made again there."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever its class needs to be made
+        return CalibrationError(str(error))
+    return error
+
+
 class ShardWorker:
     """Collects the statistics of shares of the images, one after the other."""
 
@@ -82,7 +93,7 @@ class ShardWorker:
             with contextlib.suppress(TooManyUnreadableError):  # no image of this share: others may have enough
                 self._collector().collect(job.model, calibrator, self._advance)
         except Exception as error:  # noqa: BLE001 - raised where the shares are put together
-            return Outcome(Statistics(), stream.quarantined, error)
+            return Outcome(Statistics(), stream.quarantined, as_sent(error))
         return Outcome(calibrator.statistics, stream.quarantined)
 
     def _collector(self) -> Collector:

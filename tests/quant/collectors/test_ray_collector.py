@@ -15,6 +15,7 @@ from datasets.arrays.memory import in_memory
 from quant import collect_statistics
 from quant.collectors.ray_collector import RayCollector, WorkersError, _Crew
 from quant.collectors.shard_worker import ShardWorker
+from quant.tensorrt.building.options import BuilderOptions
 
 ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'calib-int8[ray]'")
 
@@ -93,6 +94,16 @@ def test_workers_that_die_again_and_again_stop_the_pass(model, stream, monkeypat
 def test_nan_names_the_tensor_and_the_image_of_the_earliest_share(model, stream):
     with pytest.raises(NonFiniteError, match=r"tensor 'input', image '#45'"):
         RayCollector(3).collect(model, EntropyCalibrator(stream(bad=45)))
+
+
+def test_more_workers_than_processors_are_refused(model, stream):
+    with pytest.raises(WorkersError, match="expected a processor for each of 9 workers, found fewer by Ray"):
+        RayCollector(9).collect(model, EntropyCalibrator(stream()))
+
+
+def test_a_gpu_for_each_worker_is_asked_for(model, stream):
+    with pytest.raises(WorkersError, match="expected a GPU and a processor for each of 2 workers"):
+        RayCollector(2, gpu=BuilderOptions()).collect(model, EntropyCalibrator(stream()))
 
 
 def test_ctrl_c_ends_the_workers(model, stream):

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calib import MinMaxCalibrator
+from calib import CalibrationError, MinMaxCalibrator, NonFiniteError
 from calib.algorithms import MinMax
 from calib.histograms.statistics import Statistics
 from datasets import BatchStream, Preprocessing, open_source
 from datasets.errors import TooManyUnreadableError
 from quant import collect_statistics, load_model
-from quant.collectors.ray_collector import Share, _Told, shares_of
-from quant.collectors.shard_worker import Job, ShardWorker
+from quant.collectors.ray_collector import Share, _Told, processors_of_worker, shares_of
+from quant.collectors.shard_worker import Job, ShardWorker, as_sent
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,37 @@ def test_what_a_worker_meets_comes_back_as_it_was(digits, stream):
     error = ShardWorker(job).collect(0, 16).error
     assert error is not None
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+class NeedsTwoError(CalibrationError):
+    def __init__(self, where, what):
+        super().__init__(f"{where}: {what}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(NeedsTwoError("here", "wrong"), CalibrationError), (NonFiniteError("nan", tensor="x", index=3), NonFiniteError)],
+)
+def test_errors_keep_their_words_on_the_way(error, kind):
+    found = pickle.loads(pickle.dumps(as_sent(error)))
+    assert (type(found), str(found)) == (kind, str(error))
+    assert getattr(found, "index", None) == getattr(error, "index", None)
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "size"),
+    [
+        ([(16, 16)], 2, 8),
+        ([(16, 16)], 3, 5),
+        ([(6, 6), (6, 6)], 3, 3),  # 4 each would leave the third without a place
+        ([(2, 2)], 3, 0),
+        ([(32, 8), (32, 8)], 16, 4),  # by GPUs
+        ([(32, 1), (32, 0)], 2, 0),
+        ([], 1, 0),
+    ],
+)
+def test_all_workers_have_a_place(machines, workers, size):
+    assert processors_of_worker(machines, workers) == size
 
 
 def test_progress_of_a_share_that_is_done_again_is_told_once():
