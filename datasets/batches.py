@@ -4,7 +4,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ __all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
 
 # Handing work to a thread costs about as much as decoding a tiny image, so images are handed over in chunks.
 _MOST_IN_CHUNK = 32
+_MOST_THREADS = 16
 _TINY_VALUES = 64 * 64 * 3
 _MOST_BATCH_BYTES = 2 * 2**30
 
@@ -110,7 +111,7 @@ class BatchStream:
                 all have the same size.
             batch_size: Number of samples in a batch.
             input_name: The model input that images are for; a tensor pack names its own inputs.
-            threads: Number of decoding threads; None for one per processor that this process may use, at most 4.
+            threads: Number of decoding threads; None for one per processor that this process may use, at most 16.
             prefetch: Number of batches to decode ahead.
             max_bad: Largest accepted share (0..1) of unreadable images.
             constants: Inputs that are the same for every sample, by name, without the batch axis; one without axes is
@@ -125,7 +126,7 @@ class BatchStream:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.input_name = input_name
-        self.threads = min(4, _usable_processors()) if threads is None else threads
+        self.threads = min(_MOST_THREADS, _usable_processors()) if threads is None else threads
         self.prefetch = prefetch
         self.max_bad = max_bad
         self.constants = dict(constants or {})
@@ -134,6 +135,35 @@ class BatchStream:
         self._tiny = False
         self._turn = threading.Lock()
         self._check_arguments()
+
+    def part(self, start: int, stop: int, *, threads: int | None = None) -> "BatchStream":
+        """A stream of the samples at these places, all of which may be unreadable; see `set_aside`."""
+        return BatchStream(
+            self.source,
+            self.indices[start:stop],
+            preprocessing=self.preprocessing,
+            batch_size=self.batch_size,
+            input_name=self.input_name,
+            threads=threads,
+            prefetch=self.prefetch,
+            max_bad=1.0,
+            constants=self.constants,
+        )
+
+    def set_aside(self, found: Iterable[Quarantined]) -> None:
+        """Take over which images streams of its parts found to be unreadable, in their order.
+
+        Raises:
+            TooManyUnreadableError: They are more than `max_bad` of the images, or all.
+        """
+        self._bad = list(found)
+        self._check_bad(self._bad)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _turn=threading.Lock())
 
     def _check_arguments(self) -> None:
         for name in ("batch_size", "threads", "prefetch"):
@@ -192,17 +222,20 @@ class BatchStream:
         assembler = _Assembler(self.source, min(self.batch_size, self.images), self.constants)
         for chunk in self._chunks():
             bad.extend(chunk.bad)
-            if len(bad) > self.max_bad * self.images:
-                raise TooManyUnreadableError(
-                    f"{len(bad)} of {self.images} images are unreadable, more than --max-bad {self.max_bad:g} allows; "
-                    f"the first is {bad[0].file}: {bad[0].reason}"
-                )
+            self._check_bad(bad)
             yield from assembler.full_batches(chunk)
+        yield from assembler.last_batch()
+
+    def _check_bad(self, bad: Sequence[Quarantined]) -> None:
+        if len(bad) > self.max_bad * self.images:
+            raise TooManyUnreadableError(
+                f"{len(bad)} of {self.images} images are unreadable, more than --max-bad {self.max_bad:g} allows; "
+                f"the first is {bad[0].file}: {bad[0].reason}"
+            )
         if len(bad) == self.images:
             raise TooManyUnreadableError(
                 f"none of the {self.images} images is readable; the first is {bad[0].file}: {bad[0].reason}"
             )
-        yield from assembler.last_batch()
 
     def _chunks(self) -> Iterator[_Chunk]:
         """Chunks in order, decoded in threads; the threads are stopped however the iteration ends."""

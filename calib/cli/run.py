@@ -96,6 +96,8 @@ _FILE = click.Path(path_type=Path)
     type=click.Choice(CHOICES["collector"]),
     help="What the toolkit's statistics are made on; default auto: the CPU or the GPU, whichever takes less time.",
 )
+@click.option("--workers", type=int, metavar="N", help="Make the statistics with N workers on Ray (extra ray).")
+@click.option("--ray", metavar="ADDRESS", help="Ray cluster to use; default: this machine alone.")
 @click.option(
     "--precision",
     type=click.Choice(CHOICES["precision"]),

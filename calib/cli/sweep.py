@@ -16,8 +16,8 @@ from calib.cli.parts.tracking import tracked
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "num_images", "sampling",
-    "batch_size", "seed", "backend", "collector", "metric", "task", "ignore_index", "no_labels", "head", "precisions",
-    "out", "max_bad", "memory_limit", "allow_code", "as_json", "quiet",
+    "batch_size", "seed", "backend", "collector", "workers", "ray", "metric", "task", "ignore_index",
+    "no_labels", "head", "precisions", "out", "max_bad", "memory_limit", "allow_code", "as_json", "quiet",
 )  # fmt: skip
 _BACKEND = "What runs the models; default auto: ONNX Runtime. tensorrt: an engine is built for each choice."
 

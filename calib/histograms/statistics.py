@@ -67,17 +67,19 @@ class Statistics:
         """
         if not (self.histograms and other.histograms):
             return self if self.histograms else other
-        left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))
-        different = sorted((set(self.histograms) ^ set(other.histograms)).difference(left_out))
+        left_out = tuple(dict.fromkeys((*self.left_out, *other.left_out)))  # by one of them: then by both together
+        gone = set(left_out)
+        different = sorted((set(self.histograms) ^ set(other.histograms)) - gone)
         if different:
             raise CalibrationError(
                 f"cannot merge statistics of different models: {len(different)} tensors are in only one of them, "
                 f"the first is '{different[0]}'; collect both with the same model"
             )
-        both = {name: mine for name, mine in self.histograms.items() if name not in left_out}
-        merged = ((name, mine.merged(other.histograms[name])) for name, mine in both.items())
-        histograms = gathered(merged, len(both))
-        products = (self.products | other.products) & both.keys()
+        kept = (name for name in self.histograms if name not in gone)
+        histograms = gathered(
+            ((name, self.histograms[name].merged(other.histograms[name])) for name in kept), len(self.histograms)
+        )
+        products = (self.products | other.products) & histograms.keys()
         return Statistics(histograms, self.images + other.images, products=products, left_out=left_out)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ class _InMemory(ABC):
         self.names = tuple(f"#{i}" for i in range(count))
         self.labels = labels
         self.class_names: tuple[str, ...] | None = None
-        self._digest = cache(lambda index: hashlib.sha256(self.content(index)).hexdigest())
+        self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,7 +46,9 @@ class _InMemory(ABC):
 
     def fingerprint(self, index: int) -> str:
         """A hash of the sample, which need not be read."""
-        return f"memory-{self._digest(index)}"
+        if index not in self._digests:
+            self._digests[index] = hashlib.sha256(self.content(index)).hexdigest()
+        return f"memory-{self._digests[index]}"
 
 
 class MemoryInputs(_InMemory):

@@ -1,9 +1,11 @@
 """Packs: images or ready-made model inputs in one HDF5 file, read row by row."""
 
+import functools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,7 +36,7 @@ class _Pack(ABC):
     """The parts that both kinds of pack share: the open file, its lock, names and labels."""
 
     def __init__(self, path: str | Path, classes: str | Path | Sequence[str] | None = None) -> None:
-        self.path = Path(path)
+        self.path, self._given_classes = Path(path), classes
         self._classes = read_classes(classes) if classes is not None else None
         check_that_reading_ends(self.path)
         self._file = open_hdf5(self.path)
@@ -46,6 +48,13 @@ class _Pack(ABC):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file again
+        return functools.partial(type(self), classes=self._given_classes), (self.path, *self._also())
+
+    def _also(self) -> tuple[Any, ...]:
+        """What it is made from beside the file and the classes."""
+        return ()
 
     def __enter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204 - typing.Self is newer than Python 3.10
         return self
@@ -218,6 +227,9 @@ class TensorPack(_Pack):
         super().__init__(path, classes)
         self.inputs = tuple(inputs)
         self._open()
+
+    def _also(self) -> tuple[Any, ...]:
+        return (self.inputs,)
 
     def load(self, index: int) -> dict[str, NDArray[np.generic]]:
         """One sample: arrays without a batch axis, by input name.

@@ -118,6 +118,9 @@ class OwnPreprocessing:
         """What decides on the values: the file's contents and the callable. Files that it imports do not count."""
         return {"name": self.spec, "callable": self.spec.rpartition(":")[2], "sha256": self.sha256}
 
+    def __reduce__(self) -> tuple[Any, ...]:  # another process loads the function again
+        return _loaded_again, (self.spec, self.sha256, self.sample_shape, self.dtype, self.size)
+
 
 def own_preprocessing(spec: str) -> OwnPreprocessing:
     """Load the function.
@@ -127,3 +130,12 @@ def own_preprocessing(spec: str) -> OwnPreprocessing:
     """
     function, path = load_callable(spec, "preprocess"), Path(file_of(spec))
     return OwnPreprocessing(spec, hashlib.sha256(path.read_bytes()).hexdigest(), function)
+
+
+def _loaded_again(
+    spec: str, sha256: str, sample_shape: tuple[int, ...], dtype: str, size: tuple[int, int] | None
+) -> OwnPreprocessing:
+    made = own_preprocessing(spec)
+    if made.sha256 != sha256:
+        raise DatasetError(f"--preprocess {spec}: has changed since the run began; run it again")
+    return replace(made, sample_shape=sample_shape, dtype=dtype, size=size)

@@ -2,9 +2,9 @@
 
 Only tensors whose histogram does not follow from others are fetched. A batch is run in parts, so that the activations
 held at a time stay within a budget. If a single image exceeds it, the tensors are fetched in groups, each by its own
-session. Two parts are in progress at a time, each run and then counted by its own thread. This keeps two processors
-busy, and neither waits for the other, as the threads of a single run would. Buffers are reused. Memory does not grow
-with the number of images. The statistics do not depend on how the images are split, except for tensors that hold no
+session. Several parts are in progress at a time, one for each processor, each run and then counted by its own thread.
+So no processor waits for another, as the threads of a single run would. Buffers are reused. Memory does not grow with
+the number of images. The statistics do not depend on how the images are split, except for tensors that hold no
 images, such as a factor computed from shapes: these are counted once per part.
 """
 
@@ -60,8 +60,12 @@ class Spread:
 
     @classmethod
     def over(cls, processors: int) -> Spread:
-        """The usual one for so many processors."""
-        return cls(min(2, processors), max(1, processors - 1), max(1, processors // 2))
+        """The usual one for so many processors: a part for each, because threads of one run wait for each other.
+
+        Measured on 16: 2,048 images through mobilenetv2 take 1.40 s so, 1.55 s in 8 parts of 2 threads each, 1.93 s in
+        2 parts of 15; and 2.0 s in parts of 16 MiB, as each part brings all histograms into the caches again.
+        """
+        return cls(processors, 1, 1)
 
 
 class OnnxRuntimeCollector:
@@ -73,13 +77,14 @@ class OnnxRuntimeCollector:
 
     where = ""
 
-    def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
-        """Choose how much memory is used.
+    def __init__(self, memory_limit: int = MEMORY_LIMIT, spread: Spread | None = None) -> None:
+        """Choose how much memory and how many processors are used.
 
         Args:
             memory_limit: Bytes of activations and counts that may be held at a time, see `collect_statistics`.
+            spread: How the work is spread over processors, see there.
         """
-        self._memory_limit = memory_limit
+        self._memory_limit, self._spread = memory_limit, spread
 
     def collect(
         self,
@@ -89,7 +94,9 @@ class OnnxRuntimeCollector:
         consider: Consider | None = None,
     ) -> None:
         """See `collect_statistics`."""
-        collect_statistics(model, calibrator, advance, memory_limit=self._memory_limit, consider=consider)
+        collect_statistics(
+            model, calibrator, advance, memory_limit=self._memory_limit, consider=consider, spread=self._spread
+        )
 
 
 def collect_statistics(
@@ -226,7 +233,8 @@ class _Pass:
             self._pace.append((time.perf_counter() - start) / len(names))
 
     def _count(self, activations: Mapping[str, Array], names: Sequence[str]) -> None:
-        self._counts.count(activations, names, self._helpers, self._spread.count_threads)
+        threads = max(self._spread.count_threads, self._spread.parts // self._runner.at_work)
+        self._counts.count(activations, names, self._helpers, threads)
 
     def _start_batch(self, batch: CalibrationBatch, *, first: bool) -> None:
         """Tell TensorRT's histograms that a batch begins; the first batch is run twice, once to find its range."""

@@ -64,7 +64,8 @@ class PartRunner:
 
     Attributes:
         groups: The tensors to fetch, each group by its own session.
-        part: Images that are run at a time; set by `divide`.
+        at_work: Parts that are run at a time; `divide` may make them fewer.
+        part: Images of a part; set by `divide`.
         bytes_of_image: Of the activations that are fetched; set by `divide`.
     """
 
@@ -77,7 +78,7 @@ class PartRunner:
             at_work: Parts that are run at a time; each has its own buffers.
             part_bytes: Bytes of activations that a part should have.
         """
-        self._model, self._threads, self._at_work, self._part_bytes = model, threads, at_work, part_bytes
+        self._model, self._threads, self.at_work, self._part_bytes = model, threads, at_work, part_bytes
         self.groups: list[Group] = []
         self._lock = threading.Lock()  # of the sessions
         self.part = self.bytes_of_image = 0
@@ -135,7 +136,8 @@ class PartRunner:
         one = dict(zip(names, session.run(image, names), strict=True)) if names else {}
         self.bytes_of_image = sum(array.nbytes for array in one.values())
         sizes = {name: array.nbytes * (fixed or 1) for name, array in one.items()}
-        divided = division(sizes, memory_limit // self._at_work, len(batch.names), fixed, self._part_bytes)
+        self._fewer_at_work(memory_limit // max(1, sum(sizes.values())))
+        divided = division(sizes, memory_limit // self.at_work, len(batch.names), fixed, self._part_bytes)
         self.part = divided.images
         if not names:
             return
@@ -146,6 +148,18 @@ class PartRunner:
             self._buffers.get()  # `one` takes its place once it is counted
         if fixed is None and is_worth_blocking(self._model.graph, one, images):
             self._block(image, one)
+
+    def _fewer_at_work(self, most: int) -> None:
+        """Run at most so many parts at a time, at least one, with the threads of those that are not run."""
+        fewer = max(1, min(self.at_work, most))
+        if fewer == self.at_work:
+            return
+        self._threads = max(1, self._threads * self.at_work // fewer)
+        while self.at_work > fewer:
+            self._buffers.get()
+            self.at_work -= 1
+        for group in self.groups:
+            group.session = None  # opened again with more threads
 
     def _block(self, image: Mapping[str, Array], one: Activations) -> None:
         """Switch to sessions that give activations as convolutions write them, if they give the same values."""

@@ -47,7 +47,6 @@ struct State {                // of one tensor, kept between batches
 
 struct Tally {  // of one thread
     float negative, positive, above, limit;  // bins per unit of each row, and the limit
-    bool limited, rectified;
     int low, high;
     u32 zeros;
 };
@@ -58,38 +57,47 @@ __device__ float bins_per_unit(i64 exponent)
     return __int_as_float((127 - power) << 23);
 }
 
+// Count a value, without a branch: a warp whose threads part ways is slow. Equal values are not, zeros for instance,
+// since the hardware adds up what a warp puts into one bin.
+template <bool LIMITED, bool CLIPPED>
 __device__ void add(float value, Tally &tally, u32 *table, u32 *beyond)
 {
-    if (tally.rectified)
+    if (CLIPPED)
         value = value < 0.0f ? 0.0f : (value > tally.limit ? tally.limit : value);  // NaN stays NaN
     int bits = __float_as_int(value);
-    if ((bits & 0x7fffffff) == 0) {
-        ++tally.zeros;
-        tally.low = min(tally.low, 0);
-        tally.high = max(tally.high, 0);
-        return;
-    }
-    int key = bits ^ ((bits >> 31) & 0x7fffffff);
+    int key = bits ^ ((bits >> 31) & 0x7fffffff);  // -0.0 gives -1, which `settle` takes for 0
     tally.low = min(tally.low, key);
     tally.high = max(tally.high, key);
-    bool over = tally.limited && value > tally.limit;
-    int row = bits < 0 ? NEGATIVE : (over ? ABOVE : POSITIVE);
-    float scale = bits < 0 ? tally.negative : (over ? tally.above : tally.positive);
-    u32 bin = (u32)(int)(fabsf(value) * scale);
-    if (bin >= BINS)  // too large for the bins so far, or not finite: `settle` sees it in the extremes
-        return;
+    tally.zeros += value == 0.0f;
+    bool below = value < 0.0f, over = LIMITED && value > tally.limit;
+    int row = below ? NEGATIVE : (over ? ABOVE : POSITIVE);
+    float scale = below ? tally.negative : (over ? tally.above : tally.positive);
+    // A value beyond the bins so far, or one that is not finite, may go anywhere: `settle` sees it in the extremes and
+    // throws the counts of this round away.
+    u32 bin = min((u32)(int)(fabsf(value) * scale), (u32)(BINS - 1));
     if (SHARED_ROWS >= ROWS || row < SHARED_ROWS)
         atomicAdd(table + row * BINS + bin, 1u);
     else
         atomicAdd(beyond + row * BINS + bin, 1u);
 }
 
-__device__ void add_four(float4 values, Tally &tally, u32 *table, u32 *beyond)
+// Count the values from `start`, a multiple of 4, to `stop`.
+template <bool LIMITED, bool CLIPPED>
+__device__ void add_all(const float *values, i64 start, i64 stop, Tally &tally, u32 *table, u32 *beyond)
 {
-    add(values.x, tally, table, beyond);
-    add(values.y, tally, table, beyond);
-    add(values.z, tally, table, beyond);
-    add(values.w, tally, table, beyond);
+    const float4 *fours = (const float4 *)values;
+    i64 i = start / 4 + threadIdx.x, whole = stop / 4;
+    for (; i + 3 * THREADS < whole; i += 4 * THREADS) {  // four loads on their way before the first is used
+        float4 loaded[4] = {fours[i], fours[i + THREADS], fours[i + 2 * THREADS], fours[i + 3 * THREADS]};
+        for (int k = 0; k < 4; ++k) {
+            add<LIMITED, CLIPPED>(loaded[k].x, tally, table, beyond);
+            add<LIMITED, CLIPPED>(loaded[k].y, tally, table, beyond);
+            add<LIMITED, CLIPPED>(loaded[k].z, tally, table, beyond);
+            add<LIMITED, CLIPPED>(loaded[k].w, tally, table, beyond);
+        }
+    }
+    for (i64 k = 4 * (i - threadIdx.x) + threadIdx.x; k < stop; k += THREADS)  // less than a tile
+        add<LIMITED, CLIPPED>(values[k], tally, table, beyond);
 }
 
 // Whether a round counts a tensor: the first counts all, further ones those that were not done.
@@ -136,27 +144,18 @@ count(const Tensor *tensors, int tensor_count, State *states, u32 *fresh, int ag
         tally.positive = bins_per_unit(state->slots[POSITIVE]);
         tally.above = bins_per_unit(state->slots[ABOVE]);
         tally.limit = tensor.limit;
-        tally.limited = tensor.rows > ABOVE;
-        tally.rectified = state->mode == RECTIFIED;
         tally.low = LARGEST;
         tally.high = SMALLEST;
         tally.zeros = 0;
 
         i64 start = (start_tile - tensor.first_tile) * TILE;
         i64 stop = min((stop_tile - tensor.first_tile) * TILE, tensor.size);
-        const float4 *fours = (const float4 *)tensor.values;
-        i64 i = start / 4 + threadIdx.x, whole = stop / 4;
-        for (; i + 3 * THREADS < whole; i += 4 * THREADS) {  // four loads on their way before the first is used
-            float4 a = fours[i], b = fours[i + THREADS], c = fours[i + 2 * THREADS], d = fours[i + 3 * THREADS];
-            add_four(a, tally, table, own);
-            add_four(b, tally, table, own);
-            add_four(c, tally, table, own);
-            add_four(d, tally, table, own);
-        }
-        for (; i < whole; i += THREADS)
-            add_four(fours[i], tally, table, own);
-        for (i64 k = whole * 4 + threadIdx.x; k < stop; k += THREADS)
-            add(tensor.values[k], tally, table, own);
+        if (state->mode == RECTIFIED)
+            add_all<true, true>(tensor.values, start, stop, tally, table, own);
+        else if (tensor.rows > ABOVE)
+            add_all<true, false>(tensor.values, start, stop, tally, table, own);
+        else
+            add_all<false, false>(tensor.values, start, stop, tally, table, own);
 
         for (int offset = WARP / 2; offset; offset /= 2) {
             tally.low = min(tally.low, __shfl_xor_sync(0xffffffffu, tally.low, offset));
@@ -216,7 +215,7 @@ settle(const Tensor *tensors, State *states, u32 *fresh, i64 *counts, int again)
         return;
     u32 *own = fresh + (i64)t * ROWS * BINS;
     i64 *kept = counts + (i64)t * ROWS * BINS;
-    int low = state->low, high = state->high, mode = state->mode;
+    int low = state->low == -1 ? 0 : state->low, high = state->high == -1 ? 0 : state->high, mode = state->mode;
     u64 zeros = state->zeros;
     i64 before[ROWS], needed[ROWS];
     int limit_key = __float_as_int(tensor.limit);
@@ -247,7 +246,6 @@ settle(const Tensor *tensors, State *states, u32 *fresh, i64 *counts, int again)
     state->high = SMALLEST;
     state->zeros = 0;
     if (keep) {
-        kept[POSITIVE * BINS] += zeros;
         state->slots[ZEROS] += zeros;
         bool first = !state->slots[STARTED];
         state->slots[MIN_KEY] = first || low < state->slots[MIN_KEY] ? low : state->slots[MIN_KEY];

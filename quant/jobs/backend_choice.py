@@ -43,12 +43,23 @@ def collector_from_settings(settings: RunSettings, console: Console) -> Collecto
     """The collector of the activations' statistics.
 
     Args:
-        settings: `auto` considers the GPU if it and TensorRT are found, and ONNX Runtime was not asked for by name.
+        settings: `auto` considers the GPU if it and TensorRT are found, and ONNX Runtime was not asked for by name;
+            workers count on the CPU unless the GPU is asked for.
         console: Where notes go.
 
     Raises:
         QuantError: The GPU was asked for and cannot be used; says what to install.
     """
+    if settings.workers or settings.ray:
+        from quant.collectors.ray_collector import RayCollector
+
+        return RayCollector(
+            settings.workers,
+            settings.ray,
+            memory_limit=settings.memory_limit << 20,
+            gpu=_builder_options(settings) if settings.collector == "gpu" else None,
+            note=console.note,
+        )
     cpu = OnnxRuntimeCollector(settings.memory_limit << 20)
     automatic = settings.collector == "auto"
     if settings.collector == "cpu" or (automatic and (settings.backend == "onnxruntime" or settings.match_tensorrt)):

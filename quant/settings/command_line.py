@@ -90,7 +90,7 @@ def _words(settings: RunSettings, names: Iterable[str]) -> list[str]:
             value is None
             or value is False
             or value in ("", ())
-            or (value == 0 and name == "workspace")
+            or (value == 0 and name in ("workspace", "workers"))
             or (name == "percentile" and settings.algo != "percentile")
         ):
             continue

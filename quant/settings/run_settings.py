@@ -56,6 +56,8 @@ class RunSettings:
         calibrator: toolkit (own statistics) or tensorrt (TensorRT's own calibration, in 8.6 and 10).
         collector: What the toolkit's statistics are made on: cpu, gpu (TensorRT), or auto: whichever is expected to
             take less time.
+        workers: Workers on Ray that make the statistics; 0 for none, or as many as `ray` has machines or GPUs.
+        ray: Address of a Ray cluster; empty for this machine alone.
         precision: int8 (with FP16 and FP32 as baselines and fallbacks), fp16 or fp32.
         cache: Calibration cache; None for `calibration.cache` in `out`.
         cache_only: Stop if the cache does not fit, algorithm included, instead of making a new one.
@@ -109,6 +111,8 @@ class RunSettings:
     memory_limit: int = 1024
     calibrator: str = "toolkit"
     collector: str = "auto"
+    workers: int = 0
+    ray: str = ""
     strict_int8: bool = False
     explicit: bool = False
     dynamic: str = ""
@@ -181,6 +185,11 @@ class RunSettings:
 
     def _check_tensorrt(self) -> None:
         """Check the settings that only TensorRT builds have."""
+        if (self.workers or self.ray) and (self.match_tensorrt or self.calibrator == "tensorrt"):
+            found = "match_tensorrt" if self.match_tensorrt else "calibrator tensorrt"
+            raise SettingsError(f"workers: {found} takes all images in one pass; leave one of them out")
+        if self.workers < 0:
+            raise SettingsError(f"workers: expected a number of workers, at least 0, found {self.workers}")
         if self.collector == "gpu" and (self.match_tensorrt or self.calibrator == "tensorrt"):
             found = "match_tensorrt" if self.match_tensorrt else "calibrator tensorrt"
             raise SettingsError(f"collector: the GPU's counts do not serve {found}; leave one of them out")

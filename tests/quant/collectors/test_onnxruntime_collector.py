@@ -6,7 +6,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calib import Histogram, MinMaxCalibrator, NonFiniteError
 from quant import collect_statistics
+from quant.collectors.onnxruntime_collector import Spread
 from quant.collectors.part_runner import PartRunner
+from quant.collectors.plan import collection_plan
 from quant.errors import BuildError, ModelError
 from quant.onnxruntime import resident
 from quant.onnxruntime.session import OnnxRuntimeSession
@@ -53,6 +55,33 @@ def test_activations_are_those_of_a_plain_session(saved, residual_net, statistic
         # The plain session runs without optimisations, which may change the last digits.
         assert histogram.min == pytest.approx(values.min(), rel=1e-4, abs=1e-5), name
         assert histogram.max == pytest.approx(values.max(), rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("spread", [Spread(1, 1, 1), Spread(2, 3, 2), Spread(7, 1, 1), Spread(3, 1, 2, 100)])
+def test_the_statistics_do_not_depend_on_how_a_pass_is_spread(saved, residual_net, batch_of, random, spread):
+    model, x = saved(residual_net), random(23, 3, 8, 8)
+    found = []
+    for given in (None, spread):
+        calibrator = MinMaxCalibrator([batch_of(input=x[:16]), batch_of(input=x[16:], first=16)])
+        collect_statistics(model, calibrator, spread=given)
+        found.append({name: h.digest() for name, h in calibrator.statistics.histograms.items()})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("images", "at_work", "groups"), [(9.5, 8, 1), (3.5, 3, 1), (1.5, 1, 1), (0.5, 1, 3)])
+def test_fewer_parts_run_at_a_time_where_memory_holds_fewer_images(
+    saved, elementwise, batch_of, random, images, at_work, groups
+):
+    model, batch = saved(elementwise()), batch_of(x=random(4, 2, 3))
+    plan = collection_plan(model, MinMaxCalibrator().algorithm, lambda names: {})
+    runner = PartRunner(model, threads=1, at_work=8)
+    runner.open(plan.fetched)
+    runner.divide(plan, batch, 4, int(images * 4 * 6 * len(plan.fetched)))
+    assert (runner.at_work, len(runner.groups)) == (at_work, groups)
+    calibrator = MinMaxCalibrator([batch, batch])
+    held = int(images * 4 * 6 * len(plan.fetched)) * 4  # of which counts leave a quarter
+    collect_statistics(model, calibrator, spread=Spread(8, 1, 1), memory_limit=held)
+    assert_counted(calibrator.statistics, elementwise_values(np.concatenate([batch.inputs["x"]] * 2)))
 
 
 def test_every_value_is_counted_once(saved, elementwise, statistics_of, batch_of, random):
