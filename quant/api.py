@@ -34,6 +34,7 @@ from quant.progress import Console, RecordingConsole
 from quant.qdq.reader import name_algorithm
 from quant.qdq.writer import light_qdq_model
 from quant.report.contents.document import Document
+from quant.report.views.notebook.shown import ShownReport
 from quant.settings.run_settings import RunSettings
 
 
@@ -212,7 +213,7 @@ def compare(
         console: Where progress goes; nowhere by default.
 
     Returns:
-        The contents of report.json.
+        The contents of report.json; a notebook shows it as the page.
 
     Raises:
         ModelError, BuildError, QuantError: The models cannot be used, or do not take the same data.
@@ -249,7 +250,7 @@ def compare(
         document = compare_models(first, second, source, settings, listener, selection)
     if out is not None:
         write_reports(document, settings.out, source)
-    return document
+    return ShownReport(document)
 
 
 def _uncalibrated(candidate: Int8Model, source: AnySource, console: Console) -> NDArray[np.int64] | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets import DatasetError, ImageSource, Preprocessing
 from datasets.errors import UnreadableImageError
+from datasets.preprocessing.colours import in_colours_of
 from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.source import AnySource, BoxSource, DeepImageSource
 from quant.calibration.own_preprocessing import own_preprocessing
@@ -100,6 +101,8 @@ def _described(
         spec, origin = _automatic(source, settings, metadata)
         origin = origin or from_model
     described = Preprocessing.from_spec(spec)
+    if settings.preprocess == AUTO and spec == "yolo":  # nobody named it, and it fits grey as it does colours
+        described = in_colours_of(described, info.shape)
     if settings.size is not None:
         return replace(described, size=settings.size), f"{origin}, with --input-size"
     is_open = len(info.shape) == 4 and sum(isinstance(side, int) for side in info.shape[1:]) < 3

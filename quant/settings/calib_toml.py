@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from calib.regular_files import bytes_of_file, resolved
 from quant.errors import SettingsError
 from quant.settings.build_settings import BuildSettings
+from quant.settings.kinds import short
 from quant.settings.run_settings import RunSettings
 from quant.settings.user_code import file_of, is_code
-from quant.settings.values import KINDS, checked_value, short
+from quant.settings.values import KINDS, checked_value
 
 CONFIG_NAME = "calib.toml"
 _MOST_BYTES = 1 << 20

@@ -21,7 +21,7 @@ from typing import Any
 
 from calib.regular_files import bytes_of_file
 from quant.errors import SettingsError
-from quant.settings.values import short
+from quant.settings.kinds import short
 
 _MOST_BYTES = 1 << 20
 _HEADING = """\

@@ -12,6 +12,7 @@ from calib.regular_files import resolved
 from quant.errors import SettingsError
 from quant.settings.batch_range import batch_range_from_text
 from quant.settings.choices import CHOICES, RECOVERY_STEPS
+from quant.settings.kinds import value_of_kind
 from quant.settings.output_names import CACHE, WRITTEN
 
 _LARGEST_DROP = 1000  # percentage points; top-1 drops by 100 at most, a metric's score by more if it may be negative
@@ -128,6 +129,9 @@ class RunSettings:
     precisions: Path | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # Python code may give a text for a path, or NumPy's numbers
+            value = value_of_kind(field.name, str(field.type), getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         self._check_sizes()
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:

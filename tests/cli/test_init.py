@@ -7,6 +7,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from calib.sample_project import write_sample_project
 from datasets import Preprocessing
 
 
@@ -177,3 +178,64 @@ def test_int8_models_of_earlier_runs_are_not_taken_for_the_model(calib, finished
     (finished / "calib.toml").unlink()
     (finished / "calib-out" / "model.int8.onnx").rename(finished / "model.int8.onnx")
     assert "model: model.onnx (sure: " in calib("init", "--look", cwd=finished).out
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """The detection sample without settings: a grey detector, imgs/, and labels/ with YOLO's text files; 24 of them."""
+    folder = tmp_path / "scenes"
+    write_sample_project(folder, "detect")
+    for name in ("calib.toml", "preprocess.toml"):
+        (folder / name).unlink()
+    for image in sorted((folder / "imgs").iterdir())[24:]:
+        image.unlink()
+        (folder / "labels" / f"{image.stem}.txt").unlink(missing_ok=True)
+    return folder
+
+
+def test_a_grey_detector_with_boxes_beside_its_images_becomes_a_run(calib, scenes, report):
+    result = calib("init", cwd=scenes)
+    assert result.code == 0, result.err
+    assert "labels: labels (sure: boxes: YOLO text files such as labels/" in result.out
+    assert (described(scenes).color, described(scenes).resize) == ("grey", "letterbox")
+    ran = calib("run", "--precision", "fp32", cwd=scenes)
+    assert ran.code == 0, ran.err
+    assert report(scenes)["builds"][0]["map50"] > 90
+    for name in ("calib.toml", "preprocess.toml"):
+        (scenes / name).unlink()
+    bare = calib("run", "--data", "imgs", "--labels", "labels", "--precision", "fp32", cwd=scenes)
+    assert bare.code == 0, bare.err
+    assert "preprocessing: yolo (letterbox 96x96, grey, " in bare.err  # what nobody named fits the model's channels
+    named = calib("run", "--data", "imgs", "--preprocess", "yolo", cwd=scenes)
+    assert "set color = 'grey'" in named.error
+
+
+def test_a_data_yaml_in_the_images_folder_is_the_data(calib, scenes):
+    for kind, source in (("images", "imgs"), ("labels", "labels")):
+        for i, file in enumerate(sorted((scenes / source).iterdir())):
+            target = scenes / "set" / kind / ("train" if i % 4 else "val")
+            target.mkdir(parents=True, exist_ok=True)
+            file.rename(target / file.name)
+        (scenes / source).rmdir()
+    names = ", ".join(f"{i}: d{i}" for i in range(10))
+    (scenes / "set" / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {{{names}}}\n")
+    result = calib("init", cwd=scenes)
+    assert "data: set/data.yaml (sure: the only images here)" in result.out
+    assert "eval: (sure: the val of set/data.yaml is evaluated)" in result.out
+    assert 'data = "set/data.yaml"' in (scenes / "calib.toml").read_text()
+
+
+def test_coco_s_json_beside_the_images_is_found(calib, scenes):
+    images = [
+        {"id": i, "file_name": path.name, "width": 96, "height": 72}
+        for i, path in enumerate(sorted((scenes / "imgs").iterdir()))
+    ]
+    box = {"id": 1, "image_id": 0, "category_id": 3, "bbox": [1, 2, 30, 30], "area": 900, "iscrowd": 0}
+    coco = {"images": images, "annotations": [box], "categories": [{"id": 3, "name": "d3"}]}
+    for file in (scenes / "labels").iterdir():
+        file.unlink()
+    (scenes / "labels").rmdir()
+    (scenes / "other.json").write_text("{}")
+    (scenes / "annotations").mkdir()
+    (scenes / "annotations" / "instances.json").write_text(json.dumps(coco))
+    assert "labels: annotations/instances.json (sure: boxes: " in calib("init", "--look", cwd=scenes).out

@@ -339,6 +339,7 @@ def test_build_and_compare_take_constants_and_the_size_as_run_does(scaled_model,
     assert found["builds"][0]["top1"] == 100
     assert found["preprocessing"]["size"] == [4, 4]
     assert found["settings"]["input"] == ["factor=[2.5]"]
+    assert found._repr_html_().startswith("<iframe")  # a notebook shows it as the page
 
 
 def test_what_is_wrong_with_a_constant_or_a_size_is_said(scaled_model, images):

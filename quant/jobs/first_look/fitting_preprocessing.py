@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from datasets import DatasetError, ImageSource, Preprocessing
 from datasets.errors import UnreadableImageError
 from datasets.preprocessing import PRESETS
+from datasets.preprocessing.colours import Colour, in_colour, in_colours_of, is_grey
 from datasets.source import BoxSource
 from quant.backend import Runnable
 from quant.calibration.preset_trial import FEW, MOST, answers_right, is_far_better
@@ -53,7 +53,14 @@ class FoundPreprocessing:
 def said_preprocessing(
     model: OnnxModel, metadata: ModelMetadata, source: object, folder: Path
 ) -> FoundPreprocessing | None:
-    """What the model's input, its metadata or a file beside it says; None where they say nothing."""
+    """What the model's input, its metadata or a file beside it says, in its colours; None where they say nothing."""
+    found = _said(model, metadata, source, folder)
+    if found is None:
+        return None
+    return replace(found, preprocessing=in_colours_of(found.preprocessing, model.inputs[0].shape))
+
+
+def _said(model: OnnxModel, metadata: ModelMetadata, source: object, folder: Path) -> FoundPreprocessing | None:
     info = model.inputs[0]
     if info.dtype == "uint8":
         return _found(replace(PRESETS["raw"], dtype="uint8"), "the input takes pixels as they are (uint8)", SURE)
@@ -109,13 +116,13 @@ def tried_preprocessing(
 def fitting_candidates(model: OnnxModel) -> dict[str, Preprocessing]:
     """The presets that the model's input can take, in both orders of colours, or grey where it has one channel."""
     info, found, seen = model.inputs[0], {}, set()
-    grey = 1 in info.shape[1:] and 3 not in info.shape[1:]
+    colours: tuple[Colour, ...] = ("grey",) if is_grey(info.shape) else ("rgb", "bgr")
     for name, preset in PRESETS.items():
         if preset.resize == "letterbox":
             continue  # for detectors
-        for color in ("grey",) if grey else ("rgb", "bgr"):
+        for color in colours:
             try:
-                candidate = _in_colour(preset, color)
+                candidate = in_colour(preset, color)
                 digest = candidate.bound_to(info.shape, info.dtype).digest()
             except DatasetError:
                 continue
@@ -127,8 +134,8 @@ def fitting_candidates(model: OnnxModel) -> dict[str, Preprocessing]:
 
 def usual_preprocessing(model: OnnxModel) -> FoundPreprocessing:
     """What to begin with where nothing tells; the user is asked."""
-    grey = 1 in model.inputs[0].shape[1:] and 3 not in model.inputs[0].shape[1:]
-    preset = _in_colour(PRESETS["unit" if grey else "imagenet"], "grey" if grey else "rgb")
+    grey = is_grey(model.inputs[0].shape)
+    preset = in_colour(PRESETS["unit" if grey else "imagenet"], "grey" if grey else "rgb")
     return _found(preset, "nothing tells; labelled images would: what was the model trained with?", OPEN)
 
 
@@ -151,16 +158,6 @@ def untold_resize(preprocessing: Preprocessing, model: OnnxModel, source: ImageS
         f"every image has the model's size, {width}x{height}, so nothing shows how others are fitted; these are taken "
         "as they are; if others will come: were images cropped, stretched or letterboxed in training?"
     )
-
-
-def _in_colour(preset: Preprocessing, color: Any) -> Preprocessing:  # noqa: ANN401 - one of its options
-    """The preset in another order of colours: mean and std belong to red, green and blue; grey takes their average."""
-    if color == "rgb":
-        return preset
-    if color == "grey":
-        mean, std = (float(np.mean(values)) for values in (preset.mean, preset.std))
-        return replace(preset, color=color, mean=(round(mean, 4),), std=(round(std, 4),))
-    return replace(preset, color=color, mean=preset.mean[::-1], std=preset.std[::-1])
 
 
 def _found(preprocessing: Preprocessing, because: str, certainty: str) -> FoundPreprocessing:

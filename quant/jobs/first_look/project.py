@@ -20,6 +20,7 @@ SURE, LIKELY, OPEN = "sure", "likely", "a question"
 _OURS = (".int8.onnx", ".fp16.onnx", ".fp32.onnx")  # what runs write
 _TO_CALIBRATE = ("calib", "train", "imgs", "images", "data")
 _TO_EVALUATE = ("val", "valid", "validation", "test", "eval")
+_DATA_YAML = "data.yaml"  # as Ultralytics calls it, in the folder of the images
 _CLASS_FILES = ("classes.txt", "labels.txt", "names.txt")
 _MOST_BYTES = 1 << 16
 
@@ -72,7 +73,9 @@ def find_data(folder: Path, given: Path | None, inputs: list[str]) -> tuple[AnyS
     if given is not None:
         return open_source(given, inputs=inputs), [Guess("data", str(given), "given", SURE)]
     here = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not _is_ours(path)]
-    places = [path for path in here if is_data_yaml(path)] or [path for path in here if _may_hold_images(path)]
+    described = [path for path in here if is_data_yaml(path)]
+    described = described or [path / _DATA_YAML for path in here if (path / _DATA_YAML).is_file()]
+    places = described or [path for path in here if _may_hold_images(path)]
     sources: dict[Path, AnySource] = {}
     for path in places:
         try:
@@ -88,9 +91,10 @@ def find_data(folder: Path, given: Path | None, inputs: list[str]) -> tuple[AnyS
         )
     if named is None:
         (path,) = sources
-        found = [Guess("data", path.name, "the only images here", SURE)]
+        name = _relative(path, folder)
+        found = [Guess("data", name, "the only images here", SURE)]
         if is_data_yaml(path) and has_split(path, "val"):
-            found.append(Guess("eval", None, f"the val of {path.name} is evaluated", SURE))
+            found.append(Guess("eval", None, f"the val of {name} is evaluated", SURE))
         return sources[path], found
     calibrating, evaluating = named
     return sources[calibrating], [
@@ -102,9 +106,13 @@ def find_data(folder: Path, given: Path | None, inputs: list[str]) -> tuple[AnyS
 def find_labels(
     folder: Path, source: AnySource, data: Path, inputs: list[str], metadata: ModelMetadata
 ) -> tuple[AnySource, list[Guess]]:
-    """The labels of images: what their folders say, or a CSV beside them; and the classes' order if a file has it."""
+    """The labels of images: what their folders say, or files beside them; and the classes' order if a file has it."""
     if isinstance(source, BoxSource):
         return source, [Guess("labels", None, source.text, SURE)]
+    boxed = _boxed(folder, data, inputs) if source.labels is None and data.is_dir() else None
+    if boxed is not None:
+        path, source = boxed
+        return source, [Guess("labels", _relative(path, folder), source.text, SURE)]
     guesses = []
     if source.labels is not None:
         guesses.append(Guess("labels", None, f"folders of {data.name} are {_classes(source)} classes", SURE))
@@ -132,6 +140,19 @@ def find_labels(
         shown = ", ".join(metadata.names[:3])
         guesses.append(Guess("classes", None, f"the model's metadata has another order ({shown}, ...): say it", OPEN))
     return source, guesses
+
+
+def _boxed(folder: Path, data: Path, inputs: list[str]) -> tuple[Path, BoxSource] | None:
+    """Boxes of the images in files beside them: a folder of YOLO's texts, or COCO's JSON; None where there are none."""
+    folders = [path for path in sorted(folder.glob("labels*")) if path.is_dir()]
+    for path in (*folders, *sorted(folder.glob("*.json")), *sorted(folder.glob("annotations/*.json"))):
+        try:
+            found = open_source(data, labels=path, inputs=inputs)
+        except DatasetError:  # a file of something else
+            continue
+        if isinstance(found, BoxSource):
+            return path, found
+    return None
 
 
 def read_text(path: Path) -> str | None:

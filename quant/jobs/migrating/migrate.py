@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calib.caches.cache import CalibrationCache
 from calib.files import Transaction, exclusive, sha256_of_files
-from quant.backend import Backend, Build
+from quant.backend import Backend, Build, SampleShapes
 from quant.calibration.run_data import evaluation_data
 from quant.calibration.told import model_line
 from quant.errors import SettingsError
@@ -32,7 +32,7 @@ from quant.evaluation.verdict import (
 from quant.jobs.backend_choice import backend_from_settings
 from quant.jobs.cache_convert import read_cache_file
 from quant.jobs.compare import open_evaluated
-from quant.jobs.measurement import first_batch, measured
+from quant.jobs.measurement import first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_texts
 from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.light_model import LightModel
@@ -98,9 +98,9 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
     new = OnnxModel(file, taken.model, sha256_of_model(taken.model, file.name))
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive(settings.out))
-        backend = _backend(settings, listener)
-        stack.callback(backend.close)
         data = evaluation_data(source, settings, model, None, listener)
+        backend = _backend(settings, listener, lambda _: sample_shapes(data, settings))
+        stack.callback(backend.close)
         made = _built(backend, model, found.cache, new, path)
         batch = first_batch(data, settings)
         metric = recorder_from_settings(settings, model, listener)
@@ -158,9 +158,9 @@ def _say_what_is_missing(taken: Migration, path: Path, console: Console) -> None
         )
 
 
-def _backend(settings: RunSettings, console: Console) -> Backend:
+def _backend(settings: RunSettings, console: Console, shapes: SampleShapes) -> Backend:
     """TensorRT where it builds engines from caches, else ONNX Runtime, which gives the forecast."""
-    backend = backend_from_settings(settings, console)
+    backend = backend_from_settings(settings, console, shapes)
     if backend.name != "tensorrt":
         return backend
     from quant.tensorrt.bindings import load_tensorrt

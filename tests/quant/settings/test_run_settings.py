@@ -2,9 +2,10 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from quant.errors import QuantError
+from quant.errors import QuantError, SettingsError
 from quant.settings.run_settings import RunSettings
 
 
@@ -58,3 +59,34 @@ def test_a_model_or_cache_in_the_place_of_an_engine_s_files_is_refused(name):
         RunSettings(out=Path("out"), cache=Path("out") / name)
     with pytest.raises(QuantError, match="would be overwritten"):
         RunSettings(out=Path("out"), model=Path("out") / name)
+
+
+def test_python_code_may_give_texts_for_paths_paths_for_texts_and_numpy_s_numbers():
+    given = RunSettings(
+        model="model.onnx", data="imgs", out="out", preprocess=Path("p.toml"), batch_size=np.int64(8),
+        max_drop=np.float32(0.5), percentile=99, input=["a=1"],
+    )  # fmt: skip
+    wanted = RunSettings(
+        model=Path("model.onnx"), data=Path("imgs"), out=Path("out"), preprocess="p.toml", batch_size=8, max_drop=0.5,
+        percentile=99.0, input=("a=1",),
+    )  # fmt: skip
+    assert given == wanted
+    assert [type(getattr(given, name)) for name in ("batch_size", "max_drop", "preprocess")] == [int, float, str]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("batch_size", "8", "a whole number, found '8'"),
+        ("batch_size", True, "a whole number, found True"),
+        ("max_drop", "1", "a number, found '1'"),
+        ("model", 3, "a path in quotes, found 3"),
+        ("trust_cache", 1, "true or false, found 1"),
+        ("input", "a=1", "a list of texts in quotes, found 'a=1'"),
+        ("algo", None, "a text in quotes, found None"),
+    ],
+)
+def test_values_of_another_type_are_refused_from_python_too(name, value, expected):
+    with pytest.raises(SettingsError) as caught:
+        RunSettings(**{name: value})
+    assert str(caught.value) == f"{name}: expected {expected}"
