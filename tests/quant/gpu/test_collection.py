@@ -87,8 +87,8 @@ def test_each_algorithm_gives_the_amax_of_the_cpu(digits, digit_stream, fast):
     for name in ("minmax", "percentile", "entropy"):
         algorithm = algorithm_from_name(name)
         mine, theirs = (amax_from_statistics(each.statistics, algorithm) for each in (calibrator, reference))
-        close = [abs(mine[tensor] - value) <= 0.01 * value for tensor, value in theirs.items()]
-        assert np.mean(close) >= 0.99
+        off = [tensor for tensor, value in theirs.items() if abs(mine[tensor] - value) > 0.01 * value]
+        assert len(off) <= (name == "entropy"), (name, off)  # its choice among a hundred limits may hang on one value
 
 
 @pytest.mark.parametrize("limit", [1 << 16, 40 << 20])
@@ -115,7 +115,13 @@ def test_nan_names_the_tensor_and_the_image(saved, graph_of, batch_of, fast):
         TensorRTCollector(options=fast).collect(saved(graph_of(nodes, *shapes)), calibrator)
 
 
-def test_the_gpus_memory_does_not_grow_and_is_given_back(memory_returns, digits, digit_stream):
+@pytest.fixture(scope="session")
+def collected(warm, digits, digit_stream, fast):
+    """A pass that is over: the compiler and the kernels, which stay loaded, are in memory."""
+    TensorRTCollector(options=fast).collect(digits, MinMaxCalibrator(digit_stream(32, 32)))
+
+
+def test_the_gpus_memory_does_not_grow_and_is_given_back(collected, memory_returns, digits, digit_stream):
     free = []
 
     def stream():
