@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -22,16 +24,50 @@ class Console(Protocol):
         """Start a piece of work on `total` images; gives a function to call with how many more are done."""
 
 
+class Timings:
+    """Seconds by stage, in the order in which stages were first mentioned; several threads may add to them.
+
+    A stage within another has the other's name, a colon and its own. Stages that run in several threads are counted in
+    seconds of a thread.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds."""
+        with self._lock:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+    @contextlib.contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        """Time a piece of work, also if it fails."""
+        self.add(stage, 0.0)  # stages within it come after it
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - start)
+
+    def seconds(self) -> dict[str, float]:
+        """All of them."""
+        with self._lock:
+            return dict(self._seconds)
+
+
 class RecordingConsole:
     """Shows nothing and keeps the warnings; passes everything on to another console if one is given.
 
     Attributes:
         warnings: All warnings so far, in order.
+        timings: Where the time goes.
     """
 
     def __init__(self, inner: Console | None = None) -> None:
         self.inner = inner
         self.warnings: list[str] = []
+        self.timings = Timings()
 
     def note(self, line: str) -> None:
         """Pass a line on."""

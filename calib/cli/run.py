@@ -159,6 +159,7 @@ _FILE = click.Path(path_type=Path)
 )
 @junit_option
 @log_option
+@click.option("--timings", is_flag=True, help="Say where the time went, by stage; report.json has it in any case.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the report's JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings are still shown.")
 def command(
@@ -167,6 +168,7 @@ def command(
     quiet: bool,
     allow_code: bool,
     junit: Path | None,
+    timings: bool,
     log: str | None,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> int:
@@ -186,7 +188,7 @@ def command(
         from quant.report.tracking.record import record_from_report
         from quant.report.views.pipelines.junit import cases_from_report
         from quant.report.views.render import json_from_document
-        from quant.report.views.terminal.summary import summary_from_document
+        from quant.report.views.terminal.summary import summary_from_document, text_from_timings
 
         with tracked(log, "run") as record:
             document = run(settings, console)
@@ -196,5 +198,7 @@ def command(
         say(json_from_document(document), nl=False)
     else:
         say(summary_from_document(document, settings.out, columns(sys.stdout)))
+        if timings:
+            say(text_from_timings(document))
     exit_code: int = document["exit_code"]
     return exit_code

@@ -7,7 +7,7 @@ If the GPU wins, the pass begins again there with the same batch, so that all co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import length_hint
 
 from calib.calibrator import CalibrationBatch, Calibrator
@@ -35,6 +35,7 @@ class AutomaticCollector:
 
     Attributes:
         where: See `Collector`.
+        seconds: See there.
     """
 
     def __init__(self, cpu: OnnxRuntimeCollector, gpu: Collector, note: Callable[[str], None]) -> None:
@@ -47,6 +48,7 @@ class AutomaticCollector:
         """
         self._cpu, self._gpu, self._note = cpu, gpu, note
         self.where = ""
+        self.seconds: Mapping[str, float] = {}
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """See `Collector`; if the GPU fails before it has counted anything, the processor goes on."""
@@ -62,18 +64,19 @@ class AutomaticCollector:
 
     def _collect(self, model: OnnxModel, own: Calibrator, advance: Advance) -> None:
         assert isinstance(own.batches, _Replayed)
-        self.where = self._cpu.where
+        taken: Collector = self._cpu
         try:
             self._cpu.collect(model, own, advance, lambda estimate: self._choose(model, estimate))
         except _TakeGpuError:
             try:
                 self._gpu.collect(model, own, advance)
-                self.where = self._gpu.where
+                taken = self._gpu
             except (AcceleratorError, BuildError) as error:
                 if own.batches.drawn > 1:  # they are gone
                     raise
                 self._note(f"collector: the CPU instead of the GPU: {error}")
                 self._cpu.collect(model, own, advance)
+        self.where, self.seconds = taken.where, taken.seconds
 
     def _choose(self, model: OnnxModel, estimate: Estimate) -> None:
         """Say what is taken.

@@ -6,7 +6,7 @@ What is fetched and counted is the same for all collectors (`quant.collectors.pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,9 +42,13 @@ class Collector(Protocol):
 
     Attributes:
         where: What ran the model in the last pass, if it was not ONNX Runtime on the CPU.
+        seconds: Where the time of the last pass went, by stage; empty where that is not known.
     """
 
-    where: str
+    @property
+    def where(self) -> str: ...  # noqa: D102 - see the class
+    @property
+    def seconds(self) -> Mapping[str, float]: ...  # noqa: D102 - see the class
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """Run a calibrator's batches through a model and give it their statistics.

@@ -31,6 +31,7 @@ from quant.collectors.collector import MEMORY_LIMIT, Advance, Estimate, ignore
 from quant.collectors.part_runner import Activations, Group, PartRunner
 from quant.collectors.plan import PART_BYTES, CollectionPlan, collection_plan
 from quant.onnx_graph.model import OnnxModel
+from quant.progress import Timings
 
 Array = NDArray[Any]
 Use = Callable[
@@ -73,6 +74,7 @@ class OnnxRuntimeCollector:
 
     Attributes:
         where: See `Collector`.
+        seconds: See there.
     """
 
     where = ""
@@ -85,6 +87,7 @@ class OnnxRuntimeCollector:
             spread: How the work is spread over processors, see there.
         """
         self._memory_limit, self._spread = memory_limit, spread
+        self.seconds: Mapping[str, float] = {}
 
     def collect(
         self,
@@ -94,9 +97,17 @@ class OnnxRuntimeCollector:
         consider: Consider | None = None,
     ) -> None:
         """See `collect_statistics`."""
+        timings = Timings()
         collect_statistics(
-            model, calibrator, advance, memory_limit=self._memory_limit, consider=consider, spread=self._spread
+            model,
+            calibrator,
+            advance,
+            memory_limit=self._memory_limit,
+            consider=consider,
+            spread=self._spread,
+            timings=timings,
         )
+        self.seconds = timings.seconds()
 
 
 def collect_statistics(
@@ -107,6 +118,7 @@ def collect_statistics(
     memory_limit: int = MEMORY_LIMIT,
     consider: Consider | None = None,
     spread: Spread | None = None,
+    timings: Timings | None = None,
 ) -> None:
     """Run a calibrator's batches through a model and give it their statistics.
 
@@ -120,13 +132,14 @@ def collect_statistics(
         consider: Called with what the pass will take, once the first batch is done and before `advance`; what it raises
             ends the pass.
         spread: How the work is spread over processors; by default over all that this process may use.
+        timings: Takes the seconds of start-up, waiting for images, forward pass and counting.
 
     Raises:
         NonFiniteError: An activation holds NaN or infinity; the message names the tensor and the image.
         ModelError: The model cannot be run.
         TypeError: What the batches hold is nothing that the model takes; the message says what is.
     """
-    spread = spread or Spread.over(usable_processors())
+    spread, timings = spread or Spread.over(usable_processors()), timings or Timings()
     with (
         ThreadPoolExecutor(spread.parts * spread.count_threads, "calib-count") as helpers,
         ThreadPoolExecutor(spread.parts, "calib-part") as parts,
@@ -134,9 +147,10 @@ def collect_statistics(
         parts.submit(_load_loops)
         runner = PartRunner(model, threads=spread.run_threads, at_work=spread.parts, part_bytes=spread.part_bytes)
         try:
-            plan = collection_plan(model, calibrator.algorithm, runner.types)
-            runner.open(plan.fetched)
-            work = _Pass(plan, runner, parts, helpers, memory_limit, spread)
+            with timings.of("start-up"):
+                plan = collection_plan(model, calibrator.algorithm, runner.types)
+                runner.open(plan.fetched)
+            work = _Pass(plan, runner, parts, helpers, memory_limit, spread, timings)
             statistics = work.run(calibrator, model, advance, consider)
         except BaseException:  # Ctrl-C too: wait only for parts that are already running
             parts.shutdown(wait=False, cancel_futures=True)
@@ -162,8 +176,9 @@ class _Pass:
         helpers: ThreadPoolExecutor,
         memory_limit: int,
         spread: Spread,
+        timings: Timings,
     ) -> None:
-        self._plan, self._runner, self._spread = plan, runner, spread
+        self._plan, self._runner, self._spread, self._timings = plan, runner, spread, timings
         self._counts = plan.counts(memory_limit)
         self._for_activations = plan.left_for_activations(memory_limit)
         self._threads, self._helpers = threads, helpers
@@ -177,10 +192,11 @@ class _Pass:
         batch_size = 0
         self._times = consider is not None
         waiting: deque[tuple[Future[None], int]] = deque()
-        for batch in model_batches(calibrator, model.inputs):
+        for batch in self._timed(model_batches(calibrator, model.inputs)):
             if not images:
                 expected = length_hint(calibrator.batches) * len(batch.names)
-                self._runner.divide(self._plan, batch, expected, self._for_activations)
+                with self._timings.of("start-up"):
+                    self._runner.divide(self._plan, batch, expected, self._for_activations)
             if self._plan.first_batch:  # TensorRT's grids depend on which images share a batch
                 _finish(waiting, advance, 0)
                 self._start_batch(batch, first=not images)
@@ -201,6 +217,15 @@ class _Pass:
                 calibrator.over_images.take(self._plan.statistics(self._counts.counted(), images, batch_size))
         _finish(waiting, advance, 0)
         return self._plan.statistics(self._counts.counted(), images, batch_size)
+
+    def _timed(self, batches: Iterator[CalibrationBatch]) -> Iterator[CalibrationBatch]:
+        """The batches, with the time that they are waited for."""
+        while True:
+            with self._timings.of("waiting for images"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _estimate(self, images: int) -> Estimate:
         """What so many images will take, as fast as the fastest part; others may have waited for code to be loaded."""
@@ -227,8 +252,10 @@ class _Pass:
         """Run a part, unless its activations are ready, and pass them to `use`."""
         start = time.perf_counter()
         with self._runner.activations(group, inputs, len(names), ready) as found:
+            self._timings.add("forward pass (threads)", time.perf_counter() - start)
             own = {name: inputs[name] for name in self._plan.inputs} if group is self._runner.groups[0] else {}
-            use(own | found, names)
+            with self._timings.of("counting (threads)"):
+                use(own | found, names)
         if self._times and ready is None:
             self._pace.append((time.perf_counter() - start) / len(names))
 

@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class RayCollector:
 
     Attributes:
         where: See `Collector`.
+        seconds: See there.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class RayCollector:
         self._memory_limit, self._note = memory_limit, note
         self._gpu = None if gpu is None else replace(gpu, timing_cache=None)  # the file is the starting process's
         self.where = "TensorRT on GPUs" if gpu is not None else ""
+        self.seconds: Mapping[str, float] = {}  # workers do not tell
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """See `Collector`. Batches that are not a `BatchStream` cannot be divided, and are counted here.

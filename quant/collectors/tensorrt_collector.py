@@ -97,6 +97,16 @@ class TensorRTCollector:
         self._kernels, self._open_runner = kernels, open_runner
         self.figures = GpuFigures()
 
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """See `Collector`."""
+        figures = self.figures
+        return {
+            "engine and kernels": figures.engine,
+            "GPU waited for images": figures.waiting,
+            "forward pass and counting": max(figures.passing - figures.waiting, 0.0),
+        }
+
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """Run a calibrator's batches through a model and give it their statistics.
 

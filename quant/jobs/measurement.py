@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain, islice, repeat
+from typing import Any
+
+from numpy.typing import NDArray
 
 from datasets import Batch
 from datasets.labels.class_labels import are_labelled
@@ -21,7 +24,7 @@ from quant.evaluation.recorder import Recorder
 from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.onnx_graph.tracing import outputs_after
 from quant.onnxruntime.resident import fit_together
-from quant.progress import Console
+from quant.progress import Console, Timings
 from quant.report.result import Measurement
 from quant.settings.run_settings import RunSettings
 
@@ -35,6 +38,7 @@ def measured(
     reader: OutputReader,
     recorder: Recorder | None = None,
     usable: Callable[[], bool] | None = None,
+    timings: Timings | None = None,
 ) -> Measurement:
     """Evaluate builds on the evaluation images, and time them.
 
@@ -50,6 +54,7 @@ def measured(
         reader: How the outputs are read.
         recorder: What scores the builds, with no scores yet; None without one.
         usable: Asked after the evaluation: do the scores of the recorder tell anything?
+        timings: Takes the seconds of each build's runs.
     """
     timed = {name: build.deployed or build.runnable for name, build in builds.items()}
     inputs = first_batch(data, settings).inputs
@@ -61,10 +66,19 @@ def measured(
     together = fit_together(builds.values())  # else, timed in turn, each would be opened for each run
     observe = recorder.observe if recorder else None
     evaluations, quarantined = evaluated(
-        builds, baseline, data, settings, console, reader, observe, after=None if together else time_one
+        builds,
+        baseline,
+        data,
+        settings,
+        console,
+        reader,
+        observe,
+        after=None if together else time_one,
+        timings=timings,
     )
     if together:
-        latencies = measure_latency(timed, inputs)
+        with (timings or Timings()).of("evaluation: latency"):
+            latencies = measure_latency(timed, inputs)
     metric = None
     if recorder is not None and (usable is None or usable()):
         metric = recorder.section(baseline, seed=settings.seed, max_drop=settings.max_drop)
@@ -81,16 +95,22 @@ def evaluated(
     observe: Observe | None = None,
     *,
     after: Callable[[str], None] | None = None,
+    timings: Timings | None = None,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
     """Evaluations by build, and the unreadable images with the reasons.
 
     Each image is read once; once for each build where their sessions do not fit into memory together. `after` is called
-    with the name of each of those builds, while its sessions are open.
+    with the name of each of those builds, while its sessions are open; `timings` takes the seconds of the others' runs.
     """
     stream = data.evaluation_stream(settings)
-    runnables = {name: build.runnable for name, build in builds.items()}
+    runnables: dict[str, Runnable] = {name: build.runnable for name, build in builds.items()}
     deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}
     if fit_together(builds.values()):
+        if timings is not None:
+            runnables = {name: _Timed(each, timings, f"evaluation: {name}") for name, each in runnables.items()}
+            deployed = {
+                name: _Timed(each, timings, f"evaluation: {name} as deployed") for name, each in deployed.items()
+            }
         with console.task("Evaluating", stream.images) as advance:
             evaluations = evaluate(runnables, baseline, stream, advance, observe, reader=reader, deployed=deployed)
     else:
@@ -110,6 +130,17 @@ def evaluated(
     if problem:
         console.warn(problem)
     return evaluations, {item.file: item.reason for item in stream.quarantined}
+
+
+class _Timed:
+    """Runs a build and takes the time."""
+
+    def __init__(self, runnable: Runnable, timings: Timings, stage: str) -> None:
+        self._runnable, self._timings, self._stage = runnable, timings, stage
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        with self._timings.of(self._stage):
+            return self._runnable.run(inputs)
 
 
 def first_batch(data: RunData, settings: RunSettings) -> Batch:

@@ -119,7 +119,9 @@ def _result(
 ) -> RunResult:
     metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings, listener)
-    builds = {BASELINE: backend.build(model, BASELINE)}
+    timings = listener.timings
+    with timings.of(f"build {BASELINE}"):
+        builds = {BASELINE: backend.build(model, BASELINE)}
     batch = first_batch(data, settings)
     task = chosen_task(model, builds[BASELINE].runnable, batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
@@ -127,7 +129,10 @@ def _result(
     reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
-        calibration = obtain_calibration(settings, model, data, backend, collector, listener)
+        with timings.of("calibration"):
+            calibration = obtain_calibration(settings, model, data, backend, collector, listener)
+        for stage, seconds in collector.seconds.items() if calibration.how == "calibrated" else ():
+            timings.add(f"calibration: {stage}", seconds)
         warn_of_zeros(calibration, listener)
         warn_of_the_graph(model, listener)
     failed = _add_reduced(builds, settings, model, backend, calibration, batch, task, listener)
@@ -137,12 +142,14 @@ def _result(
     def usable() -> bool:
         return usable_recorder(task, listener) is not None
 
-    together = measured(tried, BASELINE, data, settings, listener, reader, task.recorder, usable)
+    with timings.of("evaluation"):
+        together = measured(tried, BASELINE, data, settings, listener, reader, task.recorder, usable, timings)
     found, head = split_trial(together, task, settings)
     recovered = None
     if calibration is not None and "int8" in builds and _shows_something(found, settings):
         job = RecoveryJob(settings, model, data, backend, collector, task, listener)
-        outcome = job.run(calibration, builds, found, task.float_nodes, given.file)
+        with timings.of("recovery"):
+            outcome = job.run(calibration, builds, found, task.float_nodes, given.file)
         if outcome is not None:
             recovered, found = outcome
             head = None if recovered.used else head  # what was compared is no longer the build
@@ -171,6 +178,7 @@ def _result(
         verdict=verdict,
         quarantined=quarantined,
         warnings=tuple(listener.warnings),
+        timings=timings.seconds(),
         recovered=recovered,
         better=better,
         presets=presets,
@@ -212,7 +220,8 @@ def _add_reduced(
         try:
             if precision == "int8":
                 check_preparation(model, batch.inputs, builds[BASELINE].runnable.run(batch.inputs), task.reader)
-            build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
+            with listener.timings.of(f"build {precision}"):
+                build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
             builds[precision] = _tried(build, batch, listener)
         except (BuildError, ModelError) as error:  # a build that loads and does not run is none
             failed[precision] = str(error)

@@ -146,6 +146,7 @@ class RunResult:
         verdict: What to use, and why.
         quarantined: Unreadable images of calibration and evaluation, each once with the reason.
         warnings: What the user should read.
+        timings: Seconds by stage; empty where they were not taken.
         head: A detector's head; None of other models.
         float_nodes: Products that stay float in INT8, by `quant.qdq.placement.node_key`.
         precisions: The file that says which products stay float; None without one.
@@ -172,6 +173,7 @@ class RunResult:
     verdict: Verdict
     quarantined: Mapping[str, str]
     warnings: tuple[str, ...]
+    timings: Mapping[str, float] = field(default_factory=dict)
     precisions: PrecisionFile | None = None
     recovered: Recovered | None = None
     better: BetterAlgorithm | None = None
@@ -238,6 +240,7 @@ class SweepResult:
         choice: The choice by tensor; None if it was not asked for.
         metric: Name of the user's metric and FP32's average; None if there is none.
         warnings: What the user should read.
+        timings: Seconds by stage; empty where they were not taken.
     """
 
     settings: RunSettings

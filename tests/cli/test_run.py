@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from quant.report.views.terminal.summary import text_from_timings
 from tests.outcome import calibration_images, quick_enough
 
 FILES = {
@@ -60,6 +61,20 @@ def test_the_report_has_all_keys_of_schema_1(finished, report):
     assert [build["precision"] for build in found["builds"]] == ["fp32", "fp16", "int8"]
     assert every <= set(found["builds"][0])
     assert all(reduced <= set(build) for build in found["builds"][1:])
+
+
+def test_the_report_says_where_the_time_went(finished, report):
+    seconds = report(finished)["timings"]
+    passes = ["start-up", "waiting for images", "forward pass (threads)", "counting (threads)"]
+    stages = ["build fp32", "calibration", *(f"calibration: {stage}" for stage in passes), "build fp16", "build int8"]
+    assert [stage for stage in seconds if not stage.startswith(("evaluation", "recovery"))] == stages
+    assert {"evaluation", "evaluation: fp32", "evaluation: int8", "evaluation: latency"} <= set(seconds)
+    assert all(value >= 0 for value in seconds.values())
+    assert sum(seconds[f"evaluation: {name}"] for name in ("fp32", "int8", "latency")) <= seconds["evaluation"] + 0.01
+    lines = text_from_timings(report(finished)).splitlines()
+    assert len(lines) == len(seconds) + 1
+    assert lines[2].endswith("  calibration")
+    assert lines[3].endswith("    start-up")
 
 
 def test_the_report_names_no_built_file_that_is_not_there(finished, report):

@@ -85,6 +85,7 @@ def document_from_run(result: RunResult) -> Document:
         "segmentation": segmentation_from_run(result, details["examined"]),
         "scores": scores_from_run(result, details["examined"]),
         "peak_rss_mb": _peak_rss_mb(),
+        "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
         **details,
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),

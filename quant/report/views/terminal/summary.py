@@ -115,3 +115,12 @@ def _latency_note(document: Document) -> list[str]:
     on_cpu = (document.get("backend") or {}).get("name") == "onnxruntime"
     where = " on this CPU; that is no forecast for a GPU" if on_cpu else ""
     return [f"ms: a batch of {row['latency_batch']}{where}"]
+
+
+def text_from_timings(document: Document) -> str:
+    """Where a run's time went: seconds by stage, those within a stage below it."""
+    lines = ["seconds by stage (of threads: theirs together)"]
+    for stage, seconds in document["timings"].items():
+        outer, _, inner = stage.partition(": ")
+        lines.append(f"{seconds:9.2f}  {'  ' + inner if inner else outer}")
+    return "\n".join(lines)
