@@ -3,7 +3,7 @@
 import re
 from typing import Any, BinaryIO
 
-_READS = 100_000  # far more than any header takes; and one more for each
+READS = 100_000  # far more than any header takes; and one more for each
 _BYTES_OF_A_READ = 1024  # of the file, though decoders read 64 times as much at a time
 _SCANS = 100  # of a JPEG; encoders write about ten
 _SCAN = b"\xff\xda"
@@ -16,7 +16,7 @@ class CountedReads:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._left = _READS + stream.seek(0, 2) // _BYTES_OF_A_READ
+        self._left = READS + stream.seek(0, 2) // _BYTES_OF_A_READ
         stream.seek(0)
 
     def read(self, size: int = -1) -> bytes:
