@@ -25,7 +25,7 @@ def test_the_command_repeats_the_run():
     words = shlex.split(command_from_settings(settings))
     assert words[:2] == ["calib", "run"]
     given = command.make_context("run", words[2:]).params
-    unsettled = ("as_json", "quiet", "no_labels", "allow_code")
+    unsettled = ("as_json", "quiet", "no_labels", "allow_code", "timings")
     options = {key: value for key, value in given.items() if key not in unsettled}
     repeated = settings_from_options(options, Path("/nowhere"))
     assert repeated == RunSettings(**{**settings.__dict__, "data": Path("./-imgs")})
