@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calib.caches.cache import CalibrationCache
+from calib.errors import CacheError
 from calib.files import Transaction, exclusive, sha256_of_files
+from calib.regular_files import resolved
 from quant.backend import Backend, Build, SampleShapes
 from quant.calibration.run_data import evaluation_data
 from quant.calibration.told import model_line
@@ -96,6 +98,8 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
     source = open_evaluated(settings, model, listener)
     settings = replace(settings, precision="int8", explicit=False)
     file = settings.out / build_name("int8", MODEL_SUFFIX)
+    if resolved(file) == resolved(path):
+        raise CacheError(f"{path}: would be overwritten by the new model; choose another --out")
     new = OnnxModel(file, taken.model, sha256_of_model(taken.model, file.name))
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive(settings.out))
