@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import onnx
 import pytest
 
@@ -92,6 +93,22 @@ def test_a_gap_in_the_cache_is_said_and_what_reads_it_stays_float(migrated, old)
     assert "1 tensors that need a scale have none, 'flat' first" in result.err
 
 
+def test_the_scale_of_a_mask_is_left_out_of_the_forecast_as_of_builds(migrated, old, write_model):
+    """A mask that hides every second pixel, of whose sum and the pixels the larger goes on: the answers stay."""
+    mask = np.tile(np.float32([0, np.finfo(np.float32).min]), (8, 4))
+    after = [
+        onnx.helper.make_node("Add", ["colours", "mask"], ["masked"]),
+        onnx.helper.make_node("Max", ["masked", "colours"], ["features"]),
+    ]
+    write_model(old / "model.onnx", after=after, constants={"mask": mask})
+    with (old / "old.cache").open("a") as file:
+        file.write("masked: 7c020408\nfeatures: 3c010204\n")
+    result, document = migrated()
+    assert "1 scales are of tensors that hold a mask, 'masked' first" in result.err
+    assert document["builds"][1]["top1"] == 100
+    assert {row["tensor"] for row in document["migration"]["tensors"]} >= {"masked", "features"}
+
+
 def test_without_labels_old_and_new_are_held_against_fp32_and_the_command_repeats_it(migrated, calib, old):
     flat = old / "flat"
     flat.mkdir()
@@ -138,11 +155,14 @@ def test_a_metric_of_one_s_own_decides_between_old_and_new_too(migrated, old):
         (("old.cache", "--model", "nothing.onnx"), "nothing.onnx"),
         (("old.cache", "--data", "nothing"), "nothing"),
         (("old.cache", "--model", "quantized.onnx"), "quantized.onnx"),
+        (("held/model.int8.onnx", "--out", "held"), "would be overwritten by the new model; choose another --out"),
     ],
 )
 def test_what_cannot_be_migrated_is_one_line_and_writes_nothing(calib, old, arguments, message):
     (old / "other.cache").write_text("TRT-8600-MinMaxCalibration\nrelu: 3c010204\n")
-    calib("cache", "convert", "old.cache", "quantized.onnx", "--model", "model.onnx", cwd=old)
+    (old / "held").mkdir()
+    for name in ("quantized.onnx", "held/model.int8.onnx"):
+        calib("cache", "convert", "old.cache", name, "--model", "model.onnx", cwd=old)
     result = calib("migrate", *arguments, cwd=old)
     assert result.code == 1
     assert result.out == ""

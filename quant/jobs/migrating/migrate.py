@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calib.caches.cache import CalibrationCache
+from calib.errors import CacheError
 from calib.files import Transaction, exclusive, sha256_of_files
+from calib.regular_files import resolved
 from quant.backend import Backend, Build, SampleShapes
 from quant.calibration.run_data import evaluation_data
 from quant.calibration.told import model_line
@@ -48,6 +50,7 @@ from quant.report.views.notebook.shown import ShownReport
 from quant.settings.command_line import migrate_command
 from quant.settings.output_names import MODEL_SUFFIX, build_name
 from quant.settings.run_settings import RunSettings
+from quant.tensorrt.building.mask_scales import scales_of_masks, without_scales_of
 
 FP32, OLD, NEW = "fp32", "old", "new"
 
@@ -95,13 +98,15 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
     source = open_evaluated(settings, model, listener)
     settings = replace(settings, precision="int8", explicit=False)
     file = settings.out / build_name("int8", MODEL_SUFFIX)
+    if resolved(file) == resolved(path):
+        raise CacheError(f"{path}: would be overwritten by the new model; choose another --out")
     new = OnnxModel(file, taken.model, sha256_of_model(taken.model, file.name))
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive(settings.out))
         data = evaluation_data(source, settings, model, None, listener)
         backend = _backend(settings, listener, lambda _: sample_shapes(data, settings))
         stack.callback(backend.close)
-        made = _built(backend, model, found.cache, new, path)
+        made = _built(backend, model, found.cache, new, path, listener)
         batch = first_batch(data, settings)
         metric = recorder_from_settings(settings, model, listener)
         baseline = made.builds[FP32].runnable
@@ -175,11 +180,20 @@ def _backend(settings: RunSettings, console: Console, shapes: SampleShapes) -> B
     return OnnxRuntimeBackend()
 
 
-def _built(backend: Backend, model: OnnxModel, cache: CalibrationCache, new: OnnxModel, path: Path) -> _Builds:
+def _built(
+    backend: Backend, model: OnnxModel, cache: CalibrationCache, new: OnnxModel, path: Path, console: Console
+) -> _Builds:
     builds = {FP32: backend.build(model, "fp32")}
     forecast = backend.name != "tensorrt"
     if forecast:
-        builds[OLD] = backend.load(_unnamed(implicit_model(model.light, cache.amax), path), "int8")
+        masks = scales_of_masks(model.proto, cache)
+        if masks:
+            console.warn(
+                f"{path}: {len(masks)} scales are of tensors that hold a mask, '{masks[0]}' first; the old build is "
+                "forecast without them, as builds here leave them out"
+            )
+        amax = without_scales_of(cache, masks).amax
+        builds[OLD] = backend.load(_unnamed(implicit_model(model.light, amax), path), "int8")
     else:
         builds[OLD] = backend.build(model, "int8", cache)
     builds[NEW] = backend.load(new, "int8")
