@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.charts
+
 METRICS = """
 import numpy as np
-
-pytestmark = pytest.mark.charts
 
 def negative_error(outputs, labels):
     # regression: how near the red channel's logit is to 1 for red images and to 0 for others
