@@ -115,6 +115,7 @@ def test_a_step_that_does_not_exist_is_named(calib, demo):
     assert "expected auto, off, or some of equalize, ranges, bias, weights, float, found 'magic'" in result.error
 
 
+@pytest.mark.charts
 def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(calib, report, loud_demo):
     options = ("--data", "imgs", "--algo", "minmax", "--quiet")
     calib("run", *options, "--recover", "float", cwd=loud_demo)
