@@ -113,6 +113,8 @@ def check(block, command, expected, outcome):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_one_after_the_other(page, project, execute, monkeypatch):
+    import onnxruntime.transformers  # noqa: F401 - it adds to sys.path, which would be taken back at the test's end
+
     monkeypatch.syspath_prepend(project)
     for block in blocks(page):
         if block.marked or (page == "README.md" and block.language == "python"):  # test_readme.py runs that one
