@@ -92,13 +92,13 @@ class HostKernels:
     def __init__(self, blocks=5, shape=None):
         self.shape = shape or Shape(threads=1, blocks=1)
         self.blocks, self.rounds = blocks, 0
-        self.library = library(self.shape)
+        self.compiled = library(self.shape)
 
     def count(self, stream, tensors, amount, states, fresh, *, again):
         self.rounds += 1
         pointers = ctypes.c_void_p(tensors), amount, ctypes.c_void_p(states), ctypes.c_void_p(fresh)
-        self.library.run_count(self.blocks, *pointers, int(again))
+        self.compiled.run_count(self.blocks, *pointers, int(again))
 
     def settle(self, stream, tensors, amount, states, fresh, counts, *, again):
         pointers = [ctypes.c_void_p(pointer) for pointer in (states, fresh, counts)]
-        self.library.run_settle(ctypes.c_void_p(tensors), amount, *pointers, int(again))
+        self.compiled.run_settle(ctypes.c_void_p(tensors), amount, *pointers, int(again))
