@@ -192,18 +192,21 @@ def compare_models(
             warnings=tuple(listener.warnings),
             files={name: str(model.path) for name, model in models.items()},
             compared={
-                name: ComparedModel(
-                    path=str(model.path),
-                    sha256=model.sha256,
-                    precision=precision_of(model),
-                    report=None if report is None else str(report),
-                )
-                for (name, model), report in zip(models.items(), reports, strict=True)
+                name: _compared(model, report) for (name, model), report in zip(models.items(), reports, strict=True)
             },
             command=command,
             working_folder=None if command is None else str(Path.cwd()),
         )
         return document_from_run(result)
+
+
+def _compared(model: Model, report: Path | None) -> ComparedModel:
+    return ComparedModel(
+        path=str(model.path),
+        sha256=model.sha256,
+        precision=precision_of(model),
+        report=None if report is None else str(report),
+    )
 
 
 def _backend(

@@ -44,7 +44,7 @@ def document_from_run(result: RunResult) -> Document:
     """
     settings, data, verdict, backend = result.settings, result.data, result.verdict, result.backend
     measured, calibration = result.measured, result.calibration
-    evaluation, details = measured.evaluations[result.baseline], details_from_run(result)
+    details = details_from_run(result)
     document = {
         "schema": SCHEMA,
         "verdict": verdict.verdict,
@@ -57,22 +57,7 @@ def document_from_run(result: RunResult) -> Document:
         "versions": {"calib": calib.__version__, backend.name: backend.version, "python": platform.python_version()},
         "model": {"path": str(result.model.path), "sha256": result.model.sha256},
         "backend": {"name": backend.name, "version": backend.version, "device": backend.device},
-        "data": {
-            "calibration": None
-            if calibration is None
-            else {
-                "path": str(data.source.path),
-                "images": calibration.images,
-                "sha256": calibration.data_sha256,
-                "sampling": settings.sampling,
-                "seed": settings.seed,
-            },
-            "evaluation": {
-                "path": str(data.eval_source.path),
-                "images": evaluation.images,
-                "labelled": evaluation.correct is not None or judged_by_labels(measured.metric),
-            },
-        },
+        "data": _data(result),
         "preprocessing": data.preprocessing.to_dict() if data.preprocessing is not None else {},
         "preprocessing_origin": data.preprocessing_origin or None,
         "quarantined": [{"file": file, "reason": reason} for file, reason in result.quarantined.items()],
@@ -96,19 +81,46 @@ def document_from_run(result: RunResult) -> Document:
         "settings": values_from_settings(settings),
     }
     if result.compared:
-        document["compared"] = [
-            {
-                "role": role,
-                "precision": model.precision,
-                "path": model.path,
-                "sha256": model.sha256,
-                "found": model.precision,
-                "report": model.report,
-            }
-            for role, model in result.compared.items()
-        ]
+        document["compared"] = _compared(result)
     document["next"] = None if result.compared else next_step(document, settings)
     return document
+
+
+def _data(result: RunResult) -> Document:
+    """Where calibration and evaluation images come from, and how many there are."""
+    settings, data, calibration = result.settings, result.data, result.calibration
+    evaluation = result.measured.evaluations[result.baseline]
+    return {
+        "calibration": None
+        if calibration is None
+        else {
+            "path": str(data.source.path),
+            "images": calibration.images,
+            "sha256": calibration.data_sha256,
+            "sampling": settings.sampling,
+            "seed": settings.seed,
+        },
+        "evaluation": {
+            "path": str(data.eval_source.path),
+            "images": evaluation.images,
+            "labelled": evaluation.correct is not None or judged_by_labels(result.measured.metric),
+        },
+    }
+
+
+def _compared(result: RunResult) -> list[Document]:
+    """The models of a comparison."""
+    return [
+        {
+            "role": role,
+            "precision": model.precision,
+            "path": model.path,
+            "sha256": model.sha256,
+            "found": model.precision,
+            "report": model.report,
+        }
+        for role, model in result.compared.items()
+    ]
 
 
 def _in_order(result: RunResult) -> list[str]:
