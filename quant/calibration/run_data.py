@@ -23,7 +23,7 @@ from quant.calibration.preprocessing_choice import check_description, chosen_pre
 from quant.calibration.split import calibration_images, evaluation_images
 from quant.calibration.told import images_line
 from quant.errors import ModelError, SettingsError
-from quant.onnx_graph.model import ModelInterface, TensorInfo
+from quant.onnx_graph.model import ModelInterface, OnnxModel, TensorInfo, check_sizes
 from quant.progress import Console
 from quant.settings.run_settings import RunSettings
 
@@ -255,6 +255,8 @@ def _fitted(data: RunData, settings: RunSettings, model: ModelInterface, console
         lost = lost_fitting(data.source.fitted, data.source.size, preprocessing)
         if lost:
             console.warn(f"{data.source.path}: {lost}")
+    if preprocessing is not None and isinstance(model, OnnxModel):
+        check_sizes(model, {info.name: preprocessing.sample_shape})
     return replace(
         data, preprocessing=preprocessing, preprocessing_origin=origin, input_name=info.name, constants=constants
     )

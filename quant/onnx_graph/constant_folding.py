@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from quant.onnx_graph.light_model import session_options
+
 Array = NDArray[Any]
 
 _MAX_FOLDED_VALUES = 1 << 24  # a constant sub-graph is not folded into a larger array than this
@@ -139,9 +141,7 @@ def _run(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], proto:
         list(nodes), "constants", inputs, [onnx.helper.make_empty_tensor_value_info(name) for name in outputs]
     )
     model = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(proto.ir_version, 4))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
+    options = session_options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     results = session.run(outputs, {name: constants[name] for name in names})

@@ -6,7 +6,8 @@ ONNX itself asks for none of this: a name may be any bytes, a type any number, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import onnx
 
 from datasets.guards.regular_file import kind_of
 from quant.errors import ModelError
-from quant.onnx_graph.tracing import nodes_within
+from quant.onnx_graph.tracing import names_read, nodes_within
 
 MOST_FILE_BYTES = 2**31  # protobuf reads no larger message; weights beyond that are in files beside the model
 MOST_BATCH = 4096  # of a model with a fixed batch: a run of it takes that many images, however few there are
 MOST_VALUES = 2**28  # of an input, for one image: 1 GiB as float32
 _DIVISORS = ("strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups")
 MOST_AT_ONCE = 2**29  # of an input of a model with a fixed batch, which cannot be run in parts; of any other tensor
+MOST_LIVE = 2**28  # of the tensors that are held at a time for one image; three times its input if that is more
+MOST_LIVE_VARIABLE = "CALIB_MAX_LIVE_VALUES"  # sets another number
+_MOST_LIVE_AT_ONCE = 2**30  # of a model with a fixed batch
 
 
 def check_model_file(path: Path) -> None:
@@ -129,22 +133,80 @@ def _check_size(value: onnx.ValueInfoProto, path: Path) -> None:
         )
 
 
-def check_activations(inferred: onnx.ModelProto, path: Path) -> None:
-    """Check that no node gives a tensor that is too large to be run, as far as shapes can be told without running it.
+def check_activations(inferred: onnx.ModelProto, inputs: Collection[str], path: Path) -> None:
+    """Check that the model can be run on one image, as far as shapes can be told without running it.
 
     Args:
         inferred: The model with the shapes that ONNX can infer; open sizes count as 1.
+        inputs: Its inputs that are no weights.
         path: Where it was read from.
 
     Raises:
-        ModelError: One does; the message names the node.
+        ModelError: A node gives a tensor that is too large, or too much is held at a time; the message names the node.
     """
-    writers = {name: node for node in inferred.graph.node for name in node.output}
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        sizes = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim]
-        node = writers.get(value.name)
-        if node is not None and math.prod(sizes) > MOST_AT_ONCE:
+    values = {
+        value.name: math.prod(max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim)
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+    }
+    for node in inferred.graph.node:
+        large = next((name for name in node.output if values.get(name, 0) > MOST_AT_ONCE), None)
+        if large is not None:
             raise ModelError(
-                f"{path}: expected tensors of at most {MOST_AT_ONCE:,} values, found '{value.name}' of {node.op_type} "
-                f"'{node.name}' with {math.prod(sizes):,} ({' x '.join(map(str, sizes))}); export it for smaller images"
+                f"{path}: expected tensors of at most {MOST_AT_ONCE:,} values, found '{large}' of {node.op_type} "
+                f"'{node.name}' with {values[large]:,} ({_shape_of(inferred, large)}); export it for smaller images"
             )
+    _check_live(inferred, inputs, values, path)
+
+
+def _check_live(inferred: onnx.ModelProto, inputs: Collection[str], values: Mapping[str, int], path: Path) -> None:
+    shapes = [value.type.tensor_type.shape.dim for value in inferred.graph.input if value.name in inputs]
+    sizes = [[max(dim.dim_value, 1) for dim in shape] for shape in shapes]
+    batch = max((size[0] for size in sizes if len(size) > 1), default=1)
+    given = 3 * max(map(math.prod, sizes), default=1)
+    most = _set_in_the_environment() or max(min(MOST_LIVE * batch, _MOST_LIVE_AT_ONCE), given)
+    held, node = most_live(inferred.graph, values)
+    if held <= most:
+        return
+    images = "an image" if batch == 1 else f"a batch of {batch:,}"
+    raise ModelError(
+        f"{path}: expected a model that holds at most {most:,} values at a time for {images}, found {held:,} "
+        f"({held * 4 / 2**30:.1f} GiB as float32) at {node.op_type} '{node.name}'; export it for smaller images, or "
+        f"set {MOST_LIVE_VARIABLE}={held} if there is memory for several times as much"
+    )
+
+
+def most_live(graph: onnx.GraphProto, values: Mapping[str, int]) -> tuple[int, onnx.NodeProto]:
+    """How many values are held at a time when the nodes are run in order, and at which node these are most.
+
+    A tensor is held from the node that gives it to the last that reads it; outputs to the end. Weights do not count.
+
+    Args:
+        graph: The graph; it has a node.
+        values: How many values the tensors have; others count as none.
+    """
+    last = {name: at for at, node in enumerate(graph.node) for name in names_read(node)}
+    last |= dict.fromkeys((value.name for value in graph.output), len(graph.node))
+    most, where, total = 0, graph.node[0], 0
+    held: dict[str, int] = {}
+    for at, node in enumerate(graph.node):
+        given = {name: values.get(name, 0) for name in node.output}
+        held |= given
+        total += sum(given.values())
+        if total > most:
+            most, where = total, node
+        for name in (*names_read(node), *node.output):
+            if last.get(name, at) <= at:
+                total -= held.pop(name, 0)
+    return most, where
+
+
+def _set_in_the_environment() -> int:
+    text = os.environ.get(MOST_LIVE_VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) > 0):
+        raise ModelError(f"{MOST_LIVE_VARIABLE}: expected a number of values, such as 1000000000, found {text[:40]!r}")
+    return int(text or 0)
+
+
+def _shape_of(inferred: onnx.ModelProto, name: str) -> str:
+    value = next(value for value in (*inferred.graph.value_info, *inferred.graph.output) if value.name == name)
+    return " x ".join(str(max(dim.dim_value, 1)) for dim in value.type.tensor_type.shape.dim)

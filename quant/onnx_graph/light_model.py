@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from calib.processors import usable_processors
 from quant.onnx_graph.tracing import names_read
 
 Array = NDArray[Any]
@@ -187,6 +189,26 @@ def inference_session(model: LightModel, options: Any, outputs: Sequence[str] = 
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     release_pages(model)
     return session, list(arrays.values())
+
+
+def session_options(threads: int | None = None) -> Any:  # noqa: ANN401 - of a package that is imported when it is used
+    """Options of an ONNX Runtime session that keeps to the processors of this process, and says nothing.
+
+    By itself it takes a thread for each core of the machine, also where a container or taskset leaves fewer.
+
+    Args:
+        threads: Threads for one run; None for one for each processor that may be used.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal only: errors are raised anyway, and warnings repeat for every node
+    usable = usable_processors()
+    if threads is None and usable < (os.cpu_count() or 1):
+        threads = usable
+    if threads is not None:  # else one for each core, of which each may count as two processors
+        options.intra_op_num_threads = threads
+    return options
 
 
 def release_pages(model: LightModel) -> None:

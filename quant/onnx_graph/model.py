@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from quant.onnx_graph.light_model import (
     inferred_shapes,
     is_large_constant,
     light_model,
+    session_options,
     whole_model,
     with_initializers,
     with_weights_as_inputs,
@@ -202,17 +204,41 @@ def _check(path: Path, model: LightModel) -> None:
     except onnx.checker.ValidationError as error:
         if not _runs(model):  # a formality, such as a shape or an IR version, is no reason to refuse what runs
             raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}; export it again") from error
-    check_activations(inferred_shapes(model.proto, of_values=True), path)
+    _check_activations(model.proto, path)
+
+
+def check_sizes(model: OnnxModel, sizes: Mapping[str, Sequence[int]]) -> None:
+    """Check that a model which leaves sizes open can be run on images of the sizes that it will be given.
+
+    Args:
+        model: The model; one whose sizes are fixed was checked when it was read.
+        sizes: Shape of one sample of each input, without the batch axis.
+
+    Raises:
+        ModelError: It holds too much at a time.
+    """
+    if all(isinstance(side, int) for info in model.inputs for side in info.shape[1:]):
+        return
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.graph)
+    for value in proto.graph.input:
+        for dim, side in zip(value.type.tensor_type.shape.dim[1:], sizes.get(value.name, ()), strict=False):
+            if dim.dim_value <= 0:
+                dim.dim_value = side
+    del proto.graph.value_info[:]  # may be for other sizes
+    _check_activations(proto, model.path)
+
+
+def _check_activations(proto: onnx.ModelProto, path: Path) -> None:
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = {value.name for value in proto.graph.input} - weights
+    check_activations(inferred_shapes(proto, of_values=True), inputs, path)
 
 
 def _runs(model: LightModel) -> bool:
     """Does ONNX Runtime load it?"""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        inference_session(_plain(model), options)
+        inference_session(_plain(model), session_options())
     except Exception:  # noqa: BLE001 - onnxruntime raises a class of its own for each status code
         return False
     return True

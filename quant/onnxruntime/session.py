@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import BuildError, ModelError
-from quant.onnx_graph.light_model import AnyModel, inference_session, light_model
+from quant.onnx_graph.light_model import AnyModel, inference_session, light_model, session_options
 from quant.onnx_graph.model import fixed_batch
 
 Array = NDArray[Any]
@@ -43,7 +43,7 @@ class OnnxRuntimeSession:
         Args:
             model: The model.
             name: What to call it in messages.
-            threads: Threads for one run; None leaves it to ONNX Runtime.
+            threads: Threads for one run; None for as many as this process has processors.
             spin: Let idle threads wait in a loop during a run: quicker, unless other threads of this process want the
                 cores. Between runs they never spin: builds that take turns would halve each other's speed.
             optimize: False to run the graph as it is.
@@ -57,10 +57,7 @@ class OnnxRuntimeSession:
         """
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal only: errors are raised anyway, and warnings repeat for every node
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options = session_options(threads)
         options.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of each run
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from quant.onnx_graph.light_model import session_options
 from quant.qdq.placement import groups_of
 from quant.recovery.channels.walk import ANY, FIXED, Array, Ids, Walk, narrow
 
@@ -301,8 +302,8 @@ def _executed(walk: Walk, node: onnx.NodeProto, given: Mapping[str, Ids]) -> lis
     model = helper.make_model(
         graph, opset_imports=list(walk.editor.proto.opset_import), ir_version=walk.editor.proto.ir_version
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"]
+    )
     found: list[Ids] = session.run(None, feeds)
     return [narrow(ids) for ids in found]

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quant.errors import ModelError
-from quant.onnx_graph.model import load_model
+from quant.onnx_graph.model import check_sizes, load_model
 
 
 def model_of(*, shape=("N", 3, 8, 8), name="input", kind=TensorProto.FLOAT):
@@ -131,3 +131,47 @@ def test_a_file_that_protobuf_cannot_hold_is_not_read(tmp_path):
     os.truncate(path, 2**40)
     with pytest.raises(ModelError, match=r"below 2 GiB, found a file of 1024\.0 GiB; export it with its weights in a"):
         load_model(path)
+
+
+def wide(shape, channels=64):
+    """Two convolutions and a sum, whose tensors have so many channels."""
+    sizes = ", ".join(map(str, shape))
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{sizes}] input) => (float[B, {channels}, H, W] output)
+        {{ a = Conv(input, first) b = Relu(a) [c] c = Conv(b, second) output = Add(a, c) }}"""
+    )
+    for name, inner in (("first", 3), ("second", channels)):
+        weights = np.zeros((channels, inner, 1, 1), np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    return model
+
+
+def test_a_model_that_holds_too_much_at_a_time_is_told_with_the_way_to_allow_it(refusal, tmp_path, monkeypatch):
+    side = 1448  # 134,189,056 values in each of a, b and c, which are held together
+    message = refusal(wide(("N", 3, side, side)))
+    assert "holds at most 268,435,456 values at a time for an image, found 402,567,168 (1.5 GiB as float32)" in message
+    assert "at Conv 'c'; export it for smaller images, or set CALIB_MAX_LIVE_VALUES=402567168" in message
+    assert "at most 1,073,741,824 values at a time for a batch of 12" in refusal(wide((12, 3, 700, 700)))
+    onnx.save(wide(("N", 3, side, side)), tmp_path / "model.onnx")
+    monkeypatch.setenv("CALIB_MAX_LIVE_VALUES", "402567168")
+    assert load_model(tmp_path / "model.onnx").outputs[0].name == "output"
+    monkeypatch.setenv("CALIB_MAX_LIVE_VALUES", "1 GB")
+    assert refusal(wide(("N", 3, 8, 8))).startswith("CALIB_MAX_LIVE_VALUES: expected a number of values, such as")
+
+
+def test_open_sizes_count_as_those_of_the_images(tmp_path):
+    onnx.save(wide(("N", 3, "H", "W")), tmp_path / "model.onnx")
+    model = load_model(tmp_path / "model.onnx")
+    check_sizes(model, {"input": (3, 1024, 1024)})
+    with pytest.raises(ModelError, match=r"found 402,567,168 .* at Conv 'c'"):
+        check_sizes(model, {"input": (3, 1448, 1448)})
+
+
+def test_what_is_no_longer_read_is_no_longer_held(tmp_path):
+    lines = " ".join(f"t{i + 1} = Relu(t{i})" for i in range(50))
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N, 16, 2048, 2048] t0) => (float[N, 16, 2048, 2048] t50)
+        {{ {lines} }}"""
+    )
+    onnx.save(model, tmp_path / "model.onnx")  # 67 million values in each tensor, of which two are held
+    assert len(load_model(tmp_path / "model.onnx").graph.graph.node) == 50

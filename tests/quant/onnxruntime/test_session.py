@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -56,3 +60,20 @@ def test_arrays_that_an_output_does_not_fit_are_replaced(elementwise, random):
     session.run_into({"x": x}, outputs)
     np.testing.assert_array_equal(outputs["y"], np.abs(x) * 2 + 1)
     assert not session.fixed_shapes
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no way to leave a process one processor")
+def test_a_session_starts_no_threads_for_processors_that_the_process_may_not_use():
+    text = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import onnx
+from quant.onnxruntime.session import OnnxRuntimeSession
+model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) {y = Relu(x)}')
+first = OnnxRuntimeSession(model)  # with it, ONNX Runtime starts a thread for all sessions
+before = len(os.listdir("/proc/self/task"))
+sessions = [OnnxRuntimeSession(model) for _ in range(4)]
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    told = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120, check=True)
+    assert told.stdout.strip() == "0"
