@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from quant.qdq.placement import groups_of
+from quant.qdq.operators import groups_of
 from quant.recovery.channels.walk import ANY, FIXED, Array, Ids, Walk, narrow
 
 # The output holds elements of the first input, and zeros.
