@@ -110,11 +110,13 @@ class ImplicitChoice:
         floats: Products that it leaves in float.
         held: Tensors that its engine holds in INT8.
         milliseconds: Of a batch.
+        built: Its engine.
     """
 
     floats: frozenset[str]
     held: frozenset[str]
     milliseconds: float
+    built: BuiltEngine
 
 
 def explicit_engine(
@@ -192,7 +194,7 @@ def first_as_fast(
         found.append((engine, len(tried)))
         tried.append(told)
         note(f"explicit: {told.text}")
-        if goal is not None and told.milliseconds is not None and told.milliseconds <= _AS_FAST * goal:
+        if goal is not None and told.milliseconds is not None and is_as_fast(told.milliseconds, goal):
             break
     if not found:
         assert first is not None
@@ -252,7 +254,7 @@ class ExplicitBuilds:
         told = TriedBuild("nowhere, by TensorRT's own choice", seconds, milliseconds, self._share(in_int8))
         self.tried.append(told)
         self.note(f"explicit: {told.text}")
-        return ImplicitChoice(floats | self.float_nodes, report.int8_tensors, milliseconds)
+        return ImplicitChoice(floats | self.float_nodes, report.int8_tensors, milliseconds, implicit)
 
     def attempts(self, implicit: ImplicitChoice | None) -> list[Attempt]:
         """The placements to try, from much INT8 to little.
@@ -272,7 +274,7 @@ class ExplicitBuilds:
         if implicit is None:
             found.append(Attempt(f"{every} and between them", Placement(rules=ALL_RULES)))
             found.append(Attempt(every, DEFAULT_PLACEMENT))
-            return self._different(found[1:] if has_attention(self._editor) else found)
+            return self.different(found[1:] if has_attention(self._editor) else found)
         if has_attention(self._editor):
             found.append(Attempt(f"{every} and on results", Placement(results=True)))
             if not self.options.strict_int8 and _normalizations_fit_fp16(self.named, self.cache.amax):
@@ -285,20 +287,20 @@ class ExplicitBuilds:
         chosen = sum(node_key(node) not in implicit.floats for node in self.kernels)
         if not chosen:
             found.append(self.without_pairs())
-            return self._different(found)
+            return self.different(found)
         where = f"on the {chosen} kernels that TensorRT chose"
         if not has_attention(self._editor):
             held = Placement(float_nodes=implicit.floats, held=implicit.held)
             found.append(Attempt(f"{where} and the tensors that it held in INT8", held))
         found.append(Attempt(where, Placement(float_nodes=implicit.floats)))
-        return self._different(found)
+        return self.different(found)
 
     def without_pairs(self) -> Attempt:
         """The float engine."""
         other = "fp32" if self.options.strict_int8 else "fp16"
         return Attempt(f"nowhere ({other.upper()}), because TensorRT by itself runs nothing in INT8", None)
 
-    def _different(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+    def different(self, attempts: Sequence[Attempt]) -> list[Attempt]:
         """Those with other pairs than the ones before them."""
         known, found = set(), []
         for attempt in attempts:
@@ -359,9 +361,14 @@ def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.
     return with_float_products(with_shapes_folded(named) if batch.is_static else named)
 
 
+def is_as_fast(milliseconds: float, goal: float) -> bool:
+    """Whether a build is about as fast as another."""
+    return milliseconds <= _AS_FAST * goal
+
+
 def fastest(milliseconds: Sequence[float]) -> int:
     """Index of the engine to take, from engines with less and less INT8: the first about as fast as the fastest."""
-    return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
+    return next(i for i, found in enumerate(milliseconds) if is_as_fast(found, min(milliseconds)))
 
 
 def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) -> bool:
