@@ -120,7 +120,7 @@ class Backend(Protocol):
             model: The FP32 model.
             precision: fp32, fp16 or int8.
             cache: For INT8, the scales.
-            float_nodes: For INT8, the products that stay float: `quant.qdq.placement.node_key` of each, as the nodes
+            float_nodes: For INT8, the products that stay float: `quant.qdq.operators.node_key` of each, as the nodes
                 are called once they are prepared for quantization.
 
         Raises:

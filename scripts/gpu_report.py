@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from gpu_sections.bench import ALGORITHMS, MODELS, Bench, Results  # noqa: E402 - the checkout need not be installed
 from gpu_sections.page import SECTIONS, measure, page  # noqa: E402
+from gpu_sections.placements import WAYS  # noqa: E402
 
 from quant.errors import QuantError  # noqa: E402
 
@@ -30,15 +31,34 @@ if __name__ == "__main__":
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="models to measure")
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), help="algorithms to measure")
     parser.add_argument("--torch", help="Python interpreter with PyTorch and torchvision, for the deployment section")
+    parser.add_argument("--net", nargs="+", default=[], metavar="NAME=FILE", help="other nets for CIFAR-10, by name")
+    parser.add_argument("--detector", type=Path, help="detector for the section placements (YOLO's preprocessing)")
+    parser.add_argument("--photos", type=Path, help="photographs for the detector")
+    parser.add_argument("--ways", nargs="*", default=[], help=f"placements to measure one by one: {', '.join(WAYS)}")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     options = parser.parse_args()
     unknown = sorted(set(options.sections) - set(SECTIONS))
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    strange = sorted(set(options.ways) - set(WAYS))
+    if strange:
+        parser.error(f"no way {', '.join(strange)}; there are {', '.join(WAYS)}")
     results = Results(options.results or options.work / "results.json")
     if not options.page:
         chosen = tuple(options.models), tuple(options.algorithms)
-        bench = Bench(options.shared, options.work, results, options.level, *chosen, options.torch)
+        nets = {name: Path(path) for name, _, path in (text.partition("=") for text in options.net)}
+        bench = Bench(
+            options.shared,
+            options.work,
+            results,
+            options.level,
+            *chosen,
+            options.torch,
+            nets,
+            options.detector,
+            options.photos,
+            tuple(options.ways),
+        )
         try:
             measure(bench, options.sections or list(SECTIONS), lambda line: print(line, flush=True))
         except QuantError as error:

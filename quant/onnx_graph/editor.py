@@ -62,13 +62,24 @@ class GraphEditor:
             return bool(constant.dtype == np.float32)
         return self.types.get(name, onnx.TensorProto.FLOAT) == onnx.TensorProto.FLOAT
 
+    @cached_property
+    def _shapes(self) -> dict[str, list[onnx.TensorShapeProto.Dimension]]:
+        graph = self._inferred.graph
+        values = (*graph.output, *graph.input, *graph.value_info)
+        return {v.name: list(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
+
     def rank(self, name: str) -> int | None:
         """How many axes a tensor has; None where inference cannot tell."""
-        inferred = self._inferred
-        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
-            if value.name == name and value.type.tensor_type.HasField("shape"):
-                return len(value.type.tensor_type.shape.dim)
-        return None
+        dims = self._shapes.get(name)
+        return None if dims is None else len(dims)
+
+    def sizes(self, name: str) -> tuple[int, ...] | None:
+        """A tensor's shape; None where inference cannot tell a size."""
+        constant = self.constants.get(name)
+        if constant is not None:
+            return tuple(constant.shape)
+        dims = self._shapes.get(name)
+        return tuple(dim.dim_value for dim in dims) if dims and all(dim.dim_value > 0 for dim in dims) else None
 
     def producers(self) -> dict[str, onnx.NodeProto]:
         """The node that writes each tensor."""

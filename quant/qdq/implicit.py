@@ -16,15 +16,8 @@ import onnx
 
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.light_model import AnyModel, LightModel
-from quant.qdq.placement import (
-    FUSED_OPS,
-    POOLING_OPS,
-    Placement,
-    QuantizableInput,
-    is_quantized_kernel,
-    only_moves,
-    skip_position,
-)
+from quant.qdq.operators import FUSED_OPS, POOLING_OPS, only_moves
+from quant.qdq.placement import Placement, QuantizableInput, is_quantized_kernel, skip_position
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import model_with_pairs
 

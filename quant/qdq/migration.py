@@ -19,7 +19,8 @@ from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.tensor_types import activation_names
 from quant.onnx_graph.tracing import names_read
 from quant.qdq.implicit import inside_kernels
-from quant.qdq.placement import Placement, is_product, is_quantized_kernel, node_key, only_moves, quantizable_inputs
+from quant.qdq.operators import node_key, only_moves
+from quant.qdq.placement import Placement, is_product, is_quantized_kernel, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.reader import hold_cache, scales_of_pairs
 from quant.qdq.writer import light_qdq_model
@@ -60,7 +61,7 @@ class Migration:
     Attributes:
         model: The Q/DQ model.
         tensors: Every tensor that the cache holds or a pair needs, each once: those of the cache in its order first.
-        float_products: Products that stay float, because a scale is missing, by `quant.qdq.placement.node_key`.
+        float_products: Products that stay float, because a scale is missing, by `quant.qdq.operators.node_key`.
     """
 
     model: LightModel

@@ -13,7 +13,8 @@ import onnx
 from quant.errors import BuildError
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.light_model import AnyModel
-from quant.qdq.placement import is_product, node_key
+from quant.qdq.operators import node_key
+from quant.qdq.placement import is_product
 from quant.qdq.preparation import prepared_for_quantization
 
 # What these give says nothing about the values of what they read.
@@ -21,7 +22,7 @@ _SHAPES = {"Shape", "Size", "ConstantOfShape", "NonZero"}
 
 
 def head_nodes(model: AnyModel, *, in_int8: bool = False) -> frozenset[str]:
-    """The products of a model's head that stay float, by `quant.qdq.placement.node_key` of the prepared graph.
+    """The products of a model's head that stay float, by `quant.qdq.operators.node_key` of the prepared graph.
 
     From each output the graph is walked backwards up to the first product that learned something. Products that only
     recompute, such as DFL's, belong to the head as well, and the walk goes on behind them.

@@ -5,22 +5,26 @@ Source: NVIDIA TensorRT Developer Guide, "Explicit quantization", Q/DQ placement
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 
 from quant.onnx_graph.editor import GraphEditor
+from quant.qdq.operators import (
+    CONVOLUTIONS,
+    FUSED_OPS,
+    MOVING_OPS,
+    POOLING_OPS,
+    QUANTIZED_OPS,
+    groups_of,
+    node_key,
+    only_moves,
+)
+from quant.qdq.rules import Between, reads_in_int8, shared_scales, tensors_of_rules
 
-QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-CONVOLUTIONS = ("Conv", "ConvTranspose")
-# Ops whose output holds only values of their first input (or zeros), so that the input's scale represents it exactly.
-_MOVING_OPS = {"Slice", "Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"}
 # Sums and normalisations (ReduceMean starts one that is split into nodes): a pair before them fuses with nothing.
 _READERS_OF_FLOATS = ("Add", "Sum", "ReduceMean", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
-FUSED_OPS = {"Relu", "Clip", "LeakyRelu"}  # fused into the kernel before them
-POOLING_OPS = {"ReduceMean", "GlobalAveragePool", "AveragePool"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Placement:
             it: the kernel then writes INT8.
         float_nodes: Kernels that stay float, by `node_key`.
         unscaled: Activations without a scale: they get no pair, and the kernels that read them stay float.
+        rules: Names of `quant.qdq.rules.RULES`: on all reads of the tensors that these keep in INT8.
+        held: Other tensors that are INT8 for all of their readers.
     """
 
     moves: bool = True
@@ -43,6 +49,8 @@ class Placement:
     results: bool = False
     float_nodes: frozenset[str] = frozenset()
     unscaled: frozenset[str] = frozenset()
+    rules: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
 
 
 DEFAULT_PLACEMENT = Placement()
@@ -57,12 +65,19 @@ class QuantizableInput:
         node: Index of the node that reads it, among the nodes of the edited graph.
         position: Which of the node's inputs.
         scale: Tensor whose scale is used: the one that the data was moved from, or the same one.
+        joined: Other tensors of which the same holds, where a Concat joins them; the largest scale is used.
     """
 
     tensor: str
     node: int
     position: int
     scale: str
+    joined: tuple[str, ...] = ()
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """All tensors that the scale is made of."""
+        return (self.scale, *self.joined)
 
 
 def product_inputs(proto: onnx.ModelProto) -> set[str]:
@@ -78,7 +93,7 @@ def product_inputs(proto: onnx.ModelProto) -> set[str]:
             while name not in found:
                 found.add(name)
                 writer = producers.get(name)
-                if writer is not None and writer.op_type in _MOVING_OPS:
+                if writer is not None and writer.op_type in MOVING_OPS:
                     name = writer.input[0]
     return found
 
@@ -87,17 +102,50 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
     """The activations that get a Q/DQ pair, edge by edge, in the order of the graph."""
     edges = _computing_edges(editor, placement)
     if placement.results:
-        edges = sorted({*edges, *_result_edges(editor, placement)}, key=lambda edge: (edge.node, edge.position))
-    if not placement.moves:
-        return edges
+        edges = _in_order({*edges, *_result_edges(editor, placement)})
+    if placement.rules or placement.held:
+        return _between_kernels(editor, placement, edges)
+    return _with_moves(editor, placement, edges) if placement.moves else edges
+
+
+def _in_order(edges: Iterable[QuantizableInput]) -> list[QuantizableInput]:
+    return sorted(edges, key=lambda edge: (edge.node, edge.position))
+
+
+def _between_kernels(
+    editor: GraphEditor, placement: Placement, edges: list[QuantizableInput]
+) -> list[QuantizableInput]:
+    """The same, and those that the placement's rules add, with one scale for all that a Concat joins."""
+    kernels = {i for i, node in enumerate(editor.nodes) if is_quantized_kernel(node, editor, placement)}
+    between = Between(editor, kernels, {edge.tensor for edge in edges})
+    tensors = (tensors_of_rules(between, placement.rules) | placement.held) - placement.unscaled
+    taken = {(edge.node, edge.position) for edge in edges}
+    added = [
+        QuantizableInput(tensor, node, position, tensor)
+        for tensor, node, position in reads_in_int8(between, tensors)
+        if (node, position) not in taken
+    ]
+    edges = _in_order([*edges, *added])
+    if placement.moves:
+        edges = _with_moves(editor, placement, edges)
+    shared = shared_scales(between, {edge.tensor for edge in edges} | tensors)
+    return [
+        replace(edge, scale=shared[edge.tensor][0], joined=shared[edge.tensor][1:]) if edge.tensor in shared else edge
+        for edge in edges
+    ]
+
+
+def _with_moves(editor: GraphEditor, placement: Placement, edges: list[QuantizableInput]) -> list[QuantizableInput]:
+    """The same, and the reads that only move a quantized tensor's data, with its scale to the end of the chain."""
     producers = editor.producers()
+    splits = placement.results or bool(placement.rules or placement.held)
     quantized = {edge.tensor for edge in edges}
 
     def origin(tensor: str) -> str:
         """The tensor that the data was moved from, if that is quantized as well; else the tensor itself."""
         name = found = tensor
         while (node := producers.get(name)) is not None and (
-            only_moves(node, editor) or (placement.results and node.op_type == "Split")
+            only_moves(node, editor) or (splits and node.op_type == "Split")
         ):
             name = node.input[0]
             found = name if name in quantized else found
@@ -109,17 +157,7 @@ def quantizable_inputs(editor: GraphEditor, placement: Placement = DEFAULT_PLACE
         moves = only_moves(node, editor) and node.input[0] in quantized and (i, 0) not in taken
         if moves and not _from_float_kernel(node.input[0], producers, placement):
             edges.append(QuantizableInput(node.input[0], i, 0, origin(node.input[0])))
-    return sorted(edges, key=lambda edge: (edge.node, edge.position))
-
-
-def only_moves(node: onnx.NodeProto, editor: GraphEditor) -> bool:
-    """Does a node's output hold only values of its first input, or zeros?"""
-    if node.op_type not in _MOVING_OPS or not node.input or node.input[0] in editor.constants:
-        return False
-    if node.op_type == "Pad":  # padding with zeros, which every scale represents, or with the data's own values
-        value = editor.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
-        return value is not None and not value.any()
-    return True
+    return _in_order(edges)
 
 
 def _from_float_kernel(tensor: str, producers: Mapping[str, onnx.NodeProto], placement: Placement) -> bool:
@@ -147,11 +185,6 @@ def is_quantized_kernel(node: onnx.NodeProto, editor: GraphEditor, placement: Pl
     return placement.depthwise or not _is_depthwise(node, editor)
 
 
-def node_key(node: onnx.NodeProto) -> str:
-    """What a node is called: its name, or its first output where it has none."""
-    return node.name or next((name for name in node.output if name), "")
-
-
 def is_product(node: onnx.NodeProto) -> bool:
     """Is a node one of ONNX's own products, of those that can be quantized? Other domains use the same names."""
     return node.op_type in QUANTIZED_OPS and node.domain in ("", "ai.onnx")
@@ -167,11 +200,6 @@ def reason_for_float(node: onnx.NodeProto, editor: GraphEditor) -> str:
         if weights is None or weights.shape[0] != groups_of(node) or weights.shape[1] != 1:
             return "ConvTranspose in groups of several channels"
     return ""
-
-
-def groups_of(node: onnx.NodeProto) -> int:
-    """Groups of a convolution."""
-    return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
 def _is_depthwise(node: onnx.NodeProto, editor: GraphEditor) -> bool:

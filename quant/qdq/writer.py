@@ -26,15 +26,8 @@ from quant.errors import BuildError
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.light_model import AnyModel, LightModel, whole_model
 from quant.qdq.float_products import products_left_float
-from quant.qdq.placement import (
-    DEFAULT_PLACEMENT,
-    QUANTIZED_OPS,
-    Placement,
-    QuantizableInput,
-    groups_of,
-    is_quantized_kernel,
-    quantizable_inputs,
-)
+from quant.qdq.operators import QUANTIZED_OPS, groups_of
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, QuantizableInput, is_quantized_kernel, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.weights import quantize_weights
 
@@ -45,7 +38,8 @@ def quantizable_tensors(model: AnyModel, placement: Placement = DEFAULT_PLACEMEN
     Raises:
         BuildError: See `prepared_for_quantization`.
     """
-    return list(dict.fromkeys(edge.scale for edge in quantizable_inputs(prepared_for_quantization(model), placement)))
+    edges = quantizable_inputs(prepared_for_quantization(model), placement)
+    return list(dict.fromkeys(name for edge in edges for name in edge.scales))
 
 
 def qdq_model_from_amax(
@@ -89,16 +83,14 @@ def model_with_pairs(
         if left:
             raise BuildError(f"none of the model's products can be quantized: {left.text}; use --precision fp16")
         raise BuildError(f"the model has no {', '.join(QUANTIZED_OPS)} to quantize; use --precision fp16")
-    missing = list(dict.fromkeys(edge.scale for edge in edges if edge.scale not in amax))
+    needed = list(dict.fromkeys(name for edge in edges for name in edge.scales))
+    missing = [name for name in needed if name not in amax]
     if missing:
-        raise BuildError(
-            f"missing scale of {len(missing)} of {len({edge.scale for edge in edges})} tensors, '{missing[0]}' first; "
-            "recalibrate"
-        )
+        raise BuildError(f"missing scale of {len(missing)} of {len(needed)} tensors, '{missing[0]}' first; recalibrate")
     writer = _PairWriter(editor)
     for edge in edges:
         node = editor.nodes[edge.node]
-        node.input[edge.position] = writer.activation(edge.tensor, amax[edge.scale])
+        node.input[edge.position] = writer.activation(edge.tensor, max(amax[name] for name in edge.scales))
     for node in editor.nodes:
         if is_quantized_kernel(node, editor, placement):
             _quantize_constant_inputs(node, editor, writer)

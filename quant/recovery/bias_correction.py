@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from quant.onnx_graph.editor import GraphEditor
-from quant.qdq.placement import CONVOLUTIONS, DEFAULT_PLACEMENT, Placement, node_key
+from quant.qdq.operators import CONVOLUTIONS, node_key
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq.preparation import prepared_for_quantization
 from quant.recovery.product_data import products_with_rows, rows_of_products, rows_of_weights
 

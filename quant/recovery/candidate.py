@@ -24,7 +24,7 @@ class Candidate:
         statistics: Of its activations; None where only scales are known.
         algorithm: The algorithm of its scales.
         amax: Of its tensors, activation units.
-        float_nodes: Products that stay float, by `quant.qdq.placement.node_key`.
+        float_nodes: Products that stay float, by `quant.qdq.operators.node_key`.
         changed: Name of the algorithm of each tensor that has another one.
     """
 

@@ -12,7 +12,8 @@ from onnx import helper
 
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnxruntime.session import OnnxRuntimeSession
-from quant.qdq.placement import Placement, groups_of, is_quantized_kernel
+from quant.qdq.operators import groups_of
+from quant.qdq.placement import Placement, is_quantized_kernel
 from quant.recovery.inner_values import with_tensors
 
 Array = NDArray[Any]

@@ -148,7 +148,7 @@ class RunResult:
         warnings: What the user should read.
         timings: Seconds by stage; empty where they were not taken.
         head: A detector's head; None of other models.
-        float_nodes: Products that stay float in INT8, by `quant.qdq.placement.node_key`.
+        float_nodes: Products that stay float in INT8, by `quant.qdq.operators.node_key`.
         precisions: The file that says which products stay float; None without one.
         recovered: What was done about an INT8 build that lost too much; None where none did, or nothing could be done.
         presets: What FP32 answers on a few labelled images after other preprocessings; None where that was not tried.

@@ -61,7 +61,7 @@ class PrecisionFile:
         """The products of a model that stay float.
 
         Args:
-            products: Names of all, see `quant.qdq.placement.node_key`.
+            products: Names of all, see `quant.qdq.operators.node_key`.
 
         Raises:
             SettingsError: A name or pattern stands for none of them.

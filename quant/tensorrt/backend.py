@@ -24,7 +24,7 @@ from quant.settings.output_names import ENGINE_SUFFIX, build_name
 from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
-from quant.tensorrt.building.explicit import explicit_engine, explicit_form
+from quant.tensorrt.building.explicit import MadeEngine, explicit_engine, explicit_form
 from quant.tensorrt.building.mask_scales import scales_of_masks
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.network import fitted_batch, prepared_proto
@@ -201,24 +201,27 @@ class TensorRTBackend:
             return self._loaded(model, precision, data, files, details, reused=True)
         explicit = cache is not None and bool(self.options.explicit or not self._tensorrt.has_calibrators)
         try:
-            proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
+            made = self._engine(model, precision, cache, float_nodes, explicit=explicit)
         except BuildError as error:
             if explicit or not float_nodes:
                 raise
             self._note(f"{len(float_nodes)} products cannot stay float in an implicit build ({error}); it is explicit")
             explicit = True
             try:
-                proto, built = self._engine(model, precision, cache, float_nodes, explicit=explicit)
+                made = self._engine(model, precision, cache, float_nodes, explicit=explicit)
             except BuildError as other:
                 raise BuildError(
                     f"with {len(float_nodes)} products in float, implicit: {error}; explicit: {other}"
                 ) from other
+        built = made.built
         if built.without_scale:
             self._note(
                 f"{len(built.without_scale)} tensors have no scale and stay float, '{built.without_scale[0]}' first"
             )
         build = self._loaded(model, precision, built.data, {}, {})
-        details = self._details(build, proto, built, explicit=explicit)
+        details = self._details(build, made.proto, built, explicit=explicit)
+        if made.tried:
+            details["explicit_builds"] = [tried.document() for tried in made.tried]
         return replace(build, files=self._description(identity, built.data, details), details=details)
 
     def _description(self, identity: EngineIdentity, data: bytes, details: Mapping[str, Any]) -> dict[str, bytes]:
@@ -270,14 +273,13 @@ class TensorRTBackend:
         float_nodes: frozenset[str],
         *,
         explicit: bool,
-    ) -> tuple[onnx.ModelProto, BuiltEngine]:
-        """Build an engine; returns the model that it was built from, and the engine."""
+    ) -> MadeEngine:
+        """Build an engine, explicit or not."""
         name = str(model.path)
         if explicit and cache is not None:
-            made = explicit_engine(
+            return explicit_engine(
                 model.proto, cache, self.batch, self.options, name=name, note=self._note, float_nodes=float_nodes
             )
-            return made.proto, made.built
         typed = precision == "fp16" and not self._tensorrt.has_calibrators
         proto = half_model(model.proto) if typed else model.proto
         built = engine_from_onnx(
@@ -290,7 +292,7 @@ class TensorRTBackend:
             note=self._note,
             float_nodes=float_nodes if cache is not None else (),
         )
-        return proto, built
+        return MadeEngine(proto, built)
 
     def _identity(
         self, model: OnnxModel, precision: str, cache: CalibrationCache | None, float_nodes: frozenset[str]

@@ -7,7 +7,7 @@ import functools
 import json
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ class Bench:
         models: Models to measure.
         algorithms: Algorithms to measure.
         torch: Python interpreter that has PyTorch and torchvision; None leaves that section out.
+        nets: Files of other nets that take CIFAR-10 as the models do, by name.
+        detector: File of a detector that takes letterboxed RGB in 0..1.
+        photos: Photographs for it.
+        ways: For the section `placements`: the ways to place pairs that are measured one by one.
     """
 
     shared: Path
@@ -87,6 +91,10 @@ class Bench:
     models: tuple[str, ...] = MODELS
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     torch: str | None = None
+    nets: Mapping[str, Path] = field(default_factory=dict)
+    detector: Path | None = None
+    photos: Path | None = None
+    ways: tuple[str, ...] = ()
 
     @property
     def options(self) -> BuilderOptions:
@@ -100,7 +108,7 @@ class Bench:
 
     def model(self, name: str) -> OnnxModel:
         """A model by name."""
-        return load_model(self.shared / "models" / f"{name}.onnx")
+        return load_model(self.nets.get(name, self.shared / "models" / f"{name}.onnx"))
 
     def folder(self, archive: str) -> Path:
         """An archive's images, unpacked only once even if several processes need them."""

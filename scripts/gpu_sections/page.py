@@ -13,6 +13,7 @@ from calib.errors import CalibrationError
 from gpu_sections.accuracy import accuracy, parity
 from gpu_sections.bench import Bench, Results
 from gpu_sections.caches import cases, reuse
+from gpu_sections.placements import placements
 from gpu_sections.recovery import recovery
 from gpu_sections.robustness import failures, feeding
 from gpu_sections.speed import deployment, dynamic, explicit, latency
@@ -45,6 +46,15 @@ SECTIONS: dict[str, Section] = {
         "those within 5 % of the fastest, it takes the one with the most INT8. `everywhere` has pairs on all kernels; "
         "`wide` has them on kernels with at least 64 output channels and constant weights.",
         explicit,
+    ),
+    "placements": (
+        "What explicit builds try",
+        "Batch 250 (the detector: 8); top-1 on all 10,000 CIFAR-10 test images, for the detector the SQNR of its "
+        "outputs against FP32. The first row of a model is TensorRT's own choice from the same cache. The next ones, "
+        "at most four, are what `--explicit` tries, of which it takes the first that is as fast within 5 %, else the "
+        "fastest; then come placements by themselves. `work` is the share of multiply-accumulates in layers that "
+        "compute in INT8.",
+        placements,
     ),
     "recovery": (
         "INT8 that loses too much, made good",

@@ -20,7 +20,8 @@ from quant.backend import Latency
 from quant.errors import QuantError
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.model import OnnxModel, load_model
-from quant.qdq.placement import QUANTIZED_OPS, Placement
+from quant.qdq.operators import QUANTIZED_OPS
+from quant.qdq.placement import Placement
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange

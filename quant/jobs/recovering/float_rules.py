@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from quant.onnx_graph.model import OnnxModel
-from quant.qdq.placement import is_product, node_key
+from quant.qdq.operators import node_key
+from quant.qdq.placement import is_product
 from quant.qdq.preparation import prepared_for_quantization
 from quant.recovery.float_choice.sensitivity import Sensitivity
 from quant.settings.precision_file import FloatRule, PrecisionFile, read_precision_file

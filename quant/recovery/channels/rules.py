@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from quant.onnx_graph.light_model import session_options
-from quant.qdq.placement import groups_of
+from quant.qdq.operators import groups_of
 from quant.recovery.channels.walk import ANY, FIXED, Array, Ids, Walk, narrow
 
 # The output holds elements of the first input, and zeros.

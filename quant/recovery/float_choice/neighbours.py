@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quant.onnx_graph.editor import GraphEditor
-from quant.qdq.placement import DEFAULT_PLACEMENT, is_quantized_kernel, node_key
+from quant.qdq.operators import node_key
+from quant.qdq.placement import DEFAULT_PLACEMENT, is_quantized_kernel
 
 
 def product_neighbours(editor: GraphEditor) -> dict[str, frozenset[str]]:

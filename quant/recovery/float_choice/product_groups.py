@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import onnx
 
 from quant.onnx_graph.editor import GraphEditor
-from quant.qdq.placement import DEFAULT_PLACEMENT, is_quantized_kernel, node_key
+from quant.qdq.operators import node_key
+from quant.qdq.placement import DEFAULT_PLACEMENT, is_quantized_kernel
 
 # What may stand between the products of attention and the Softmax: scale, mask, types, layout.
 _BETWEEN = frozenset(
@@ -27,7 +28,7 @@ class ProductGroup:
     """Products that are in one precision.
 
     Attributes:
-        nodes: Their names, see `quant.qdq.placement.node_key`, in the order of the graph.
+        nodes: Their names, see `quant.qdq.operators.node_key`, in the order of the graph.
         op_types: Their operators, in the same order.
     """
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnxruntime.session_in_parts import SessionInParts
-from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, is_quantized_kernel, node_key
+from quant.qdq.operators import node_key
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, is_quantized_kernel
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
 from quant.recovery.float_choice.product_groups import ProductGroup, product_groups

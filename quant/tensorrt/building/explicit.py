@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,8 +14,11 @@ from calib.caches.cache import CalibrationCache
 from quant.cuda.device import DeviceError
 from quant.errors import BuildError, ModelError, QuantError
 from quant.onnx_graph.editor import GraphEditor
-from quant.qdq.placement import CONVOLUTIONS, DEFAULT_PLACEMENT, QUANTIZED_OPS, Placement
+from quant.qdq.operators import CONVOLUTIONS, QUANTIZED_OPS, node_key
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
+from quant.qdq.rules import ALL_RULES, small_products
+from quant.qdq.work import macs_by_product, share_of_work
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import load_tensorrt
@@ -22,28 +27,96 @@ from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.network import prepared_proto
 from quant.tensorrt.building.options import BuilderOptions
 from quant.tensorrt.engines.engine import Engine
-from quant.tensorrt.engines.layers import graph_report
+from quant.tensorrt.engines.layers import GraphReport, graph_report
 from quant.tensorrt.rewrites.float_weights import with_float_products
 from quant.tensorrt.rewrites.layer_norm import with_normalizations_apart
 from quant.tensorrt.rewrites.shape_folding import with_shapes_folded
 
+MOST_TRIED = 4  # placements that are built, besides the implicit build
 _LARGEST_NORMALIZED = 64.0  # a clipped amax may hide values three times as large, and 255 squared is the limit
 _AS_FAST = 1.05  # builds of the same kernels differ by up to 4 %, so up to this ratio, more INT8 is preferred
 
 
 @dataclass(frozen=True)
-class ExplicitEngine:
-    """An engine built from Q/DQ.
+class TriedBuild:
+    """What a build that was tried took and gave.
+
+    Attributes:
+        pairs: Where the pairs are, in words.
+        seconds: To build it.
+        milliseconds: Of a batch, at the size that the engine is tuned for; None where it was not built or not timed.
+        int8_work: Share of the products' multiply-accumulates that run in INT8, by the engine inspector, 0 to 1; None
+            where it is not known.
+        error: Why it could not be built; empty if it was.
+        taken: Whether it is the engine that is used.
+    """
+
+    pairs: str
+    seconds: float
+    milliseconds: float | None = None
+    int8_work: float | None = None
+    error: str = ""
+    taken: bool = False
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.error:
+            return f"pairs {self.pairs}: not built ({self.error}), {self.seconds:.0f} s"
+        timed = "" if self.milliseconds is None else f"{self.milliseconds:.4g} ms, "
+        work = "" if self.int8_work is None else f"{100 * self.int8_work:.0f} % of the work in INT8, "
+        return f"pairs {self.pairs}: {timed}{work}built in {self.seconds:.0f} s"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MadeEngine:
+    """An engine, and what it was made from.
 
     Attributes:
         proto: The model that was built.
         built: The engine.
-        label: Where the pairs are, in words.
+        tried: If it is explicit: all builds, in their order; the first may be TensorRT's own choice, without pairs.
     """
 
     proto: onnx.ModelProto
     built: BuiltEngine
-    label: str
+    tried: tuple[TriedBuild, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A placement to try.
+
+    Attributes:
+        pairs: Where the pairs are, in words.
+        placement: The same; None for the float engine.
+        apart: Whether normalisations are split into simple nodes.
+    """
+
+    pairs: str
+    placement: Placement | None
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class ImplicitChoice:
+    """What TensorRT chooses by itself.
+
+    Attributes:
+        floats: Products that it leaves in float.
+        held: Tensors that its engine holds in INT8.
+        milliseconds: Of a batch.
+        built: Its engine.
+    """
+
+    floats: frozenset[str]
+    held: frozenset[str]
+    milliseconds: float
+    built: BuiltEngine
 
 
 def explicit_engine(
@@ -55,11 +128,12 @@ def explicit_engine(
     name: str,
     note: Note,
     float_nodes: frozenset[str] = frozenset(),
-) -> ExplicitEngine:
+) -> MadeEngine:
     """Build with Q/DQ where it pays.
 
     Explicit quantization forces INT8 wherever a pair is, whether that is faster or not. If the release can still choose
-    by itself, an implicit build is made first; if it leaves kernels in float, several placements are built and timed.
+    by itself, an implicit build is made first, which says what it left in float, what it held in INT8, and how fast
+    that is. Then placements are built and timed, at most four, from much INT8 to little, until one is as fast.
 
     Args:
         proto: FP32 model.
@@ -74,26 +148,72 @@ def explicit_engine(
         BuildError: TensorRT can build none of them; the message quotes TensorRT on the first.
         OutOfDeviceMemoryError: The GPU has too little memory.
     """
-    work = _Work(proto, cache, batch, options, name, note, float_nodes)
-    if not load_tensorrt().has_calibrators:
-        placement = Placement(float_nodes=float_nodes)
-        return work.engine(qdq_model_from_amax(proto, cache.amax, placement), "int8", "everywhere")
-    floats, milliseconds = work.implicit_choice()
-    if not floats - float_nodes:
-        return work.with_pairs("everywhere")
-    tried = list(_timed(work.attempts(floats), batch, note))
-    best = fastest([found for found, _ in tried])
-    said = [f"pairs {engine.label}: {found:.4g} ms per batch of {batch.usual}" for found, engine in tried]
-    note(
-        f"explicit: {said.pop(best)}"
-        + "".join(f"; {line}" for line in said)
-        + f"; TensorRT's own choice without Q/DQ: {milliseconds:.4g} ms"
+    work = ExplicitBuilds(proto, cache, batch, options, name, note, float_nodes)
+    implicit = work.implicit_choice() if load_tensorrt().has_calibrators else None
+    return first_as_fast(
+        work.attempts(implicit),
+        work.timed,
+        None if implicit is None else implicit.milliseconds,
+        note,
+        before=work.tried,
     )
-    return tried[best][1]
 
 
-class _Work:
-    """One model's builds."""
+def first_as_fast(
+    attempts: Sequence[Attempt],
+    timed: Callable[[Attempt], tuple[MadeEngine, TriedBuild]],
+    goal: float | None,
+    note: Note,
+    *,
+    before: Sequence[TriedBuild] = (),
+) -> MadeEngine:
+    """Build one after the other until one is about as fast as the goal; else take the fastest.
+
+    Args:
+        attempts: What to try, from much INT8 to little.
+        timed: Builds and times one.
+        goal: Milliseconds of TensorRT's own choice; None to try all.
+        note: Called with lines to display.
+        before: Builds that were made before, to tell of.
+
+    Raises:
+        QuantError: None could be built; the error is the first one's.
+    """
+    first: QuantError | None = None
+    found: list[tuple[MadeEngine, int]] = []
+    tried = list(before)
+    for attempt in attempts[:MOST_TRIED]:
+        start = time.perf_counter()
+        try:
+            engine, told = timed(attempt)
+        except (BuildError, ModelError, DeviceError) as error:
+            first = first or error
+            tried.append(TriedBuild(attempt.pairs, time.perf_counter() - start, error=str(error)))
+            note(f"explicit: {tried[-1].text}")
+            continue
+        found.append((engine, len(tried)))
+        tried.append(told)
+        note(f"explicit: {told.text}")
+        if goal is not None and told.milliseconds is not None and is_as_fast(told.milliseconds, goal):
+            break
+    if not found:
+        assert first is not None
+        raise first
+    best = fastest([tried[i].milliseconds or 0.0 for _, i in found])
+    engine, index = found[best]
+    tried[index] = replace(tried[index], taken=True)
+    if len(tried) > 1:
+        note(f"explicit: taken: pairs {tried[index].pairs}")
+    return replace(engine, tried=tuple(tried))
+
+
+class ExplicitBuilds:
+    """One model's builds.
+
+    Attributes:
+        kernels: The products, as nodes of the prepared graph.
+        tried: Builds that were made besides the placements.
+    """
 
     def __init__(
         self,
@@ -105,68 +225,132 @@ class _Work:
         note: Note,
         float_nodes: frozenset[str],
     ) -> None:
-        self.float_nodes = float_nodes
         self.cache, self.batch, self.options, self.name, self.note = cache, batch, options, name, note
         self.named = prepared_proto(proto, batch, name)
         self._editor = prepared_for_quantization(self.named)
-        self._kernels = [node for node in self._editor.nodes if node.op_type in QUANTIZED_OPS]
+        self.kernels = [node for node in self._editor.nodes if node.op_type in QUANTIZED_OPS]
+        self._asked = float_nodes
+        self.float_nodes = self._with_small_products(float_nodes)
+        self._macs = macs_by_product(self._editor)
+        self.tried: list[TriedBuild] = []
 
-    def engine(self, model: onnx.ModelProto, precision: str, label: str) -> ExplicitEngine:
-        built = engine_from_onnx(model, precision, self.batch, self.options, name=self.name, note=self.note)
-        return ExplicitEngine(model, built, label)
+    def _with_small_products(self, float_nodes: frozenset[str]) -> frozenset[str]:
+        """Small products are in float as well, unless nothing else would be in INT8."""
+        floats = float_nodes | small_products(self._editor)
+        return floats if any(node_key(node) not in floats for node in self.kernels) else float_nodes
 
-    def implicit_choice(self) -> tuple[frozenset[str], float]:
-        """Kernels that an implicit build leaves in float, and its milliseconds."""
+    def implicit_choice(self) -> ImplicitChoice:
+        """Build without pairs, and see what TensorRT makes of it."""
+        start = time.perf_counter()
         implicit = engine_from_onnx(
             self.named, "int8", self.batch, self.options, name=self.name, cache=self.cache, note=self.note
         )
+        seconds = time.perf_counter() - start
         with Engine(implicit.data) as engine:
             report = graph_report(engine.layer_text(), self.named)
             milliseconds = _milliseconds(engine, self.batch)
-        in_int8 = {node for layer in report.layers if layer.precision == "int8" for node in layer.nodes}
-        floats = frozenset(node.name for node in self._kernels).difference(in_int8)
-        floats |= self.float_nodes
-        return floats, milliseconds
+        in_int8 = _in_int8(report)
+        floats = frozenset(node_key(node) for node in self.kernels if node_key(node) not in in_int8)
+        told = TriedBuild("nowhere, by TensorRT's own choice", seconds, milliseconds, self._share(in_int8))
+        self.tried.append(told)
+        self.note(f"explicit: {told.text}")
+        return ImplicitChoice(floats | self.float_nodes, report.int8_tensors, milliseconds, implicit)
 
-    def attempts(self, floats: frozenset[str]) -> Iterator[Callable[[], ExplicitEngine]]:
-        """The engines to try, from much INT8 to little, if an implicit build leaves these kernels in float.
+    def attempts(self, implicit: ImplicitChoice | None) -> list[Attempt]:
+        """The placements to try, from much INT8 to little.
 
-        They are: pairs on every kernel, and pairs where the implicit build chose INT8, or the float engine if it chose
-        none. TensorRT 8.6 hands a transformer's body as a whole to another compiler. The body is slow with pairs on
-        some of its products and fast with pairs on all of them and on their results (docs/gpu-results.md has the
-        figures). So for a transformer, pairs on results are tried too, with the convolutions before the body in INT8
-        and in float.
+        They are, for a convolutional net: pairs on every kernel and what the rules of `quant.qdq.rules` keep in INT8
+        between them; pairs on every kernel; pairs where the implicit build has INT8, tensor by tensor, and the same on
+        its kernels alone, or the float engine if it has none. TensorRT 8.6 hands a transformer's body as a whole to
+        another compiler. The body is slow with pairs on some of its products and fast with pairs on all of them and on
+        their results (docs/gpu-results.md has the figures). So for a transformer, pairs on results are tried, with the
+        convolutions before the body in INT8 and in float. Placements that come to the same pairs are tried once.
+
+        Args:
+            implicit: What TensorRT chose; None where it cannot choose.
         """
-        every = f"on all {len(self._kernels)} kernels"
-        if _has_attention(self._editor):
-            yield lambda: self.with_pairs(f"{every} and on results", Placement(results=True))
+        every = f"on all {sum(node_key(node) not in self.float_nodes for node in self.kernels)} kernels"
+        found = []
+        if implicit is None:
+            found.append(Attempt(f"{every} and between them", Placement(rules=ALL_RULES)))
+            found.append(Attempt(every, DEFAULT_PLACEMENT))
+            return self.different(found[1:] if has_attention(self._editor) else found)
+        if has_attention(self._editor):
+            found.append(Attempt(f"{every} and on results", Placement(results=True)))
             if not self.options.strict_int8 and _normalizations_fit_fp16(self.named, self.cache.amax):
-                convolutions = frozenset(node.name for node in self._kernels if node.op_type in CONVOLUTIONS)
+                convolutions = frozenset(node_key(node) for node in self.kernels if node.op_type in CONVOLUTIONS)
                 body = Placement(results=True, float_nodes=convolutions)
-                yield lambda: self.with_pairs("on all products and on results", body, apart=True)
-        yield lambda: self.with_pairs(every)
-        chosen = len(self._kernels) - len(floats)
-        if chosen:
-            label = f"on the {chosen} kernels that TensorRT chose"
-            yield lambda: self.with_pairs(label, Placement(float_nodes=floats))
+                found.append(Attempt("on all products and on results", body, apart=True))
         else:
-            yield self.without_pairs
+            found.append(Attempt(f"{every} and between them", Placement(rules=ALL_RULES)))
+        found.append(Attempt(every, DEFAULT_PLACEMENT))
+        chosen = sum(node_key(node) not in implicit.floats for node in self.kernels)
+        if not chosen:
+            found.append(self.without_pairs())
+            return self.different(found)
+        where = f"on the {chosen} kernels that TensorRT chose"
+        if not has_attention(self._editor):
+            held = Placement(float_nodes=implicit.floats, held=implicit.held)
+            found.append(Attempt(f"{where} and the tensors that it held in INT8", held))
+        found.append(Attempt(where, Placement(float_nodes=implicit.floats)))
+        return self.different(found)
 
-    def with_pairs(
-        self, label: str, placement: Placement = DEFAULT_PLACEMENT, *, apart: bool = False
-    ) -> ExplicitEngine:
-        """The INT8 engine; `apart` splits normalisations into simple nodes."""
-        placement = replace(placement, float_nodes=placement.float_nodes | self.float_nodes)
-        quantized = qdq_model_from_amax(self.named, self.cache.amax, placement)
-        if apart:
-            quantized = with_normalizations_apart(quantized)
-        return self.engine(explicit_form(quantized, self.batch, self.name), "int8", label)
-
-    def without_pairs(self) -> ExplicitEngine:
+    def without_pairs(self) -> Attempt:
         """The float engine."""
         other = "fp32" if self.options.strict_int8 else "fp16"
-        label = f"nowhere ({other.upper()}), because TensorRT by itself runs nothing in INT8"
-        return self.engine(self.named, other, label)
+        return Attempt(f"nowhere ({other.upper()}), because TensorRT by itself runs nothing in INT8", None)
+
+    def different(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Those with other pairs than the ones before them."""
+        known, found = set(), []
+        for attempt in attempts:
+            if attempt.placement is not None:
+                edges = tuple(quantizable_inputs(self._editor, self._whole(attempt.placement)))
+                if (edges, attempt.apart) in known:
+                    continue
+                known.add((edges, attempt.apart))
+            found.append(attempt)
+        return found
+
+    def _whole(self, placement: Placement) -> Placement:
+        """A placement with what holds in all of them: products in float, and no pairs between kernels without scales.
+
+        A cache from elsewhere may lack scales of tensors that only the rules need.
+        """
+        placement = replace(placement, float_nodes=placement.float_nodes | self.float_nodes)
+        needed = {name for edge in quantizable_inputs(self._editor) for name in edge.scales}
+        tensors = {name for node in self._editor.nodes for name in node.output}
+        unscaled = frozenset(tensors - self.cache.amax.keys() - needed)
+        return replace(placement, unscaled=unscaled) if placement.rules or placement.held else placement
+
+    def quantized(self, attempt: Attempt) -> onnx.ModelProto:
+        """The model that an attempt builds."""
+        if attempt.placement is None:
+            return self.named
+        quantized = qdq_model_from_amax(self.named, self.cache.amax, self._whole(attempt.placement))
+        if attempt.apart:
+            quantized = with_normalizations_apart(quantized)
+        return explicit_form(quantized, self.batch, self.name)
+
+    def timed(self, attempt: Attempt) -> tuple[MadeEngine, TriedBuild]:
+        """Build an attempt, and time it on the GPU."""
+        model = self.quantized(attempt)
+        other = "fp32" if self.options.strict_int8 else "fp16"
+        precision = "int8" if attempt.placement is not None else other
+        start = time.perf_counter()
+        built = engine_from_onnx(model, precision, self.batch, self.options, name=self.name, note=self.note)
+        seconds = time.perf_counter() - start
+        with Engine(built.data) as engine:
+            milliseconds = _milliseconds(engine, self.batch)
+            share = self._share(_in_int8(graph_report(engine.layer_text(), model)))
+        return MadeEngine(model, built), TriedBuild(attempt.pairs, seconds, milliseconds, share)
+
+    def _share(self, in_int8: frozenset[str]) -> float | None:
+        return share_of_work(self._macs, in_int8)
+
+
+def _in_int8(report: GraphReport) -> frozenset[str]:
+    return frozenset(node for layer in report.layers if layer.precision == "int8" for node in layer.nodes)
 
 
 def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
@@ -177,9 +361,14 @@ def explicit_form(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.
     return with_float_products(with_shapes_folded(named) if batch.is_static else named)
 
 
+def is_as_fast(milliseconds: float, goal: float) -> bool:
+    """Whether a build is about as fast as another."""
+    return milliseconds <= _AS_FAST * goal
+
+
 def fastest(milliseconds: Sequence[float]) -> int:
     """Index of the engine to take, from engines with less and less INT8: the first about as fast as the fastest."""
-    return next(i for i, found in enumerate(milliseconds) if found <= _AS_FAST * min(milliseconds))
+    return next(i for i, found in enumerate(milliseconds) if is_as_fast(found, min(milliseconds)))
 
 
 def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) -> bool:
@@ -191,30 +380,9 @@ def _normalizations_fit_fp16(named: onnx.ModelProto, amax: Mapping[str, float]) 
     return all(amax.get(tensor, np.inf) <= _LARGEST_NORMALIZED for tensor in entering)
 
 
-def _has_attention(editor: GraphEditor) -> bool:
+def has_attention(editor: GraphEditor) -> bool:
     """Whether a model multiplies activations with each other, as transformers do."""
     return any(node.op_type == "MatMul" and not editor.constants.keys() & set(node.input) for node in editor.nodes)
-
-
-def _timed(
-    attempts: Iterable[Callable[[], ExplicitEngine]], batch: BatchRange, note: Note
-) -> Iterator[tuple[float, ExplicitEngine]]:
-    """Pairs of milliseconds and engine; an attempt that fails is noted and left out, unless all fail."""
-    first: QuantError | None = None
-    succeeded = False
-    for attempt in attempts:
-        try:
-            made = attempt()
-            with Engine(made.built.data) as engine:
-                milliseconds = _milliseconds(engine, batch)
-        except (BuildError, ModelError, DeviceError) as error:
-            note(f"explicit: {error}")
-            first = first or error
-            continue
-        succeeded = True
-        yield milliseconds, made
-    if not succeeded and first is not None:
-        raise first
 
 
 def _milliseconds(engine: Engine, batch: BatchRange) -> float:

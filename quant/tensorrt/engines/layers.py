@@ -25,6 +25,7 @@ class EngineLayer:
         precision: What it computes in: int8, fp16, fp32, int (indices, booleans) or unknown.
         nodes: Names of the ONNX nodes that it stands for.
         is_reformat: Whether it only copies between memory layouts or types.
+        tensors: The tensors that it reads and writes, with the type of each there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class EngineLayer:
     precision: str
     nodes: tuple[str, ...]
     is_reformat: bool
+    tensors: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class GraphReport:
     def precisions(self) -> dict[str, int]:
         """Number of layers by precision, without those that only copy."""
         return dict(Counter(layer.precision for layer in self.layers if not layer.is_reformat).most_common())
+
+    @property
+    def int8_tensors(self) -> frozenset[str]:
+        """Tensors that some layer reads or writes in INT8."""
+        return frozenset(name for layer in self.layers for name, kind in layer.tensors if kind == "int8")
 
     @property
     def fused(self) -> tuple[EngineLayer, ...]:
@@ -93,7 +100,13 @@ def _layer(entry: Any, names: Sequence[str]) -> EngineLayer:  # noqa: ANN401 - o
     told = _ONNX_LAYER.findall(str(entry.get("Metadata", "")))
     known = set(names)
     nodes = tuple(dict.fromkeys(node for node in told if node in known)) or _nodes_in(name, names)
-    return EngineLayer(name, kind, _precision(entry), () if is_reformat else nodes, is_reformat)
+    return EngineLayer(name, kind, _precision(entry), () if is_reformat else nodes, is_reformat, _tensors(entry))
+
+
+def _tensors(entry: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Names and types of what a layer reads and writes."""
+    described = [*entry.get("Inputs", []), *entry.get("Outputs", [])]
+    return tuple((str(tensor.get("Name", "")), _type_of(tensor)) for tensor in described)
 
 
 def _nodes_in(name: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -107,13 +120,17 @@ def _precision(entry: dict[str, Any]) -> str:
     weights = entry.get("Weights")
     if isinstance(weights, dict) and weights.get("Count") and _type_in(str(weights.get("Type", ""))) != "unknown":
         return _type_in(str(weights["Type"]))
-    reads = [_type_in(str(i.get("Format/Datatype", i.get("Format", "")))) for i in entry.get("Inputs", [])]
-    writes = [_type_in(str(o.get("Format/Datatype", o.get("Format", "")))) for o in entry.get("Outputs", [])]
+    reads = [_type_of(tensor) for tensor in entry.get("Inputs", [])]
+    writes = [_type_of(tensor) for tensor in entry.get("Outputs", [])]
     for found in (reads, writes):
         for precision in ("int8", "fp16", "fp32", "int"):
             if precision in found:
                 return precision
     return "unknown"
+
+
+def _type_of(tensor: dict[str, Any]) -> str:
+    return _type_in(str(tensor.get("Format/Datatype", tensor.get("Format", ""))))
 
 
 def _type_in(text: str) -> str:

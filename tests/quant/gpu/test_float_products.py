@@ -44,7 +44,8 @@ def test_products_stay_float_and_the_others_do_not(backend, digits, digit_cache,
 
 def test_a_product_in_float_reads_what_was_never_rounded(backend, digits, digit_cache, digit_images, run_onnx):
     """With all products in float, the implicit build gives FP32's outputs, but for TF32."""
-    from quant.qdq.placement import is_product, node_key
+    from quant.qdq.operators import node_key
+    from quant.qdq.placement import is_product
     from quant.qdq.preparation import prepared_for_quantization
 
     everything = frozenset(node_key(n) for n in prepared_for_quantization(digits.proto).nodes if is_product(n))
