@@ -61,6 +61,7 @@ def write_page(results: Sequence[PartResult], seed: int, folder: Path) -> Path:
             "python": platform.python_version(),
             "versions": {name: version(name) for name in ("onnx", "onnxruntime", "pillow", "h5py")},
         }
+    folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     page = folder / "reliability.md"
     lines = [_line(name, rows[name]) for name in PARTS if name in rows]

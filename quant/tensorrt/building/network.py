@@ -13,6 +13,7 @@ from quant.onnx_graph.model_file import serialized
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.log import LogSection, logger
+from quant.tensorrt.rewrites.shape_parts import split_shape_parts
 
 NEWEST_OPSET = {8: 17, 10: 22}  # that the release's parser reads; 11 reads all that this project's onnx writes
 
@@ -28,6 +29,8 @@ def fitted_batch(model: OnnxModel, batch: BatchRange, note: Callable[[str], None
 
 def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
     """A copy for the parser: with a name for every node, and with the batch size in the inputs if there is only one.
+
+    What the parser of TensorRT 8.6 would misread is rewritten, see `split_shape_parts`.
 
     Fixing the size in the model, not in a profile, lets the builder fold all shape arithmetic.
 
@@ -50,6 +53,7 @@ def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx
     for i, node in enumerate(copy.graph.node):
         if not node.name:
             node.name = next((output for output in node.output if output), f"node_{i}")
+    split_shape_parts(copy)
     return copy
 
 

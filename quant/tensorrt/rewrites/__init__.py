@@ -1,1 +1,1 @@
-"""Rewrites of Q/DQ models, without which TensorRT 8 cannot build them, or builds slow engines."""
+"""Rewrites of models, without which TensorRT 8 misreads them, cannot build them, or builds slow engines."""

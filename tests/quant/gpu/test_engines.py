@@ -151,7 +151,7 @@ def test_transformer_with_pairs_on_every_kernel_is_built_where_fp16_is_allowed(
     chosen = backend(explicit=True).build(model, "int8", cache=calibrator.compute_cache())
     (logits,) = chosen.runnable.run({"x": x})
     assert np.abs(logits - expected).max() <= 0.1 * np.abs(expected).max()
-    assert any(line.startswith("explicit: pairs ") and "without Q/DQ: " in line for line in backend.notes)
+    assert any(line.startswith("explicit: taken: pairs ") for line in backend.notes)
 
 
 def test_engine_on_disk_is_used_again_until_anything_changes(digits, digit_cache, backend, tmp_path):
@@ -189,6 +189,7 @@ def test_building_running_and_closing_gives_all_memory_back_and_the_next_build_w
         assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.97
 
 
+@pytest.mark.usefixtures("alone")  # it takes nearly all of the GPU's memory
 def test_full_gpu_halves_the_batch_and_says_so_then_stops(graph_of, random, backend, saved):
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4), helper.make_node("Relu", ["c"], ["y"])]
     shapes = {"x": ["N", 16, 128, 128]}, {"y": ["N", 16, 128, 128]}
