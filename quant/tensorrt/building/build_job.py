@@ -121,7 +121,8 @@ class BuildJob:
             try:
                 if self._on_device:
                     use_device()
-                outcome.append(self.builder.build_serialized_network(self.network, self.config))
+                with self.log.followed():
+                    outcome.append(self.builder.build_serialized_network(self.network, self.config))
             except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
                 outcome.append(error)
             finally:
