@@ -94,11 +94,14 @@ class Backend(Protocol):
         name: onnxruntime or tensorrt.
         version: Its version.
         device: What it runs on, in words.
+        overlaps: Whether builds may run beside each other, beside a pass on the processor and beside the runs of other
+            builds, and come out the same.
     """
 
     name: str
     version: str
     device: str
+    overlaps: bool
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
         """Let the back end itself compute the scales from the calibrator's batches.

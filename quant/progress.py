@@ -33,6 +33,8 @@ class Timings:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
+        self._begin = time.perf_counter()
         self._lock = threading.Lock()
 
     def add(self, stage: str, seconds: float) -> None:
@@ -48,7 +50,20 @@ class Timings:
         try:
             yield
         finally:
-            self.add(stage, time.perf_counter() - start)
+            end = time.perf_counter()
+            self.add(stage, end - start)
+            with self._lock:
+                first, last = self._spans.get(stage, (start, end))
+                self._spans[stage] = min(first, start), max(last, end)
+
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """When each stage that `of` timed began first and ended last, in seconds after these timings were begun."""
+        with self._lock:
+            return {
+                stage: (self._spans[stage][0] - self._begin, self._spans[stage][1] - self._begin)
+                for stage in self._seconds
+                if stage in self._spans
+            }
 
     def seconds(self) -> dict[str, float]:
         """All of them."""
@@ -60,14 +75,27 @@ class RecordingConsole:
     """Shows nothing and keeps the warnings; passes everything on to another console if one is given.
 
     Attributes:
-        warnings: All warnings so far, in order.
         timings: Where the time goes.
     """
 
     def __init__(self, inner: Console | None = None) -> None:
         self.inner = inner
-        self.warnings: list[str] = []
+        self._said: list[str | RecordingConsole] = []
         self.timings = Timings()
+
+    @property
+    def warnings(self) -> list[str]:
+        """All warnings so far, in order."""
+        lines: list[str] = []
+        for said in self._said:
+            lines += [said] if isinstance(said, str) else said.warnings
+        return lines
+
+    def later(self) -> RecordingConsole:
+        """For work in another thread: what it warns of stands here in the order, whenever it says it."""
+        place = RecordingConsole(self.inner)
+        self._said.append(place)
+        return place
 
     def note(self, line: str) -> None:
         """Pass a line on."""
@@ -76,7 +104,7 @@ class RecordingConsole:
 
     def warn(self, line: str) -> None:
         """Keep a warning and pass it on."""
-        self.warnings.append(line)
+        self._said.append(line)
         if self.inner is not None:
             self.inner.warn(line)
 

@@ -121,7 +121,11 @@ _FILE = click.Path(path_type=Path)
     "--max-metric-drop", type=float, help="Largest accepted drop of --metric, in its own unit; instead of --max-drop."
 )
 @click.option("--max-bad", type=float, help="Largest accepted share of unreadable images, 0..1; default 0.05.")
-@click.option("--memory-limit", type=int, help="MB of activations and counts while calibrating; default 1024.")
+@click.option(
+    "--memory-limit",
+    type=int,
+    help="MB of activations and counts while calibrating, and of images held for later builds; default 1024.",
+)
 @click.option("--strict-int8", is_flag=True, default=None, help="TensorRT: no FP16 kernels in the INT8 engine.")
 @click.option("--explicit", is_flag=True, default=None, help="TensorRT: INT8 as Q/DQ in the model; always on for 11.")
 @click.option(

@@ -88,7 +88,8 @@ class RayCollector:
 
     Attributes:
         where: See `Collector`.
-        seconds: See there.
+        seconds: See there; those of all workers together.
+        of_shares: Seconds by stage of each share of the last pass.
     """
 
     def __init__(
@@ -117,7 +118,8 @@ class RayCollector:
         self._memory_limit, self._note = memory_limit, note
         self._gpu = None if gpu is None else replace(gpu, timing_cache=None)  # the file is the starting process's
         self.where = "TensorRT on GPUs" if gpu is not None else ""
-        self.seconds: Mapping[str, float] = {}  # workers do not tell
+        self.seconds: Mapping[str, float] = {}
+        self.of_shares: tuple[Mapping[str, float], ...] = ()
 
     def collect(self, model: OnnxModel, calibrator: Calibrator, advance: Advance = ignore) -> None:
         """See `Collector`. Batches that are not a `BatchStream` cannot be divided, and are counted here.
@@ -129,7 +131,9 @@ class RayCollector:
         stream = calibrator.batches
         if not isinstance(stream, BatchStream) or len(stream) < 2:
             self._note("workers: there is nothing to divide; the statistics are made in this process")
-            self._local().collect(model, calibrator, advance)
+            local = self._local()
+            local.collect(model, calibrator, advance)
+            self.seconds, self.of_shares = local.seconds, ()
             return
         if getattr(calibrator.algorithm, "match_tensorrt", False):
             raise BuildError("match_tensorrt: workers do not share the first batch; leave out --workers")
@@ -147,7 +151,9 @@ class RayCollector:
             most = stream.images if self._gpu is not None else _MOST_IN_SHARE  # an engine takes long to build
             shares = shares_of(stream.images, stream.batch_size, count, most)
             with _Crew(self._ray, job, min(count, len(shares)), self._note) as crew:
-                crew.work(shares, stream, calibrator, advance)
+                outcomes = crew.work(shares, stream, calibrator, advance)
+        self.of_shares = tuple(outcome.seconds for outcome in outcomes)
+        self.seconds = _summed(self.of_shares)
 
     def _local(self) -> Collector:
         if self._gpu is None:
@@ -234,8 +240,8 @@ class _Crew:
             with contextlib.suppress(Exception):  # it may be dead already
                 self.ray.kill(worker)
 
-    def work(self, shares: list[Share], stream: BatchStream, calibrator: Calibrator, advance: Advance) -> None:
-        """Have all shares done, and put them together in their order.
+    def work(self, shares: list[Share], stream: BatchStream, calibrator: Calibrator, advance: Advance) -> list[Outcome]:
+        """Have all shares done, and put them together in their order; gives what came of each.
 
         Raises:
             WorkersError: A share's workers die again and again.
@@ -269,7 +275,9 @@ class _Crew:
                     left.appendleft(share)
                     self._free.append(self._kind.remote(self._job))
             self._look(told)
-        self._put_together([done[number] for number in sorted(done)], stream, calibrator)
+        outcomes = [done[number] for number in sorted(done)]
+        self._put_together(outcomes, stream, calibrator)
+        return outcomes
 
     def _look(self, told: _Told) -> None:
         """Tell how far the workers are."""
@@ -291,6 +299,16 @@ class _Crew:
                 over.take(merged)
         stream.set_aside(item for outcome in outcomes for item in outcome.quarantined)
         calibrator.merge(merged)
+
+
+def _summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by stage of all workers together."""
+    total: dict[str, float] = {}
+    for seconds in parts:
+        for stage, spent in seconds.items():
+            name = stage if stage.endswith("(threads)") else f"{stage} (workers)"
+            total[name] = total.get(name, 0.0) + spent
+    return total
 
 
 class _Told:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from calib.algorithms import Algorithm
@@ -51,11 +52,13 @@ class Outcome:
         statistics: Of its images.
         quarantined: Its images that cannot be read.
         error: What ended the work; None if nothing did.
+        seconds: Of the worker, by stage, as its collector gives them.
     """
 
     statistics: Statistics
     quarantined: tuple[Quarantined, ...] = ()
     error: Exception | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def as_sent(error: Exception) -> Exception:
@@ -89,12 +92,13 @@ class ShardWorker:
         job = self._job
         stream = job.stream.part(start, stop, threads=min(16, job.processors))
         calibrator = Calibrator(job.algorithm, stream)
+        collector = self._collector()
         try:
             with contextlib.suppress(TooManyUnreadableError):  # no image of this share: others may have enough
-                self._collector().collect(job.model, calibrator, self._advance)
+                collector.collect(job.model, calibrator, self._advance)
         except Exception as error:  # noqa: BLE001 - raised where the shares are put together
             return Outcome(Statistics(), stream.quarantined, as_sent(error))
-        return Outcome(calibrator.statistics, stream.quarantined)
+        return Outcome(calibrator.statistics, stream.quarantined, seconds=dict(collector.seconds))
 
     def _collector(self) -> Collector:
         job = self._job

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -43,6 +44,15 @@ class OutOfDeviceMemoryError(DeviceError):
     """The GPU, or the memory that it can copy from, is full."""
 
 
+def load_kernels_when_used() -> None:
+    """Let libraries load a GPU's kernels when they are first used, unless the user has said otherwise.
+
+    TensorRT 8.6 has thousands, of a CUDA that loads all of them at the start; later ones do this by default. Whoever
+    loads CUDA or a library that uses it calls this before.
+    """
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+
+
 @functools.cache
 def _runtime() -> Any:  # noqa: ANN401 - cuda-python has no types
     """CUDA's runtime API: `cuda.bindings.runtime`, or `cuda.cudart` of cuda-python before 12.6.
@@ -50,6 +60,7 @@ def _runtime() -> Any:  # noqa: ANN401 - cuda-python has no types
     Raises:
         DeviceError: cuda-python or the driver is missing.
     """
+    load_kernels_when_used()
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         try:
             return importlib.import_module(name)

@@ -270,40 +270,91 @@ def evaluate(
     Returns:
         Evaluation of each build.
     """
-    accumulators: dict[str, Accumulator] = {}
-    written: dict[str, Accumulator] = {}
-    fused: dict[str, Accumulator] = {}
-    names: list[str] = []
-    not_numbers: list[str] = []
+    running: Evaluating | None = None
     for batch in batches:
-        if reader is None:
-            reader = reader_from_batch(None, builds[baseline], batch)
-        if not accumulators:
-            accumulators = {name: Accumulator(reader) for name in builds}
-            written, fused = ({name: Accumulator(reader) for name in deployed or {}} for _ in range(2))
-        reference = builds[baseline].run(batch.inputs)
-        size = len(batch.names)
-        not_numbers.extend(images_with_nan(batch.inputs, reference, reader, batch.names))
-        for name, build in builds.items():
-            outputs = reference if name == baseline else build.run(batch.inputs)
-            accumulators[name].add(outputs, reference, batch.labels, size)
-            if name in written and len(names) < deployed_images:
-                written[name].add(outputs, reference, batch.labels, size)
-            if observe is not None:
-                observe(name, outputs, batch, reference)
-        for name, build in (deployed or {}).items():
-            if len(names) < deployed_images:
-                fused[name].add(build.run(batch.inputs), reference, batch.labels, size)
-        names.extend(batch.names)
+        if running is None:
+            found = reader or reader_from_batch(None, builds[baseline], batch)
+            running = Evaluating(baseline, found, observe, deployed_images)
+            for name, build in builds.items():
+                running.add(name, build, (deployed or {}).get(name))
+        running.take(batch)
         if advance is not None:
-            advance(size)
-    return {
-        name: replace(
-            accumulator.result(),
-            names=tuple(names),
-            not_numbers=tuple(not_numbers),
-            deployed=fused[name].result() if name in fused else None,
-            written=written[name].result() if name in written else None,
+            advance(len(batch.names))
+    return running.results() if running is not None else {}
+
+
+class Evaluating:
+    """An evaluation that goes on batch by batch; all builds see the same batches in the same order."""
+
+    def __init__(
+        self, baseline: str, reader: OutputReader, observe: Observe | None = None, deployed_images: int = 512
+    ) -> None:
+        """Begin, without builds; see `evaluate`."""
+        self._baseline, self._reader, self._observe = baseline, reader, observe
+        self._deployed_images = deployed_images
+        self._builds: dict[str, _Evaluated] = {}
+        self._names: list[str] = []
+        self._not_numbers: list[str] = []
+
+    def add(
+        self,
+        name: str,
+        build: Runnable,
+        deployed: Runnable | None = None,
+        before: Iterable[tuple[EvaluationBatch, Sequence[Array]]] = (),
+    ) -> None:
+        """Add a build; the baseline is there before the first batch.
+
+        Args:
+            name: Its name.
+            build: Runs it.
+            deployed: What a user would run in its place, where that computes in another way.
+            before: The batches taken so far, with the baseline's outputs; it is run on these now.
+        """
+        self._builds[name] = _Evaluated(build, deployed, self._reader)
+        for batch, reference in before:
+            self._run(name, batch, reference)
+
+    def take(self, batch: EvaluationBatch) -> Sequence[Array]:
+        """Run all builds on the next batch; gives the baseline's outputs."""
+        reference = self._builds[self._baseline].build.run(batch.inputs)
+        self._not_numbers.extend(images_with_nan(batch.inputs, reference, self._reader, batch.names))
+        for name in self._builds:
+            self._run(name, batch, reference)
+        self._names.extend(batch.names)
+        return reference
+
+    def _run(self, name: str, batch: EvaluationBatch, reference: Sequence[Array]) -> None:
+        each = self._builds[name]
+        outputs = reference if name == self._baseline else each.build.run(batch.inputs)
+        size = len(batch.names)
+        each.all.add(outputs, reference, batch.labels, size)
+        if self._observe is not None:
+            self._observe(name, outputs, batch, reference)
+        if each.deployed is not None and each.images < self._deployed_images:
+            each.written.add(outputs, reference, batch.labels, size)
+            each.fused.add(each.deployed.run(batch.inputs), reference, batch.labels, size)
+        each.images += size
+
+    def results(self) -> dict[str, Evaluation]:
+        """The evaluation of each build, in the order in which they were added."""
+        return {name: each.result(tuple(self._names), tuple(self._not_numbers)) for name, each in self._builds.items()}
+
+
+class _Evaluated:
+    """A build under evaluation, and what was gathered of it: of all images, and of the first ones in both forms."""
+
+    def __init__(self, build: Runnable, deployed: Runnable | None, reader: OutputReader) -> None:
+        self.build, self.deployed = build, deployed
+        self.all, self.written, self.fused = (Accumulator(reader) for _ in range(3))
+        self.images = 0
+
+    def result(self, names: tuple[str, ...], not_numbers: tuple[str, ...]) -> Evaluation:
+        both = self.deployed is not None
+        return replace(
+            self.all.result(),
+            names=names,
+            not_numbers=not_numbers,
+            deployed=self.fused.result() if both else None,
+            written=self.written.result() if both else None,
         )
-        for name, accumulator in accumulators.items()
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice, repeat
 from typing import Any
 
@@ -14,13 +14,14 @@ from datasets.source import AnySource
 from quant.backend import Build, Latency, Runnable
 from quant.calibration.run_data import RunData
 from quant.errors import QuantError
-from quant.evaluation.accuracy import Evaluation, Observe, evaluate, reader_from_batch
+from quant.evaluation.accuracy import Evaluating, Evaluation, Observe, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
 from quant.evaluation.latency import measure_latency
 from quant.evaluation.not_numbers import nan_in_words
 from quant.evaluation.one_by_one import evaluate_one_by_one
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder
+from quant.jobs.overlap.arriving import Arriving
 from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.onnx_graph.tracing import outputs_after
 from quant.onnxruntime.resident import fit_together
@@ -39,6 +40,7 @@ def measured(
     recorder: Recorder | None = None,
     usable: Callable[[], bool] | None = None,
     timings: Timings | None = None,
+    arriving: Arriving | None = None,
 ) -> Measurement:
     """Evaluate builds on the evaluation images, and time them.
 
@@ -55,6 +57,7 @@ def measured(
         recorder: What scores the builds, with no scores yet; None without one.
         usable: Asked after the evaluation: do the scores of the recorder tell anything?
         timings: Takes the seconds of each build's runs.
+        arriving: Builds that come while the others are evaluated; they are timed once nothing else runs.
     """
     timed = {name: build.deployed or build.runnable for name, build in builds.items()}
     inputs = first_batch(data, settings).inputs
@@ -75,7 +78,11 @@ def measured(
         observe,
         after=None if together else time_one,
         timings=timings,
+        arriving=arriving,
     )
+    if arriving is not None:
+        arriving.settle()
+        timed |= {name: build.deployed or build.runnable for name, build in arriving.builds.items()}
     if together:
         with (timings or Timings()).of("evaluation: latency"):
             latencies = measure_latency(timed, inputs)
@@ -96,6 +103,7 @@ def evaluated(
     *,
     after: Callable[[str], None] | None = None,
     timings: Timings | None = None,
+    arriving: Arriving | None = None,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
     """Evaluations by build, and the unreadable images with the reasons.
 
@@ -103,17 +111,12 @@ def evaluated(
     with the name of each of those builds, while its sessions are open; `timings` takes the seconds of the others' runs.
     """
     stream = data.evaluation_stream(settings)
-    runnables: dict[str, Runnable] = {name: build.runnable for name, build in builds.items()}
-    deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}
     if fit_together(builds.values()):
-        if timings is not None:
-            runnables = {name: _Timed(each, timings, f"evaluation: {name}") for name, each in runnables.items()}
-            deployed = {
-                name: _Timed(each, timings, f"evaluation: {name} as deployed") for name, each in deployed.items()
-            }
         with console.task("Evaluating", stream.images) as advance:
-            evaluations = evaluate(runnables, baseline, stream, advance, observe, reader=reader, deployed=deployed)
+            evaluations = _evaluated_together(builds, baseline, stream, advance, observe, reader, timings, arriving)
     else:
+        runnables = {name: build.runnable for name, build in builds.items()}
+        deployed = {name: build.deployed for name, build in builds.items() if build.deployed is not None}
         streams = chain([stream], (data.evaluation_stream(settings) for _ in repeat(None)))
         with console.task("Evaluating", stream.images * len(builds)) as advance:
             evaluations = evaluate_one_by_one(
@@ -130,6 +133,28 @@ def evaluated(
     if problem:
         console.warn(problem)
     return evaluations, {item.file: item.reason for item in stream.quarantined}
+
+
+def _evaluated_together(
+    builds: Mapping[str, Build],
+    baseline: str,
+    batches: Iterable[Batch],
+    advance: Callable[[int], None],
+    observe: Observe | None,
+    reader: OutputReader,
+    timings: Timings | None,
+    arriving: Arriving | None,
+) -> dict[str, Evaluation]:
+    def timed(build: Build, name: str) -> tuple[Runnable, Runnable | None]:
+        if timings is None:
+            return build.runnable, build.deployed
+        other = None if build.deployed is None else _Timed(build.deployed, timings, f"evaluation: {name} as deployed")
+        return _Timed(build.runnable, timings, f"evaluation: {name}"), other
+
+    running = Evaluating(baseline, reader, observe)
+    for name, build in builds.items():
+        running.add(name, *timed(build, name))
+    return (arriving or Arriving()).evaluate(running, batches, advance, timed)
 
 
 class _Timed:

@@ -10,21 +10,22 @@ from pathlib import Path
 from calib.caches.provenance import stage_calibration
 from calib.files import Transaction, exclusive
 from calib.regular_files import resolved
-from datasets import Batch
 from quant.backend import Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
-from quant.calibration.preset_trial import told_trial
+from quant.calibration.preset_trial import PresetTrial, told_trial
 from quant.calibration.run_data import RunData, open_data
 from quant.calibration.told import model_line
-from quant.errors import BuildError, ModelError, SettingsError
+from quant.collectors.collector import Collector
+from quant.errors import SettingsError
 from quant.evaluation.fidelity import worst_output
 from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.outputs import OutputReader
-from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
 from quant.jobs.measurement import first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
+from quant.jobs.overlap.pieces import Pieces
+from quant.jobs.overlap.run_builds import RunBuilds
 from quant.jobs.recovering.float_rules import GivenPrecisions, given_precisions
 from quant.jobs.recovering.recovery_job import RecoveryJob
 from quant.jobs.run_warnings import (
@@ -36,13 +37,14 @@ from quant.jobs.run_warnings import (
     warn_of_the_graph,
     warn_of_zeros,
 )
-from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_build, split_trial
-from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
+from quant.jobs.tasks.head_trial import OTHER_HEAD, split_trial
+from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
 from quant.progress import Console, RecordingConsole
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import Measurement, Recovered, RunResult
 from quant.report.views.notebook.shown import ShownReport
+from quant.report.views.svg import load_matplotlib
 from quant.search.algorithms import GOOD_DB, BetterAlgorithm, better_algorithm
 from quant.settings.command_line import command_from_settings
 from quant.settings.output_names import (
@@ -117,33 +119,58 @@ def _result(
     listener: RecordingConsole,
     given: GivenPrecisions,
 ) -> RunResult:
+    with Pieces(beside=_overlaps(settings, backend)) as pieces:
+        return _result_of_pieces(settings, model, data, backend, listener, given, pieces)
+
+
+def _overlaps(settings: RunSettings, backend: Backend) -> bool:
+    """Do builds go on beside calibration and evaluation? Not beside TensorRT's own calibration, a build itself."""
+    return backend.overlaps and settings.precision != "fp32" and settings.calibrator == "toolkit"
+
+
+def _result_of_pieces(
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    backend: Backend,
+    listener: RecordingConsole,
+    given: GivenPrecisions,
+    pieces: Pieces,
+) -> RunResult:
     metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings, listener)
     timings = listener.timings
-    with timings.of(f"build {BASELINE}"):
-        builds = {BASELINE: backend.build(model, BASELINE)}
+    building = RunBuilds(settings, model, backend, pieces, listener)
     batch = first_batch(data, settings)
-    task = chosen_task(model, builds[BASELINE].runnable, batch, data, settings, listener, metric)
+    task = chosen_task(model, building.first_runnable(batch), batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
-    presets = told_trial(data, settings, model, builds[BASELINE].runnable, task.reader, listener)
-    reader, settings = task.reader, settings.with_algorithm(detects=task.head is not None)
+    reader, place = task.reader, listener.later()
+    asked = settings
+
+    def trial() -> PresetTrial | None:
+        return told_trial(data, asked, model, building.baseline().runnable, reader, place)
+
+    trial_of_presets = pieces.start(trial)
+    trial_of_presets.raise_error()
+    settings = settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
-        with timings.of("calibration"):
-            calibration = obtain_calibration(settings, model, data, backend, collector, listener)
-        for stage, seconds in collector.seconds.items() if calibration.how == "calibrated" else ():
-            timings.add(f"calibration: {stage}", seconds)
-        warn_of_zeros(calibration, listener)
-        warn_of_the_graph(model, listener)
-    failed = _add_reduced(builds, settings, model, backend, calibration, batch, task, listener)
-    trial = other_head_build(builds, task, model, backend, calibration, settings, listener)
-    tried = builds if trial is None else {**builds, OTHER_HEAD: _tried(trial, batch, listener)}
+        calibration = _calibrated(settings, model, data, backend, collector, listener, building.watched())
+    arriving = building.reduced(calibration, batch, task)
+    if not arriving.all_there:
+        pieces.start(load_matplotlib)
+    presets = trial_of_presets.result()
 
     def usable() -> bool:
         return usable_recorder(task, listener) is not None
 
     with timings.of("evaluation"):
-        together = measured(tried, BASELINE, data, settings, listener, reader, task.recorder, usable, timings)
+        tested = {BASELINE: building.baseline(), **arriving.builds}
+        together = measured(
+            tested, BASELINE, data, settings, listener, reader, task.recorder, usable, timings, arriving
+        )
+    builds = {name: build for name, build in {**tested, **arriving.builds}.items() if name != OTHER_HEAD}
+    failed = building.failed
     found, head = split_trial(together, task, settings)
     recovered = None
     if calibration is not None and "int8" in builds and _shows_something(found, settings):
@@ -179,6 +206,7 @@ def _result(
         quarantined=quarantined,
         warnings=tuple(listener.warnings),
         timings=timings.seconds(),
+        timeline=timings.spans(),
         recovered=recovered,
         better=better,
         presets=presets,
@@ -192,6 +220,26 @@ def _result(
     )
 
 
+def _calibrated(
+    settings: RunSettings,
+    model: OnnxModel,
+    data: RunData,
+    backend: Backend,
+    collector: Collector,
+    listener: RecordingConsole,
+    watched: Console,
+) -> CalibrationResult:
+    """The scales, and what is to be said of them; `watched` may end their making."""
+    timings = listener.timings
+    with timings.of("calibration"):
+        calibration = obtain_calibration(settings, model, data, backend, collector, watched)
+    for stage, seconds in collector.seconds.items() if calibration.how == "calibrated" else ():
+        timings.add(f"calibration: {stage}", seconds)
+    warn_of_zeros(calibration, listener)
+    warn_of_the_graph(model, listener)
+    return calibration
+
+
 def _findings(found: Measurement, builds: Mapping[str, Build], failed: Mapping[str, str]) -> Findings:
     """What the verdict is decided from."""
     return Findings(
@@ -202,51 +250,6 @@ def _findings(found: Measurement, builds: Mapping[str, Build], failed: Mapping[s
         engines=all(build.is_engine for build in builds.values()),
         metric=found.metric,
     )
-
-
-def _add_reduced(
-    builds: dict[str, Build],
-    settings: RunSettings,
-    model: OnnxModel,
-    backend: Backend,
-    calibration: CalibrationResult | None,
-    batch: Batch,
-    task: ChosenTask,
-    listener: RecordingConsole,
-) -> dict[str, str]:
-    """Build FP16 and INT8 as far as they are asked for; gives the reasons of those that cannot be built."""
-    failed: dict[str, str] = {}
-    for precision in _reduced_precisions(settings):
-        try:
-            if precision == "int8":
-                check_preparation(model, batch.inputs, builds[BASELINE].runnable.run(batch.inputs), task.reader)
-            with listener.timings.of(f"build {precision}"):
-                build = backend.build(model, precision, calibration.cache if calibration else None, task.float_nodes)
-            builds[precision] = _tried(build, batch, listener)
-        except (BuildError, ModelError) as error:  # a build that loads and does not run is none
-            failed[precision] = str(error)
-            listener.warn(f"{precision} cannot be built: {error}")
-    return failed
-
-
-def _tried(build: Build, batch: Batch, listener: RecordingConsole) -> Build:
-    """The build, after it ran; without its deployed form where that does not run.
-
-    Raises:
-        ModelError: It does not run.
-    """
-    build.runnable.run(batch.inputs)
-    if build.deployed is None:
-        return build
-    try:
-        build.deployed.run(batch.inputs)
-    except ModelError as error:
-        listener.warn(
-            f"{build.precision}: as ONNX Runtime deploys it, it does not run ({error}); it runs with "
-            "session.disable_quant_qdq = 1, and is timed so"
-        )
-        return replace(build, deployed=None)
-    return build
 
 
 def _kept_files(settings: RunSettings, builds: Mapping[str, Build], wanted: Collection[str]) -> dict[str, str]:
@@ -267,10 +270,6 @@ def _quarantined(data: RunData, calibration: CalibrationResult | None, evaluated
     folders = ("", "") if data.eval_source is data.source else (f"{data.source.path}/", f"{data.eval_source.path}/")
     reasons = {f"{folders[0]}{file}": reason for file, reason in (calibration.quarantined if calibration else ())}
     return reasons | {f"{folders[1]}{file}": reason for file, reason in evaluated.items()}
-
-
-def _reduced_precisions(settings: RunSettings) -> tuple[str, ...]:
-    return {"int8": ("fp16", "int8"), "fp16": ("fp16",), "fp32": ()}[settings.precision]
 
 
 def _outdated_files(

@@ -27,6 +27,7 @@ class OnnxRuntimeBackend:
     """ONNX Runtime on the CPU."""
 
     name = "onnxruntime"
+    overlaps = False  # sessions are made in no time, and all of it is work for the same processors
 
     def __init__(self) -> None:
         """Find ONNX Runtime."""

@@ -147,6 +147,7 @@ class RunResult:
         quarantined: Unreadable images of calibration and evaluation, each once with the reason.
         warnings: What the user should read.
         timings: Seconds by stage; empty where they were not taken.
+        timeline: When stages began and ended, seconds after the run's beginning.
         head: A detector's head; None of other models.
         float_nodes: Products that stay float in INT8, by `quant.qdq.operators.node_key`.
         precisions: The file that says which products stay float; None without one.
@@ -174,6 +175,7 @@ class RunResult:
     quarantined: Mapping[str, str]
     warnings: tuple[str, ...]
     timings: Mapping[str, float] = field(default_factory=dict)
+    timeline: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     precisions: PrecisionFile | None = None
     recovered: Recovered | None = None
     better: BetterAlgorithm | None = None

@@ -67,7 +67,8 @@ class RunSettings:
         max_drop: Largest accepted drop: points of top-1 or of mAP 50-95, or per cent of FP32's score of `metric`.
         max_metric_drop: Largest accepted drop of `metric`, in its own unit, in place of `max_drop`.
         max_bad: Largest accepted share of unreadable images, 0..1.
-        memory_limit: MB of activations and of their counts that calibration holds at a time.
+        memory_limit: MB of activations and of their counts that calibration holds at a time; and of images that an
+            evaluation holds for builds that are not there yet.
         strict_int8: TensorRT: INT8 builds may not use FP16 kernels.
         explicit: TensorRT: INT8 as Q/DQ in the model, instead of a calibration cache; always on for 11.
         dynamic: TensorRT: batch sizes MIN:OPT:MAX of the engines; empty for `batch_size` only.

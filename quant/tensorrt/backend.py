@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.explicit import MadeEngine, explicit_engine, explicit_form
 from quant.tensorrt.building.mask_scales import scales_of_masks
+from quant.tensorrt.building.memory_turns import MemoryTurns
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.network import fitted_batch, prepared_proto
 from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
@@ -74,6 +76,8 @@ class TensorRTBackend:
     Attributes:
         version: TensorRT's version.
         device: The GPU, for display.
+        overlaps: See `Backend`. Only at level 0, which times no kernel: elsewhere, other work on the GPU, or threads
+            that keep the builder's from the processor, would decide which kernels are the fastest.
         compute_capability: The GPU's, such as "9.0".
         batch: Batch sizes of the engines; halved if the GPU has too little memory.
         feed: How the last native calibration was fed.
@@ -114,12 +118,15 @@ class TensorRTBackend:
         self.compute_capability = self._gpu.compute_capability
         self.batch = batch if isinstance(batch, BatchRange) else BatchRange(batch, batch, batch)
         self.options = options if options is not None else BuilderOptions()
+        self.overlaps = not self.options.times_kernels
         self.feed: FeedFigures | None = None
         self._calibration_batch = calibration_batch
         self._engines, self._note = engines, note
         self._shapes, self._measured = shapes, measured
         self._sized: tuple[OnnxModel, OnnxModel] | None = None  # the last model with open axes, and the same with sizes
         self._open: list[Engine] = []
+        self._turns = MemoryTurns()
+        self._fitting = threading.Lock()
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
         """Let TensorRT compute the scales (`--calibrator tensorrt`).
@@ -141,8 +148,7 @@ class TensorRTBackend:
             )
             return cache
 
-        model = self._with_sizes(model)
-        self._fit_batch(model)
+        model = self._fitted(model)
         return self._with_smaller_batches("calibration", model, attempt)
 
     def build(
@@ -166,8 +172,7 @@ class TensorRTBackend:
         """
         if precision == "int8" and cache is None:
             raise BuildError("int8: expected scales, found none; calibrate first")
-        model = self._with_sizes(model)
-        self._fit_batch(model)
+        model = self._fitted(model)
         scales = cache if precision == "int8" else None
         return self._with_smaller_batches(precision, model, lambda: self._build(model, precision, scales, float_nodes))
 
@@ -187,8 +192,7 @@ class TensorRTBackend:
             identity = self._identity(model, precision, None, frozenset())
             return replace(build, files=self._description(identity, built.data, details), details=details)
 
-        model = self._with_sizes(model)
-        self._fit_batch(model)
+        model = self._fitted(model)
         return self._with_smaller_batches(precision, model, attempt)
 
     def _build(
@@ -333,6 +337,13 @@ class TensorRTBackend:
         self._note(f"{path}: fits and is used again")
         return data, {".json": text}, json.loads(text)["details"]
 
+    def _fitted(self, model: OnnxModel) -> OnnxModel:
+        """The model with the sizes of the data, and the batch size with those that the model requires."""
+        with self._fitting:  # builds beside each other are of one model: it is said once
+            model = self._with_sizes(model)
+            self.batch = fitted_batch(model, self.batch, self._note)
+            return model
+
     def _with_sizes(self, model: OnnxModel) -> OnnxModel:
         """The model with the sizes of the data on its open axes; as it is where it leaves none open."""
         if self._shapes is None or not has_open_axes(model):
@@ -345,24 +356,33 @@ class TensorRTBackend:
             self._sized = model, sized
         return self._sized[1]
 
-    def _fit_batch(self, model: OnnxModel) -> None:
-        """Take the batch size that the model requires, if it requires one."""
-        self.batch = fitted_batch(model, self.batch, self._note)
-
     def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
-        """Try again with half the batch as long as the GPU has too little memory."""
-        while True:
+        """Try again while the GPU has too little memory: alone if other builds ran beside, then with half the batch."""
+        with self._turns.beside() as in_company:
             try:
                 return attempt()
             except OutOfDeviceMemoryError as error:
-                half = max(self.batch.largest // 2, 1)
-                if self.batch.largest == 1 or fixed_batch(model.proto) is not None:
-                    raise BuildError(
-                        f"{what}: out of GPU memory at batch {self.batch}: {error}; end other programs on the GPU"
-                    ) from error
-                smaller = BatchRange(min(self.batch.smallest, half), min(self.batch.usual, half), half)
-                self._note(f"{what}: out of GPU memory at batch {self.batch}; trying {smaller}")
-                self.batch = smaller
+                reason, crowded = error, in_company()
+        with self._turns.alone():
+            if crowded:
+                self._note(f"{what}: out of GPU memory beside other builds; trying alone")
+            else:
+                self._halve_batch(what, model, reason)
+            while True:
+                try:
+                    return attempt()
+                except OutOfDeviceMemoryError as error:
+                    self._halve_batch(what, model, error)
+
+    def _halve_batch(self, what: str, model: OnnxModel, error: OutOfDeviceMemoryError) -> None:
+        half = max(self.batch.largest // 2, 1)
+        if self.batch.largest == 1 or fixed_batch(model.proto) is not None:
+            raise BuildError(
+                f"{what}: out of GPU memory at batch {self.batch}: {error}; end other programs on the GPU"
+            ) from error
+        smaller = BatchRange(min(self.batch.smallest, half), min(self.batch.usual, half), half)
+        self._note(f"{what}: out of GPU memory at batch {self.batch}; trying {smaller}")
+        self.batch = smaller
 
     def close(self) -> None:
         """Free all engines; a second call does nothing."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calib.caches.cache import number_from_version
+from quant.cuda.device import load_kernels_when_used
 from quant.errors import AcceleratorError, BuildError
 
 EVERYWHERE = """
@@ -211,6 +212,7 @@ def load_tensorrt() -> TensorRT:
     missing = TensorRTError(
         "TensorRT is not installed; pip install 'calib-int8[tensorrt]'", instead="use --backend onnxruntime"
     )
+    load_kernels_when_used()
     module, version = _imported("tensorrt", "tensorrt", missing)
     found = TensorRT(module, version)
     if number_from_version(version) < 8600 or found.major == 9:

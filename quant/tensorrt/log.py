@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +21,22 @@ class LogSection:
     Attributes:
         errors: Errors in order.
         warnings: Warnings in order.
+        threads: The threads that do this work.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """What this thread does is part of the work."""
+        thread = threading.get_ident()
+        self.threads.add(thread)
+        try:
+            yield
+        finally:
+            self.threads.discard(thread)  # the number may become another thread's
 
     def reason(self) -> str:
         """The first error, which names the cause (later ones follow from it), in TensorRT's own words."""
@@ -42,11 +55,22 @@ class _Sections:
     """The open sections, to which the logger writes."""
 
     def __init__(self) -> None:
-        self.open: list[LogSection] = []
+        self.open: tuple[LogSection, ...] = ()
+        self._lock = threading.Lock()
+
+    def begin(self, section: LogSection) -> None:
+        with self._lock:
+            self.open = (*self.open, section)
+
+    def end(self, section: LogSection) -> None:
+        with self._lock:
+            self.open = tuple(other for other in self.open if other is not section)
 
     def add(self, text: str, *, is_error: bool) -> None:
-        line = " ".join(text.split())
-        for section in self.open:
+        """Write to the sections of this thread; to all if it has none: TensorRT's own threads do not say for whom."""
+        line, thread = " ".join(text.split()), threading.get_ident()
+        sections = self.open
+        for section in [each for each in sections if thread in each.threads] or sections:
             lines = section.errors if is_error else section.warnings
             if len(lines) < _MOST_LINES:
                 lines.append(line)
@@ -77,10 +101,11 @@ def logger(tensorrt: TensorRT) -> Any:  # noqa: ANN401 - the bindings have no ty
 
 @contextlib.contextmanager
 def log_section() -> Iterator[LogSection]:
-    """Record TensorRT's log during a piece of work."""
+    """Record what this thread makes TensorRT log; another that works for it says so by `LogSection.followed`."""
     section = LogSection()
-    _SECTIONS.open.append(section)
+    _SECTIONS.begin(section)
     try:
-        yield section
+        with section.followed():
+            yield section
     finally:
-        _SECTIONS.open = [other for other in _SECTIONS.open if other is not section]
+        _SECTIONS.end(section)

@@ -49,6 +49,8 @@ def test_a_python_script_says_what_it_is_for_and_imports_what_the_packages_have(
         "bench_evaluation.py",
         "make_loud_channels.py",
         "bench_recovery.py",
+        "bench_verdict.py",
+        "bench_workers.py",
         "try_recovery.py",
         "compare_entropy.py",
         "gpu_report.py",

@@ -20,18 +20,16 @@ OTHER_HEAD = "int8 with the other head"
 
 
 def other_head_build(
-    builds: Mapping[str, Build],
+    int8: Build,
     task: ChosenTask,
     model: OnnxModel,
     backend: Backend,
-    calibration: CalibrationResult | None,
+    calibration: CalibrationResult,
     settings: RunSettings,
     console: Console,
 ) -> Build | None:
     """INT8 with the head in INT8 where it is float, and the other way round; None where there is nothing to try."""
-    if task.head is None or "int8" not in builds or calibration is None:
-        return None
-    if getattr(builds["int8"], "reused", False):  # an engine of an earlier run, which measured both
+    if getattr(int8, "reused", False):  # an engine of an earlier run, which measured both
         return None
     nodes = head_nodes(model.light, in_int8=settings.head != "int8")
     if nodes == task.float_nodes:

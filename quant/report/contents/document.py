@@ -71,6 +71,7 @@ def document_from_run(result: RunResult) -> Document:
         "scores": scores_from_run(result, details["examined"]),
         "peak_rss_mb": _peak_rss_mb(),
         "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
+        "timeline": {stage: [round(moment, 3) for moment in span] for stage, span in result.timeline.items()},
         **details,
         "precisions": _precisions(result),
         "recovery": recovery_from_result(result.recovered),

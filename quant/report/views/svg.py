@@ -53,6 +53,12 @@ _STYLE: dict[str, Any] = {
 }
 
 
+def load_matplotlib() -> None:
+    """Import what drawing needs, which takes a second: a run does it while it waits for a build."""
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
 def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], label: str) -> str:
     """Draw an SVG element.
 

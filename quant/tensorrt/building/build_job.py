@@ -25,6 +25,12 @@ Note = Callable[[str], None]
 
 
 BUILD_THREAD = "tensorrt-build"
+_begun = threading.Event()  # a builder was made for the GPU
+
+
+def has_built() -> bool:
+    """Whether this process has begun to build for the GPU: what is loaded once is then there, or being loaded."""
+    return _begun.is_set()
 
 
 class BuildJob:
@@ -49,6 +55,7 @@ class BuildJob:
         self.trt = tensorrt.module
         if self._on_device:
             use_device()
+            _begun.set()
         self.trt.init_libnvinfer_plugins(logger(tensorrt), "")
         try:
             self.builder = self.trt.Builder(logger(tensorrt))
@@ -121,7 +128,8 @@ class BuildJob:
             try:
                 if self._on_device:
                     use_device()
-                outcome.append(self.builder.build_serialized_network(self.network, self.config))
+                with self.log.followed():
+                    outcome.append(self.builder.build_serialized_network(self.network, self.config))
             except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
                 outcome.append(error)
             finally:

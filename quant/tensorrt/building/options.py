@@ -28,7 +28,8 @@ class BuilderOptions:
         tactic_sources: Names of TensorRT's tactic sources; None for all that work here.
         dla_core: Build for this DLA core, with the GPU for what it cannot run; None for the GPU only.
         tf32: Whether FP32 kernels may round the factors of products to TF32, as TensorRT does by default.
-        timing_cache: File with kernel timings, which is read and written; None for no file.
+        timing_cache: File with kernel timings, which is read and written; None for no file. Level 0 times no kernel:
+            there TensorRT heeds no such file, and none is read or written.
     """
 
     strict_int8: bool = False
@@ -39,6 +40,11 @@ class BuilderOptions:
     dla_core: int | None = None
     tf32: bool = True
     timing_cache: Path | None = None
+
+    @property
+    def times_kernels(self) -> bool:
+        """Whether the builder runs kernels to choose the fastest; at level 0 it takes the first one that works."""
+        return self.level != 0
 
 
 def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: BuilderOptions) -> None:  # noqa: ANN401
@@ -64,7 +70,7 @@ def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: Builde
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    if options.timing_cache is not None:
+    if options.timing_cache is not None and options.times_kernels:
         data = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
         cache = config.create_timing_cache(data)
         if cache is None or not config.set_timing_cache(
@@ -75,8 +81,10 @@ def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: Builde
 
 def keep_timings(config: Any, options: BuilderOptions) -> None:  # noqa: ANN401 - the bindings have no types
     """Write the timings that a build measured, whole or not at all."""
-    cache = config.get_timing_cache() if options.timing_cache is not None else None
-    if cache is not None and options.timing_cache is not None:
+    if options.timing_cache is None or not options.times_kernels:
+        return
+    cache = config.get_timing_cache()
+    if cache is not None:
         data = bytes(memoryview(cache.serialize()))
         with Transaction(options.timing_cache.parent) as files:
             files.stage(options.timing_cache.name).write_bytes(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from calib.interrupts import interrupts_deferred
 from quant.backend import Latency
-from quant.cuda.device import DeviceBuffer, Event, PinnedBuffer, Stream
+from quant.cuda.device import DeviceBuffer, Event, PinnedBuffer, Stream, use_device
 from quant.errors import ModelError
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.engines.loaded_engine import EngineTensor, LoadedEngine
@@ -24,7 +25,7 @@ WARM_UP_RUNS = 20
 
 
 class Engine:
-    """A deserialised engine with its buffers; a context manager, also freed by `close`.
+    """A deserialised engine with its buffers; a context manager, also freed by `close`. Threads use it in turn.
 
     Attributes:
         smallest: Smallest batch that it executes; fewer images are filled up with copies of themselves.
@@ -49,7 +50,7 @@ class Engine:
             BuildError: TensorRT cannot load it: another release or GPU, or a damaged file.
             OutOfDeviceMemoryError: It does not fit into the GPU's memory.
         """
-        self._name = name
+        self._name, self._lock = name, threading.Lock()
         self._order = {output: i for i, output in enumerate(outputs)}
         with contextlib.ExitStack() as stack:
             with interrupts_deferred():
@@ -89,11 +90,13 @@ class Engine:
         """
         size = len(next(iter(inputs.values())))
         parts = []
-        for start in range(0, size, self.largest):
-            count = min(self.largest, size - start)
-            self._upload(inputs, start, count)
-            self._execute()
-            parts.append(self._download(count))
+        with self._lock:
+            use_device()
+            for start in range(0, size, self.largest):
+                count = min(self.largest, size - start)
+                self._upload(inputs, start, count)
+                self._execute()
+                parts.append(self._download(count))
         return [
             np.concatenate(column) if tensor.has_batch else column[0]
             for tensor, column in zip(self.outputs, zip(*parts, strict=True), strict=True)
@@ -137,8 +140,8 @@ class Engine:
             runs: Number of executions to time.
         """
         count = min(len(next(iter(inputs.values()))), self.largest)
-        self._upload(inputs, 0, count)
-        with contextlib.ExitStack() as stack:
+        with self._lock, contextlib.ExitStack() as stack:
+            self._upload(inputs, 0, count)
             marks = [(stack.enter_context(Event()), stack.enter_context(Event())) for _ in range(runs)]
             for _ in range(WARM_UP_RUNS):
                 self._execute()

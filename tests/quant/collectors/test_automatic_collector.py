@@ -1,5 +1,7 @@
 """Which of processor and GPU a pass takes; both count alike, so a second processor's collector stands for the GPU."""
 
+import threading
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -10,6 +12,7 @@ from quant.collectors import automatic_collector
 from quant.collectors.automatic_collector import AutomaticCollector, seconds_of_engine
 from quant.collectors.onnxruntime_collector import OnnxRuntimeCollector
 from quant.errors import BuildError
+from quant.tensorrt.building import build_job
 
 
 class Gpu:
@@ -111,4 +114,12 @@ def test_an_error_of_the_images_is_not_taken_for_one_of_the_gpu(collect, batch_o
 
 
 def test_convolutions_make_engines_slow_to_build(saved, residual_net, model):
-    assert 2 < seconds_of_engine(model) < seconds_of_engine(saved(residual_net, "net.onnx")) < 10
+    assert 2 < seconds_of_engine(model) < seconds_of_engine(saved(residual_net, "net.onnx"))
+
+
+def test_the_first_engine_of_a_process_takes_longer(model, monkeypatch):
+    """Measured: 16.7 s for the first of mobilenetv2, 8 to 9 s for later ones."""
+    monkeypatch.setattr(build_job, "_begun", threading.Event())
+    first = seconds_of_engine(model)
+    build_job._begun.set()
+    assert 7 < first - seconds_of_engine(model) < 9

@@ -55,10 +55,14 @@ def digests(calibrator):
 def test_any_number_of_workers_gives_the_bits_of_one_pass(model, stream, workers):
     whole, shared, seen = EntropyCalibrator(stream()), EntropyCalibrator(stream()), []
     collect_statistics(model, whole)
-    RayCollector(workers).collect(model, shared, seen.append)
+    collector = RayCollector(workers)
+    collector.collect(model, shared, seen.append)
     assert digests(shared) == digests(whole)
     assert shared.compute_cache() == whole.compute_cache()
     assert shared.statistics.images == sum(seen) == 60
+    assert len(collector.of_shares) == workers
+    assert collector.seconds["counting (threads)"] == sum(part["counting (threads)"] for part in collector.of_shares)
+    assert collector.seconds["start-up (workers)"] > 0
 
 
 def test_a_worker_that_is_killed_half_way_leaves_no_trace(model, stream, monkeypatch):

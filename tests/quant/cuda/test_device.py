@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,12 @@ def test_a_copy_from_or_to_freed_memory_is_refused(cuda):
         assert (cuda.cudaMemcpyAsync(*there), cuda.cudaMemcpyAsync(*back)) == ((0,), (0,))
         buffer.close()
         assert (cuda.cudaMemcpyAsync(*there), cuda.cudaMemcpyAsync(*back)) == ((700,), (700,))
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "LAZY"), ("EAGER", "EAGER")])
+def test_kernels_are_loaded_when_used_unless_the_user_says_otherwise(monkeypatch, before, after):
+    monkeypatch.setenv("CUDA_MODULE_LOADING", before or "")
+    if before is None:
+        monkeypatch.delenv("CUDA_MODULE_LOADING")
+    device.load_kernels_when_used()
+    assert os.environ["CUDA_MODULE_LOADING"] == after

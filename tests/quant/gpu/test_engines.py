@@ -171,11 +171,17 @@ def test_engine_on_disk_is_used_again_until_anything_changes(digits, digit_cache
 
 def test_timing_cache_is_kept_and_read_again(digits, backend, tmp_path):
     file = tmp_path / "timing.cache"
-    backend(timing_cache=file).build(digits, "fp16")
+    backend(timing_cache=file, level=1).build(digits, "fp16")
     assert file.stat().st_size > 0
     file.write_bytes(b"of another GPU")
-    backend(timing_cache=file).build(digits, "fp16")  # is replaced, not an error
+    backend(timing_cache=file, level=1).build(digits, "fp16")  # is replaced, not an error
     assert file.read_bytes() != b"of another GPU"
+
+
+def test_level_0_times_no_kernel_and_leaves_the_timing_cache_alone(digits, backend, tmp_path):
+    file = tmp_path / "timing.cache"
+    backend(timing_cache=file).build(digits, "fp16")
+    assert not file.exists()
 
 
 @pytest.mark.usefixtures("memory_returns")

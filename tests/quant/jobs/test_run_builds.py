@@ -12,7 +12,7 @@ from calib.caches.cache import cache_from_amax, text_from_cache
 from quant.backend import Build
 from quant.errors import ModelError
 from quant.jobs.cache_convert import convert_cache_file, read_cache_file
-from quant.jobs.run import _tried
+from quant.jobs.overlap.run_builds import tried
 from quant.onnx_graph.model import load_model
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.progress import RecordingConsole
@@ -32,7 +32,7 @@ def sessions(graph_of):
 def test_a_build_whose_deployed_form_does_not_run_is_kept_without_it(sessions, batch_of, random):
     good, bad = sessions
     console = RecordingConsole()
-    build = _tried(Build("int8", good, b"", ".onnx", 0, deployed=bad), batch_of(x=random(4, 3)), console)
+    build = tried(Build("int8", good, b"", ".onnx", 0, deployed=bad), batch_of(x=random(4, 3)), console)
     assert (build.runnable, build.deployed) == (good, None)
     (warning,) = console.warnings
     assert warning.startswith("int8: as ONNX Runtime deploys it, it does not run (")
@@ -42,14 +42,14 @@ def test_a_build_whose_deployed_form_does_not_run_is_kept_without_it(sessions, b
 def test_a_build_that_does_not_run_is_an_error_before_anything_is_measured(sessions, batch_of, random):
     good, bad = sessions
     with pytest.raises(ModelError, match="ONNX Runtime cannot run it"):
-        _tried(Build("int8", bad, b"", ".onnx", 0, deployed=good), batch_of(x=random(4, 3)), RecordingConsole())
+        tried(Build("int8", bad, b"", ".onnx", 0, deployed=good), batch_of(x=random(4, 3)), RecordingConsole())
 
 
 def test_a_build_that_runs_in_both_forms_is_the_same_build(sessions, batch_of, random):
     good, _ = sessions
     console = RecordingConsole()
     build = Build("int8", good, b"", ".onnx", 0, deployed=good)
-    assert _tried(build, batch_of(x=random(4, 3)), console) is build
+    assert tried(build, batch_of(x=random(4, 3)), console) is build
     assert console.warnings == []
 
 

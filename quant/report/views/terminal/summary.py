@@ -118,9 +118,11 @@ def _latency_note(document: Document) -> list[str]:
 
 
 def text_from_timings(document: Document) -> str:
-    """Where a run's time went: seconds by stage, those within a stage below it."""
-    lines = ["seconds by stage (of threads: theirs together)"]
+    """Where a run's time went: seconds by stage, those within a stage below it, and when each began and ended."""
+    lines = ["seconds by stage (of threads: theirs together), from and to: stages went on beside each other"]
     for stage, seconds in document["timings"].items():
         outer, _, inner = stage.partition(": ")
-        lines.append(f"{seconds:9.2f}  {'  ' + inner if inner else outer}")
+        span = document["timeline"].get(stage)
+        moments = f"{span[0]:9.2f}{span[1]:9.2f}" if span is not None else " " * 18
+        lines.append(f"{seconds:9.2f}{moments}  {'  ' + inner if inner else outer}")
     return "\n".join(lines)
