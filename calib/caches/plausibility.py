@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics as figures
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calib.algorithms import algorithm_from_name, amax_from_statistics
@@ -99,22 +100,25 @@ class Plausibility:
         return "; ".join(parts)
 
 
-def plausibility(cache: CalibrationCache, statistics: Statistics) -> Plausibility:
+def plausibility(
+    cache: CalibrationCache, statistics: Statistics, expected: Mapping[str, float] | None = None
+) -> Plausibility:
     """Compare a cache with some images.
 
     Args:
         cache: The cache.
         statistics: Statistics of the images, by the model's tensor names; tensors that are zero in them tell nothing.
+        expected: What `expected_amax` gives for them, where several caches of an algorithm are compared.
     """
-    algo = "entropy" if cache.algo == "entropy1" else cache.algo
-    expected = amax_from_statistics(statistics, algorithm_from_name(algo, cache.percentile or 99.99))
+    if expected is None:
+        expected = expected_amax(cache, statistics)
     kept = {
         tensor: (amax, expected[tensor])
         for tensor, amax in cache.amax.items()
         if tensor in expected and statistics.histograms[tensor].abs_max
     }
     if not kept:
-        return Plausibility(algo, statistics.images, 0, 1.0, ())
+        return Plausibility(_algo(cache), statistics.images, 0, 1.0, ())
     away = {tensor: math.log(amax / given) for tensor, (amax, given) in kept.items()}
     middle = figures.median(away.values())
     spread = figures.median(abs(distance - middle) for distance in away.values())
@@ -130,7 +134,16 @@ def plausibility(cache: CalibrationCache, statistics: Statistics) -> Plausibilit
         seen = histogram.abs_max
         if clipped > MOST_CLIPPED or seen * 127 < LEAST_LEVELS * amax or abs(away[tensor] - usual) > most:
             odd.append(ImplausibleScale(tensor, amax, given, seen, clipped))
-    return Plausibility(algo, statistics.images, len(kept), math.exp(middle), tuple(odd))
+    return Plausibility(_algo(cache), statistics.images, len(kept), math.exp(middle), tuple(odd))
+
+
+def expected_amax(cache: CalibrationCache, statistics: Statistics) -> dict[str, float]:
+    """What the cache's own algorithm keeps of each tensor of the images, activation units."""
+    return amax_from_statistics(statistics, algorithm_from_name(_algo(cache), cache.percentile or 99.99))
+
+
+def _algo(cache: CalibrationCache) -> str:
+    return "entropy" if cache.algo == "entropy1" else cache.algo
 
 
 def implausible_scales(cache: CalibrationCache, statistics: Statistics) -> list[ImplausibleScale]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class RunData:
         eval_selection: int64, indices in `eval_source`.
         preprocessing: Bound to the model's input; None when the data holds the inputs themselves.
         preprocessing_origin: Where it came from, for people: the preset or file named, metadata, labels, the default.
-        input_name: The input that images are for.
+        input_name: The input that images are for; empty until it is known.
         constants: Inputs that are the same for every image, without the batch axis.
     """
 
@@ -48,8 +48,9 @@ class RunData:
     eval_source: AnySource
     eval_selection: NDArray[np.int64]
     preprocessing: ImagePreprocessing | None = None
+    _: KW_ONLY
     preprocessing_origin: str = ""
-    input_name: str = "input"
+    input_name: str = ""
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def calibration_stream(self, settings: RunSettings) -> BatchStream:

@@ -158,7 +158,7 @@ def run_part(
             if told is None:
                 what = f"no end within {part.SECONDS} s" if child.alive else f"the process ended ({child.code})"
                 told = {"word": "fault", "fault": what, "seconds": float(part.SECONDS), "mb": 0.0}
-                child.stop()
+                child.stop(patience=0)
                 child = None
             result.add(case, told)
             if told["fault"] is not None:
@@ -230,13 +230,17 @@ class _Child:
         told: dict[str, Any] = json.loads(line)
         return told
 
-    def stop(self) -> None:
-        """End the process and what it started; a child that waits for a case ends by itself and clears its folder."""
+    def stop(self, patience: float = 5) -> None:
+        """End the process and what it started; a child that waits for a case ends by itself and clears its folder.
+
+        Args:
+            patience: Seconds that it gets for that; 0 for a child that is lost in a case.
+        """
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
+                self._process.wait(patience)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

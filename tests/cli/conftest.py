@@ -16,11 +16,12 @@ PATIENCE = 300  # seconds until a process that does not get anywhere fails its t
 
 
 @pytest.fixture
-def start_calib(start_script):
-    """Starts a command line in its own process."""
+def start_calib(start_script, request):
+    """Starts a command line in its own process; its reports have charts where the test is marked `charts`."""
+    plain = "" if request.node.get_closest_marker("charts") else PLAIN
     # As from a terminal: the tests may run in a background job, whose children inherit an ignored Ctrl-C.
     terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    return partial(start_script, f"{terminal}\n{GATE}\nfrom calib.cli import main; main()")
+    return partial(start_script, f"{terminal}\n{GATE}\n{plain}\nfrom calib.cli import main; main()")
 
 
 @pytest.fixture
@@ -79,6 +80,14 @@ def finish():
 
     return wait
 
+
+# In place of the module that draws; what would import it is not imported any earlier for this.
+PLAIN = """
+import types
+charts = types.ModuleType("quant.report.views.charts")
+charts.charts_from_document = lambda document: {}
+sys.modules[charts.__name__] = charts
+"""
 
 # Before the process opens an image that the test names, it waits until the test lets it.
 GATE = """

@@ -12,8 +12,6 @@ from quant.tasks.detection.boxes import overlaps
 from tests import detector_project
 from tests.once import made_once
 
-pytestmark = pytest.mark.charts
-
 
 @pytest.fixture(scope="session")
 def squares_master(tmp_path_factory):
@@ -30,6 +28,7 @@ def report(project, folder="calib-out"):
     return json.loads((project / folder / "report.json").read_text())
 
 
+@pytest.mark.charts
 def test_a_labelled_detector_gets_map_with_an_interval_and_a_verdict(calib, squares):
     result = calib("run", cwd=squares)
     assert result.code == 0, result.err
@@ -96,6 +95,7 @@ def quantized_convolutions(project):
     return {node.name for node in graph.node if node.op_type == "Conv" and node.input[0] in dequantized}
 
 
+@pytest.mark.charts
 def test_without_labels_fp32s_detections_are_the_truth(calib, squares):
     result = calib("run", "--data", "images", "--no-labels", cwd=squares)
     assert result.code == 0, result.err
@@ -121,6 +121,7 @@ def test_a_build_that_detects_elsewhere_is_unfit(calib, squares):
     assert "the candidate is unfit: its detections agree with FP32's to an mAP 50 of 0.0" in result.out
 
 
+@pytest.mark.charts
 def test_confidence_tells_which_threshold_keeps_the_recall(calib, squares):
     assert calib("run", cwd=squares).code == 0
     rows = report(squares)["detection"]["confidence"]
@@ -184,6 +185,7 @@ def test_two_outputs_without_any_metadata(calib, squares):
     assert report(squares)["verdict"] == "pass"
 
 
+@pytest.mark.charts
 def test_fp32_that_detects_nothing_shows_nothing(calib, squares):
     (squares / "classes.txt").write_text("green\nred\n")  # not the model's order
     result = calib("run", "--classes", "classes.txt", "--precision", "fp32", cwd=squares)

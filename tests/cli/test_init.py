@@ -37,6 +37,16 @@ def test_a_model_and_labelled_images_alone_become_a_run_that_is_right(calib, dem
     assert "# Of 128 labelled images, FP32 answers right:" in (demo / "preprocess.toml").read_text()
 
 
+def test_the_model_s_input_may_have_any_name(calib, bare):
+    model = onnx.load(bare / "model.onnx")
+    model.graph.input[0].name = model.graph.node[0].input[0] = "pixels in"
+    onnx.save(model, bare / "model.onnx")
+    result = calib("init", cwd=bare)
+    assert result.code == 0, result.err
+    assert "FP32 answers 36 of 36 labelled images right with it" in result.out
+    assert calib("run", "--precision", "fp32", cwd=bare).code == 0
+
+
 def test_the_preset_that_fp32_answers_right_with_is_taken_and_those_as_good_are_named(calib, bare, report):
     """Pale colours, see test_preset_trial: imagenet's means hide them, a common scale for all channels does not."""
     for folder in (bare / "imgs").iterdir():

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.charts
-
 METRICS = """
 import numpy as np
 
@@ -31,6 +29,7 @@ def project(colours):
     return colours
 
 
+@pytest.mark.charts
 def test_run_reports_the_metric_with_its_drop_and_interval(calib, project):
     result = calib("run", "--metric", "my metrics.py:negative_error", cwd=project)
     assert result.code == 0, result.err
@@ -67,6 +66,7 @@ def test_a_drop_may_be_allowed_in_the_metrics_own_unit(calib, project):
     assert (refused.code, "no metric" in refused.error) == (1, True)
 
 
+@pytest.mark.charts
 def test_without_labels_the_metric_gets_none(calib, project):
     for i, path in enumerate(sorted((project / "imgs").rglob("*.png"))):
         path.rename(project / "imgs" / f"{i}.png")

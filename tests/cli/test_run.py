@@ -19,6 +19,7 @@ FILES = {
 }
 
 
+@pytest.mark.charts
 def test_the_literal_line_works_in_a_demo_folder(tmp_path, start_calib, finish, report):
     made = finish(start_calib("demo", "digits", cwd=tmp_path))
     assert made.code == 0

@@ -10,8 +10,6 @@ from PIL import Image
 from tests import segmentation_project
 from tests.once import made_once
 
-pytestmark = pytest.mark.charts
-
 
 @pytest.fixture(scope="session")
 def maps_master(tmp_path_factory):
@@ -47,6 +45,7 @@ def overlap_by_hand(project, names):
     return 100 * both / either
 
 
+@pytest.mark.charts
 def test_masks_beside_the_images_give_miou_with_an_interval(calib, maps):
     result = calib("run", "--classes", "classes.txt", cwd=maps)
     assert result.code == 0, result.err
@@ -130,6 +129,7 @@ def test_the_border_of_a_letterbox_does_not_agree(calib, maps):
     assert counted < report(maps)["segmentation"]["images"] * 32 * 16  # the rings of 255 do not count either
 
 
+@pytest.mark.charts
 def test_a_map_that_lost_its_classes_is_unfit_without_masks(calib, maps):
     """Most pixels are background, so that most agree where INT8 sees nothing else; the overlap tells."""
     result = calib("run", "--no-labels", "--algo", "percentile", "--percentile", "40", "--recover", "off", cwd=maps)

@@ -8,8 +8,6 @@ import pytest
 
 from tests.int8_oracle import run_exactly, sqnr_db
 
-pytestmark = pytest.mark.charts
-
 
 def quantized_products(model):
     """Names of the products whose first input comes out of a DequantizeLinear."""

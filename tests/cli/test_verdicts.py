@@ -6,8 +6,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-pytestmark = pytest.mark.charts
-
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 MEANS = {"blue": (20, 30, 200), "green": (30, 190, 20), "red": (210, 20, 30)}
 REVERSED = np.eye(3, dtype=np.float32)[::-1]  # RGB to the alphabetical order of the colours
@@ -172,7 +170,9 @@ def test_labels_count_wherever_the_model_answers_classes(concluded, project, kin
     assert not any("labels" in text for text in result.warnings)
 
 
-@pytest.mark.parametrize("kind", ["argmax", "softmax", "open axis", "images last", "beside features"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("argmax", marks=pytest.mark.charts), "softmax", "open axis", "images last", "beside features"]
+)
 def test_labels_at_chance_show_nothing_and_end_with_exit_4(concluded, project, kind):
     folder = project(*NEAR[kind])
     for path in sorted((folder / "imgs").rglob("*.png")):  # each class gets as many images of each colour
@@ -191,6 +191,7 @@ def test_labels_at_chance_show_nothing_and_end_with_exit_4(concluded, project, k
     assert "use INT8" not in result.out
 
 
+@pytest.mark.charts
 def test_images_without_labels_are_told_by_agreement_and_the_worst_output(concluded, project):
     folder = flattened(project([("Identity", ["flat"], ["logits"])], {"logits": (["N", 3],)}))
     result, found = concluded(folder)
@@ -298,7 +299,7 @@ def test_an_embedding_of_persons_in_folders_is_compared_without_labels(concluded
     assert any("the labels are not used" in text for text in result.warnings)
 
 
-@pytest.mark.parametrize("labels", ["folders", "numbers"])
+@pytest.mark.parametrize("labels", [pytest.param("folders", marks=pytest.mark.charts), "numbers"])
 def test_a_regression_is_judged_by_its_metric_alone(concluded, project, labels):
     folder = project([("Gemm", ["flat", "to_one"], ["y"])], {"y": (["N", 1],)}, {"to_one": np.ones((3, 1), np.float32)})
     (folder / "mine.py").write_text("def closeness(outputs, labels):\n    return 10 - abs(outputs['y'][:, 0] - 0.9)\n")
@@ -340,7 +341,7 @@ def test_confidence_in_the_report_is_the_softmax_s_own(concluded, project):
     assert found["reliability"][0]["ece"] < 3
 
 
-@pytest.mark.parametrize("command", ["run", "compare"])
+@pytest.mark.parametrize("command", ["run", pytest.param("compare", marks=pytest.mark.charts)])
 def test_nan_in_an_evaluated_image_is_named_and_the_verdict_is_no_pass(calib, finished, report, command):
     rows = np.zeros((30, 3, 8, 8), np.float32)
     for i in range(30):

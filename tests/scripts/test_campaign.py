@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from campaign import page
 from campaign.parts import PARTS, present
+from campaign.projects import FINISHED, PLAIN, write_project
 from campaign.runner import PartResult, run_part, run_parts
+
+from tests.once import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {
@@ -27,8 +30,21 @@ CASES = {
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the campaign measures memory in /proc")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The project that most parts start from."""
+
+    def make(folder):
+        folder.mkdir()
+        write_project(folder)
+
+    return made_once(tmp_path_factory, "campaign", make) / "finished"
+
+
 @pytest.mark.parametrize("name", [name for name in PARTS if present(name)])
-def test_a_share_of_each_part_finds_no_fault(name):
+def test_a_share_of_each_part_finds_no_fault(name, finished, monkeypatch):
+    monkeypatch.setenv(FINISHED, str(finished))
+    monkeypatch.setenv(PLAIN, "1")
     told = []
     result = run_part(name, 20, CASES.get(name, 8), 600, told.append)
     assert told == []
@@ -46,7 +62,7 @@ def part(tmp_path, monkeypatch):
         package = tmp_path / "spoiled"
         package.mkdir()
         (package / "__init__.py").touch()
-        seconds = 5 if "sleep" in body else 100
+        seconds = 1 if "sleep(1000)" in body else 100
         head = f"import os, time\nfrom campaign.cases import Fault\nSIZE, SECONDS = 3, {seconds}\n"
         head += "def prepare(folder): pass\n"
         body = textwrap.indent(body, "    ")
@@ -82,7 +98,7 @@ def test_a_case_without_end_is_ended_and_the_part_keeps_to_its_time(part):
     name = part("time.sleep(1000)")
     told = []
     result = run_part(name, 1, 2, 300, told.append)
-    assert result.faults == {f"spoiled.made-1-{i}": "no end within 5 s" for i in range(2)}
+    assert result.faults == {f"spoiled.made-1-{i}": "no end within 1 s" for i in range(2)}
 
 
 def test_a_part_ends_when_its_time_is_over(part):

@@ -79,12 +79,17 @@ def project(prepared, tmp_path):
 
 
 @pytest.fixture
-def execute(calib):
+def execute(calib, monkeypatch):
     """Runs one command of a page in a folder: `calib` in this process, anything else in a shell."""
 
     def call(command, folder):
-        if command.startswith("calib "):
-            return calib(*shlex.split(command)[1:], cwd=folder)
+        setting = re.match(r"(CALIB_\w+)=(\S+) (calib .*)", command)
+        with monkeypatch.context() as patch:
+            if setting:
+                patch.setenv(setting[1], setting[2])
+                command = setting[3]
+            if command.startswith("calib "):
+                return calib(*shlex.split(command)[1:], cwd=folder)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
@@ -134,6 +139,12 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, project, execute, mo
                 assert folder.is_dir(), f"{page}:{block.line}: {command}"
             else:
                 check(block, command, expected, execute(command, folder))
+
+
+def test_nothing_is_installed_by_a_block_that_is_run():
+    run = [block for block in COMMAND_BLOCKS if not block.marked and block.page != "README.md"]
+    installed = [(name_of(block), command) for block in run for command, _ in block.steps if "pip install" in command]
+    assert installed == []
 
 
 def test_the_scripts_that_install_are_there():

@@ -148,7 +148,7 @@ def _guessed_preprocessing(model: OnnxModel, source: ImageSource, console: Conso
     info = model.inputs[0]
     bound = next(iter(candidates.values())).bound_to(info.shape, info.dtype)
     everything = np.arange(len(source))
-    data = RunData(source, everything[:0], source, everything, bound, info.name)
+    data = RunData(source, everything[:0], source, everything, bound, input_name=info.name)
     settings = RunSettings(model=model.path, data=source.path)
     with contextlib.closing(OnnxRuntimeBackend()) as backend:
         runnable = backend.build(model, "fp32").runnable

@@ -27,10 +27,11 @@ def headline(document: dict[str, Any]) -> str:
     if row["drop_top1"] is None:
         return f"{_worst(row, name)}{_agreement(row, baseline, images)}{name} {buys}; its accuracy drop is not known."
     limit = document["max_drop"]
-    verb, points, low, high = _change(row["drop_top1"], row["drop_ci95"])
+    verb, points, low, high = _change(row["drop_top1"], row["drop_ci95"], ".2f")
+    judged = _judgement(row, row["drop_top1"] <= limit, f"{limit}", gained=verb == "gains")
     return (
         f"{name} {verb} {points:.2f} points of top-1 (95 % CI {low:.2f} to {high:.2f}) against {baseline} on "
-        f"{images:,} images, {buys}: {_judgement(row, row['drop_top1'] <= limit, f'{limit}')}."
+        f"{images:,} images, {buys}: {judged}."
     )
 
 
@@ -85,13 +86,13 @@ def _of_metric(document: dict[str, Any], name: str, baseline: str, buys: str) ->
         )
     if metric.get("task"):
         return _of_task(document, name, baseline, buys)
-    verb, points, low, high = _change(row["drop"], row["drop_ci95"])
+    verb, points, low, high = _change(row["drop"], row["drop_ci95"], ".4g")
     score = metric["builds"][0]["score"]
     allowed = f"{metric['allowed_drop']:.4g} ({document['max_drop']:g} % of {baseline}'s {score:.4g})"
+    judged = _judgement(row, row["drop"] <= metric["allowed_drop"], allowed, gained=verb == "gains")
     return (
         f"{name} {verb} {points:.4g} of {metric['name']} (95 % CI {low:.4g} to {high:.4g}) "
-        f"against {baseline} on {metric['images']:,} images, {buys}: "
-        f"{_judgement(row, row['drop'] <= metric['allowed_drop'], allowed)}."
+        f"against {baseline} on {metric['images']:,} images, {buys}: {judged}."
     )
 
 
@@ -102,23 +103,26 @@ def _of_task(document: dict[str, Any], name: str, baseline: str, buys: str) -> s
     if document["verdict"] == "invalid":
         told = metric["builds"][0]["told"]
         return f"{baseline} reaches {told} on {metric['images']:,} images, so nothing was shown."
-    verb, drop, low, high = _change(row["drop"], row["drop_ci95"])
     in_points = metric["unit"] == "points"
     form, unit = (".2f", "points ") if in_points else (".4g", "")
+    verb, drop, low, high = _change(row["drop"], row["drop_ci95"], form)
+    judged = _judgement(row, row["drop"] <= metric["allowed_drop"], metric["limit"], gained=verb == "gains")
     of = f"of {metric['name']}"
     if metric["lower_is_better"]:
         verb, of = ("adds", f"to the {metric['name']}") if verb == "loses" else ("takes", f"off the {metric['name']}")
-    judged = _judgement(row, row["drop"] <= metric["allowed_drop"], metric["limit"])
     return (
         f"{name} {verb} {drop:{form}} {unit}{of} (95 % CI {low:{form}} to {high:{form}}) against {baseline} on "
         f"{metric['images']:,} images, {buys}: {judged}."
     )
 
 
-def _change(drop: float, interval: list[float]) -> tuple[str, float, float, float]:
-    """Whether it loses or gains, how much, and the interval."""
+def _change(drop: float, interval: list[float], form: str) -> tuple[str, float, float, float]:
+    """Whether it loses or gains, as far as the shown digits tell, how much, and the interval."""
     low, high = interval
-    return ("loses", drop, low, high) if drop >= 0 else ("gains", -drop, 0.0 - high, 0.0 - low)
+    amount = abs(drop)
+    if drop < 0 and float(f"{amount:{form}}") > 0:
+        return "gains", amount, 0.0 - high, 0.0 - low
+    return "loses", amount, low, high
 
 
 def _speed(row: dict[str, Any]) -> str:
@@ -139,11 +143,17 @@ def _times(ratio: float, more: str, less: str, same: str) -> str:
     return f"{factor:.1f} times {word}" if factor < 9.95 else f"{factor:.0f} times {word}"
 
 
-def _judgement(row: dict[str, Any], fits: bool, allowed: str) -> str:
+def _judgement(row: dict[str, Any], fits: bool, allowed: str, *, gained: bool) -> str:
+    """Whether that is allowed; of a gain, whether a loss that is not allowed is ruled out."""
+    needed = row["images_needed"]
+    if gained and fits:
+        if row["enough_images"]:
+            return f"a loss above the allowed {allowed} is ruled out"
+        unsure = f"no loss as measured, but not enough images to rule out one above the allowed {allowed}"
+        return unsure if needed is None else f"{unsure}; about {needed:,} would be needed"
     within = f"within the allowed {allowed}" if fits else f"above the allowed {allowed}"
     if row["enough_images"]:
         return within
-    needed = row["images_needed"]
     if needed is None:
         return f"{within} as measured, but so close to the limit that no number of images would be enough to tell"
     return f"{within} as measured, but not enough images to tell; about {needed:,} would be needed"

@@ -160,32 +160,63 @@ def _matched(
 
 
 @numba.njit(nogil=True, cache=True)
+def _sum_up(images: Ints, status: NDArray[np.int8], weights: Ints, detected: Floats) -> None:
+    """How much was detected in a draw up to each detection, those that are ignored left out."""
+    so_far = 0.0
+    for d in range(len(images)):
+        if status[d] >= 0:
+            so_far += weights[images[d]]
+        detected[d] = so_far
+
+
+@numba.njit(nogil=True, cache=True)
+def _interpolated(recall: Floats, precision: Floats, recalls: Floats) -> float:
+    """The sum, over some recalls, of the highest precision that is reached at each or a higher one."""
+    total, best, k = 0.0, 0.0, len(recalls) - 1
+    for place in range(len(recall) - 1, -1, -1):
+        while k >= 0 and recalls[k] > recall[place]:
+            total += best
+            k -= 1
+        best = max(best, precision[place])
+    return total + best * (k + 1)
+
+
+@numba.njit(nogil=True, cache=True)
 def _precision_sums(images: Ints, found: Found, weights: Ints, objects: Floats, recalls: Floats) -> Floats:
-    """Interpolated precisions, summed over recalls and thresholds: float64 [draws]."""
-    total = len(images)
+    """Interpolated precisions, summed over recalls and thresholds: float64 [draws].
+
+    A wrong detection never has a higher precision than the right one before it, and has the same recall. So only right
+    ones are looked at, of which there are few; how much was detected up to each is summed up once for all thresholds.
+    """
+    thresholds, total = found.shape
     sums = np.zeros(len(weights))
-    recall, precision = np.empty(total), np.empty(total)
+    recall, precision, detected = np.empty(total), np.empty(total), np.empty(total)
+    right_places, rights = np.empty((thresholds, total), np.int64), np.zeros(thresholds, np.int64)
+    some_ignored = np.zeros(thresholds, np.bool_)
+    for t in range(thresholds):
+        for d in range(total):
+            if found[t, d] == 1:
+                right_places[t, rights[t]] = d
+                rights[t] += 1
+            elif found[t, d] < 0:
+                some_ignored[t] = True
     for draw in range(len(weights)):
         if objects[draw] == 0:
             continue
-        for t in range(len(found)):
-            right, wrong, count = 0.0, 0.0, 0
-            for d in range(total):
+        summed = False
+        for t in range(thresholds):
+            if some_ignored[t] or not summed:
+                _sum_up(images, found[t], weights[draw], detected)
+                summed = not some_ignored[t]
+            right, count = 0.0, 0
+            for place in range(rights[t]):
+                d = right_places[t, place]
                 weight = weights[draw, images[d]]
-                if weight == 0 or found[t, d] < 0:
+                if weight == 0:
                     continue
-                if found[t, d] == 1:
-                    right += weight
-                else:
-                    wrong += weight
+                right += weight
                 recall[count] = right / objects[draw]
-                precision[count] = right / (right + wrong + 2.220446049250313e-16)
+                precision[count] = right / (detected[d] + 2.220446049250313e-16)
                 count += 1
-            best, k = 0.0, len(recalls) - 1
-            for place in range(count - 1, -1, -1):
-                while k >= 0 and recalls[k] > recall[place]:
-                    sums[draw] += best
-                    k -= 1
-                best = max(best, precision[place])
-            sums[draw] += best * (k + 1)
+            sums[draw] += _interpolated(recall[:count], precision[:count], recalls)
     return sums

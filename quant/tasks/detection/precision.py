@@ -95,32 +95,36 @@ def _grid_of_precisions(
 
     known = [{"id": i + 1, "name": str(i)} for i in range(classes)]
     images = [{"id": i + 1, "width": 1, "height": 1} for i in range(len(truth))]
-    annotations = [
-        {
-            "image_id": i + 1,
-            "category_id": int(label) + 1,
-            "bbox": [*box[:2], *(box[2:] - box[:2])],
-            "area": float(area),
-            "iscrowd": int(crowd),
-        }
-        for i, each in enumerate(truth)
-        for box, label, area, crowd in zip(each.boxes, each.classes, each.areas, each.crowd, strict=True)
-    ]
-    found = [
-        {"image_id": i + 1, "category_id": int(label) + 1, "bbox": [*box[:2], *(box[2:] - box[:2])], "score": score}
-        for i, each in enumerate(detections)
-        for box, label, score in zip(each.boxes, each.classes, each.scores, strict=True)
-    ]
+    annotations = _rows(truth, area=[each.areas for each in truth], iscrowd=[each.crowd for each in truth])
+    found = _rows(detections, score=[each.scores for each in detections])
     if not found or not annotations:
         return _without_detections(truth, classes)
-    for rows in (annotations, found):
-        for number, row in enumerate(rows, start=1):
-            row["id"] = number
     expected: Any = COCO({"images": images, "annotations": annotations, "categories": known})
     evaluation = COCOeval_faster(expected, expected.loadRes(found), "bbox", print_function=_silent)
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"], np.float64)[..., -1]
+
+
+def _rows(images: Sequence[ImageBoxes | Detections], **columns: Sequence[NDArray[Any]]) -> list[dict[str, Any]]:
+    """COCO's rows of boxes, numbered from 1, with more columns; Python's numbers, made of whole arrays at once."""
+    if not any(len(each.boxes) for each in images):
+        return []
+    image = np.repeat(np.arange(1, len(images) + 1), [len(each.boxes) for each in images])
+    boxes = np.concatenate([each.boxes for each in images])
+    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    label = np.concatenate([each.classes for each in images]).astype(np.int64) + 1
+    more = [np.concatenate(parts) * 1 for parts in columns.values()]
+    names = ("id", "image_id", "bbox", "category_id", *columns)
+    found = zip(
+        range(1, len(image) + 1),
+        image.tolist(),
+        boxes.tolist(),
+        label.tolist(),
+        *(c.tolist() for c in more),
+        strict=True,
+    )
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def _without_detections(truth: Sequence[ImageBoxes], classes: int) -> NDArray[np.float64]:

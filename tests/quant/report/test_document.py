@@ -234,6 +234,12 @@ def test_the_headline_has_the_drop_with_its_uncertainty(changed, document):
     assert said(speedup=0.96, size_ratio=0.8).startswith(start + "as fast and 1.2 times larger: ")
     gains = said(drop_top1=-0.25, drop_ci95=[-0.6, 0.1])
     assert gains.startswith("INT8 gains 0.25 points of top-1 (95 % CI -0.10 to 0.60) against FP32 on 867 images")
+    assert gains.endswith(": a loss above the allowed 1.0 is ruled out.")
+    assert said(drop_top1=-0.25, drop_ci95=[-3, 2.5], enough_images=False, images_needed=5400).endswith(
+        ": no loss as measured, but not enough images to rule out one above the allowed 1.0; about 5,400 would be "
+        "needed."
+    )
+    assert said(drop_top1=-0.004).startswith("INT8 loses 0.00 points of top-1 ")  # as far as it is shown, none
     assert said(drop_top1=2.0).endswith(": above the allowed 1.0.")
     unsure = {"enough_images": False, "images_needed": 5400}
     assert said(**unsure).endswith(
@@ -254,6 +260,10 @@ def test_the_headline_speaks_of_the_metric_where_there_is_one(changed):
     found = changed(metric={"name": "iou", "images": 300, "allowed_drop": 0.0076, "builds": rows})
     assert headline(found).startswith("INT8 loses 0.02 of iou (95 % CI 0.012 to 0.027) against FP32 on 300 images, is ")
     assert headline(found).endswith(": above the allowed 0.0076 (1 % of FP32's 0.76).")
+    better = rows[1] | {"score": 0.77, "drop": -0.01, "drop_ci95": [-0.02, 0.001]}
+    found = changed(metric=found["metric"] | {"builds": [rows[0], better]})
+    assert headline(found).startswith("INT8 gains 0.01 of iou ")
+    assert headline(found).endswith(": a loss above the allowed 0.0076 (1 % of FP32's 0.76) is ruled out.")
 
 
 def test_the_reason_is_shown_only_where_it_says_more_than_the_headline(short):
