@@ -294,6 +294,9 @@ class _AdaptedEngine(_Adapted):
     def latency(self, inputs: Mapping[str, NDArray[Any]]) -> Latency:
         return self._engine.latency(self._renamed(inputs))
 
+    def layer_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float]:
+        return self._engine.layer_seconds(self._renamed(inputs)) if isinstance(self._engine, TimesLayers) else {}
+
 
 def _adapted_build(build: Build, baseline: Model, candidate: Model) -> Build:
     """The candidate's build, which takes the baseline's inputs and gives outputs in the baseline's order."""
