@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calib.files import Transaction, exclusive
 from datasets import open_source
 from datasets.source import AnySource
-from quant.backend import Backend, Build, Latency, Runnable, SampleShapes, TimesItself
+from quant.backend import Backend, Build, Latency, Runnable, SampleShapes, TimesItself, TimesLayers
 from quant.calibration.run_data import data_inputs, evaluation_data, tell
 from quant.errors import QuantError, SettingsError
 from quant.evaluation.metric import recorder_from_settings

@@ -80,11 +80,24 @@ def measured(
     if together:
         with (timings or Timings()).of("evaluation: latency"):
             latencies = measure_latency(timed, inputs)
-            layers = measure_layers(timed, inputs)
+            layers = _layers(timed, inputs, console)
     metric = None
     if recorder is not None and (usable is None or usable()):
         metric = recorder.section(baseline, seed=settings.seed, max_drop=settings.max_drop)
-    return Measurement(evaluations, drops_from_evaluations(evaluations, baseline), latencies, metric, quarantined, layers)
+    return Measurement(
+        evaluations, drops_from_evaluations(evaluations, baseline), latencies, metric, quarantined, layers
+    )
+
+
+def _layers(
+    timed: Mapping[str, Runnable], inputs: Mapping[str, NDArray[Any]], console: Console
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of the engines' layers; a profiler that fails costs no run."""
+    try:
+        return measure_layers(timed, inputs)
+    except QuantError as error:
+        console.warn(f"the layers are not timed: {error}")
+        return {}
 
 
 def evaluated(
