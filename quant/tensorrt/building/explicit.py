@@ -305,14 +305,14 @@ class ExplicitBuilds:
         known, found = set(), []
         for attempt in attempts:
             if attempt.placement is not None:
-                edges = tuple(quantizable_inputs(self._editor, self._whole(attempt.placement)))
+                edges = tuple(quantizable_inputs(self._editor, self.whole(attempt.placement)))
                 if (edges, attempt.apart) in known:
                     continue
                 known.add((edges, attempt.apart))
             found.append(attempt)
         return found
 
-    def _whole(self, placement: Placement) -> Placement:
+    def whole(self, placement: Placement) -> Placement:
         """A placement with what holds in all of them: products in float, and no pairs between kernels without scales.
 
         A cache from elsewhere may lack scales of tensors that only the rules need.
@@ -327,7 +327,7 @@ class ExplicitBuilds:
         """The model that an attempt builds."""
         if attempt.placement is None:
             return self.named
-        quantized = qdq_model_from_amax(self.named, self.cache.amax, self._whole(attempt.placement))
+        quantized = qdq_model_from_amax(self.named, self.cache.amax, self.whole(attempt.placement))
         if attempt.apart:
             quantized = with_normalizations_apart(quantized)
         return explicit_form(quantized, self.batch, self.name)
