@@ -21,6 +21,7 @@ _HELPS = {
     "precision": "int8 (default), fp16 or fp32.",
     "preprocess": "Only for the size that a TOML file states, where the model leaves it open.",
     "out": "Folder for the engines; default calib-out.",
+    "dynamic": "Sizes of the engines: of the batch, or of batch, height and width, 1:4:8,256:320:640,256:320:640.",
     "as_json": "Print the engines as JSON.",
 }
 

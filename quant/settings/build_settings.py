@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from calib.regular_files import resolved
 from quant.errors import SettingsError
+from quant.settings.batch_range import batch_range_from_text
 from quant.settings.output_names import (
     ENGINE_SUFFIX,
     ahead_name,
@@ -74,6 +75,13 @@ class BuildSettings(RunSettings):
         if wrong:
             raise SettingsError(f"compute_capability: expected numbers such as 8.6,8.9, found '{wrong[0]:.40}'")
         super().__post_init__()
+
+    def _check_dynamic(self) -> None:
+        """Check the sizes of engines: heights and widths may have ranges, if no size is stated beside them."""
+        if batch_range_from_text(self.dynamic).sides is not None and self.input_size:
+            raise SettingsError(
+                "dynamic: expected ranges of height and width, or --input-size, found both; leave one of them out"
+            )
 
     def engine_name(self, precision: str, capability: str) -> str:
         """File name of the engine for a compute capability."""

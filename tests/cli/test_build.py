@@ -302,3 +302,41 @@ def test_what_stops_a_model_for_onnx_runtime(calib, finished, snapshot, options,
 def test_only_models_for_onnx_runtime_have_a_reduced_range(calib, finished):
     result = calib(*RTX, "8.9", "--reduce-range", "yes", cwd=finished)
     assert "reduce_range: only models for onnxruntime have one" in result.error
+
+
+def test_engines_for_ranges_of_height_and_width(rtx, calib, tmp_path):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    options = ("--precision", "fp32", "--dynamic", "1:2:4,8:16:32,8:24:48")
+    result = calib(*RTX, "8.9", *options, cwd=tmp_path)
+    assert result.code == 0, result.err
+    identity = described(tmp_path / "calib-out" / "model.fp32.sm89.engine")["identity"]
+    assert identity["batch"] == "1:2:4,8:16:32,8:24:48"
+    sizes = json.loads(identity["options"])["inputs"]["input"]
+    assert sizes[0] == 3
+    assert not any(isinstance(side, int) for side in sizes[1:])
+    # Another range is another engine, and one that the model cannot have is refused by the builder.
+    other = calib(*RTX, "8.9", "--precision", "fp32", "--dynamic", "1:2:4,8,8:24:48", cwd=tmp_path)
+    assert other.code == 0, other.err
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--dynamic", "1:2:4,8:16:32,8:16:32", "--input-size", "8x8"), "dynamic: expected ranges of height and width"),
+        (("--dynamic", "1:2:4,8:16"), "dynamic batch: expected MIN:OPT:MAX"),
+        (("--dynamic", "1:2:4,8:16:32,8:4:32"), "dynamic size: expected 1 <= MIN <= OPT <= MAX"),
+        (("--dynamic", "1:2:4,8:16:32,8:16:32", "--model", "fixed.onnx"), "has the fixed height"),
+    ],
+)
+def test_ranges_that_make_no_sense_are_one_line(rtx, calib, tmp_path, options, part):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    colour_project.write_model(tmp_path / "fixed.onnx")
+    given = ("--model", "model.onnx") if "--model" not in options else ()
+    result = calib(*RTX, "8.9", "--precision", "fp32", *given, *options, cwd=tmp_path)
+    assert (result.code, part in result.error) == (1, True), result.err
+
+
+def test_a_run_has_ranges_of_the_batch_alone(calib, tmp_path):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    result = calib("run", "--data", ".", "--dynamic", "1:2:4,8:16:32,8:16:32", cwd=tmp_path)
+    assert "dynamic: expected MIN:OPT:MAX of the batch" in result.error

@@ -76,7 +76,10 @@ class BuildResult:
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
-        engines = [{**asdict(file), "path": str(file.path)} for file in self.files]
+        engines = [
+            {key: value for key, value in {**asdict(file), "path": str(file.path)}.items() if value is not None}
+            for file in self.files
+        ]
         return {"schema": SCHEMA, "engines": engines, "warnings": list(self.warnings)}
 
 

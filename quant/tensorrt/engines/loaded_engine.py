@@ -99,8 +99,8 @@ class LoadedEngine:
         free = {name for name in names if int((*self._engine.get_tensor_shape(name), 0)[0]) < 0}
         for name in names:
             if self._is_input(name) and name in free:
-                rest = tuple(self._engine.get_tensor_shape(name))[1:]
-                self._context.set_input_shape(name, (self.largest, *rest))
+                _, _, most = self._engine.get_tensor_profile_shape(name, 0)  # height and width may have ranges too
+                self._context.set_input_shape(name, (self.largest, *tuple(most)[1:]))
         tensors = []
         for name in names:
             shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
