@@ -54,6 +54,13 @@ class TimesItself(Protocol):
     def latency(self, inputs: Mapping[str, Array]) -> Latency: ...  # noqa: D102 - see the class
 
 
+@runtime_checkable
+class TimesLayers(Protocol):
+    """A build that can say what each of its layers takes: an engine, with TensorRT's profiler."""
+
+    def layer_seconds(self, inputs: Mapping[str, Array]) -> Mapping[str, float]: ...  # noqa: D102 - see the class
+
+
 @dataclass(frozen=True)
 class Build:
     """A model built for one precision.

@@ -21,6 +21,7 @@ _HELPS = {
     "precision": "int8 (default), fp16 or fp32.",
     "preprocess": "Only for the size that a TOML file states, where the model leaves it open.",
     "out": "Folder for the engines; default calib-out.",
+    "dynamic": "Sizes of the engines: of the batch, or of batch, height and width, 1:4:8,256:320:640,256:320:640.",
     "as_json": "Print the engines as JSON.",
 }
 
@@ -32,10 +33,11 @@ _HELPS = {
 )
 @click.option(
     "--target",
-    type=click.Choice(("tensorrt", "tensorrt-rtx")),
+    type=click.Choice(("tensorrt", "tensorrt-rtx", "onnxruntime")),
     default="tensorrt",
     show_default=True,
-    help="tensorrt: for the GPU that is here; tensorrt-rtx: for GPUs that need not be here.",
+    help="tensorrt: for the GPU that is here; tensorrt-rtx: for GPUs that need not be here; onnxruntime: a Q/DQ model "
+    "in the numbers of ONNX Runtime's own kernels.",
 )
 @click.option(
     "--compute-capability", default="", metavar="LIST", help="tensorrt-rtx: of the GPUs to build for, such as 8.6,8.9."
@@ -44,6 +46,11 @@ _HELPS = {
     "--float-type",
     type=click.Choice(("fp32", "fp16")),
     help="tensorrt-rtx, INT8: type of what has no Q/DQ pair; default fp32, as calib run measures it.",
+)
+@click.option(
+    "--reduce-range",
+    type=click.Choice(("auto", "yes", "no")),
+    help="onnxruntime: weights of 7 bits; default auto: where this processor's integer kernels saturate.",
 )
 def command(
     *,
@@ -54,10 +61,10 @@ def command(
     allow_code: bool,
     **options: Any,  # noqa: ANN401 - options hold several types
 ) -> None:
-    """Build engine files from a model and its scales. Nothing is run and nothing measured: calib run does that.
+    """Build engines, or a model for ONNX Runtime, from a model and its scales.
 
-    The scales are those of a cache or of a Q/DQ model. Each engine has its description beside it. Settings also come
-    from calib.toml; options override them.
+    Nothing is run and nothing measured: calib run and calib compare do that. The scales are those of a cache or of a
+    Q/DQ model. Each engine has its description beside it. Settings also come from calib.toml; options override them.
     """
     from quant.settings.build_settings import capabilities_from_text
     from quant.settings.calib_toml import build_settings_from_options

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quant.backend import Latency, Runnable, TimesItself
+from quant.backend import Latency, Runnable, TimesItself, TimesLayers
 
 _LATENCY_SECONDS = 2.0  # per build
 _LATENCY_RUNS = (5, 50)  # at least, at most
@@ -43,6 +43,20 @@ def measure_latency(
             builds[name].run(inputs)
             seconds[name].append(clock() - start)
     return {name: Latency(1000 * statistics.median(times), batch, len(times)) for name, times in seconds.items()}
+
+
+def measure_layers(builds: Mapping[str, Runnable], inputs: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, float]]:
+    """Milliseconds of each layer, by build and layer, of the builds that can say them.
+
+    Args:
+        builds: Builds by name.
+        inputs: One batch by input name.
+    """
+    return {
+        name: {layer: 1000 * seconds for layer, seconds in build.layer_seconds(inputs).items()}
+        for name, build in builds.items()
+        if isinstance(build, TimesLayers)
+    }
 
 
 def _timed_enough(times: list[float]) -> bool:

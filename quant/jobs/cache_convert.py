@@ -18,6 +18,7 @@ from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnx_graph.model_file import stage_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.onnx_graph.tracing import names_within, with_tensors_renamed
+from quant.qdq.number_form import FOR_TENSORRT, NumberForm
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
 from quant.qdq.writer import light_qdq_model, quantizable_tensors
@@ -150,7 +151,11 @@ def _relabelled(before: CalibrationCache, after: CalibrationCache, *, as_text: b
 
 
 def model_with_scales(
-    model: OnnxModel, cache: CalibrationCache, source: Path, placement: Placement = DEFAULT_PLACEMENT
+    model: OnnxModel,
+    cache: CalibrationCache,
+    source: Path,
+    placement: Placement = DEFAULT_PLACEMENT,
+    form: NumberForm = FOR_TENSORRT,
 ) -> LightModel:
     """The Q/DQ model of an FP32 model and a cache.
 
@@ -159,13 +164,14 @@ def model_with_scales(
         cache: Scales.
         source: Where they were read from, for the error.
         placement: Where pairs go.
+        form: The whole numbers.
 
     Raises:
         CacheError: Tensors that need a scale have none.
         BuildError: The model cannot be quantized.
     """
     check_coverage(model, cache, source, placement)
-    quantized = light_qdq_model(model.light, cache.amax, placement)
+    quantized = light_qdq_model(model.light, cache.amax, placement, form)
     hold_cache(quantized, cache)
     return quantized
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calib.files import Transaction, exclusive
 from datasets import open_source
 from datasets.source import AnySource
-from quant.backend import Backend, Build, Latency, Runnable, SampleShapes, TimesItself
+from quant.backend import Backend, Build, Latency, Runnable, SampleShapes, TimesItself, TimesLayers
 from quant.calibration.run_data import data_inputs, evaluation_data, tell
 from quant.errors import QuantError, SettingsError
 from quant.evaluation.metric import recorder_from_settings
@@ -293,6 +293,9 @@ class _AdaptedEngine(_Adapted):
 
     def latency(self, inputs: Mapping[str, NDArray[Any]]) -> Latency:
         return self._engine.latency(self._renamed(inputs))
+
+    def layer_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float]:
+        return self._engine.layer_seconds(self._renamed(inputs)) if isinstance(self._engine, TimesLayers) else {}
 
 
 def _adapted_build(build: Build, baseline: Model, candidate: Model) -> Build:

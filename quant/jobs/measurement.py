@@ -16,7 +16,7 @@ from quant.calibration.run_data import RunData
 from quant.errors import QuantError
 from quant.evaluation.accuracy import Evaluating, Evaluation, Observe, reader_from_batch
 from quant.evaluation.drop import drops_from_evaluations
-from quant.evaluation.latency import measure_latency
+from quant.evaluation.latency import measure_latency, measure_layers
 from quant.evaluation.not_numbers import nan_in_words
 from quant.evaluation.one_by_one import evaluate_one_by_one
 from quant.evaluation.outputs import OutputReader
@@ -62,6 +62,7 @@ def measured(
     timed = {name: build.deployed or build.runnable for name, build in builds.items()}
     inputs = first_batch(data, settings).inputs
     latencies: dict[str, Latency] = {}
+    layers: dict[str, dict[str, float]] = {}
 
     def time_one(name: str) -> None:
         latencies.update(measure_latency({name: timed[name]}, inputs))
@@ -86,10 +87,24 @@ def measured(
     if together:
         with (timings or Timings()).of("evaluation: latency"):
             latencies = measure_latency(timed, inputs)
+            layers = _layers(timed, inputs, console)
     metric = None
     if recorder is not None and (usable is None or usable()):
         metric = recorder.section(baseline, seed=settings.seed, max_drop=settings.max_drop)
-    return Measurement(evaluations, drops_from_evaluations(evaluations, baseline), latencies, metric, quarantined)
+    return Measurement(
+        evaluations, drops_from_evaluations(evaluations, baseline), latencies, metric, quarantined, layers
+    )
+
+
+def _layers(
+    timed: Mapping[str, Runnable], inputs: Mapping[str, NDArray[Any]], console: Console
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of the engines' layers; a profiler that fails costs no run."""
+    try:
+        return measure_layers(timed, inputs)
+    except QuantError as error:
+        console.warn(f"the layers are not timed: {error}")
+        return {}
 
 
 def evaluated(

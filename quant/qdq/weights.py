@@ -29,9 +29,9 @@ class QuantizedWeights:
 
 
 def quantize_weights(
-    weights: NDArray[np.floating], axis: int | None, floors: NDArray[np.float64] | None = None
+    weights: NDArray[np.floating], axis: int | None, floors: NDArray[np.float64] | None = None, limit: int = LIMIT
 ) -> QuantizedWeights:
-    """Quantize weights with scale = max |w| / 127 of each channel, rounding half to even.
+    """Quantize weights with scale = max |w| / limit of each channel, rounding half to even.
 
     A channel that is zero throughout gets scale 1, because any positive scale represents it.
 
@@ -39,9 +39,10 @@ def quantize_weights(
         weights: Float weights, any shape.
         axis: Output axis; None for one scale.
         floors: The smallest scale of each channel.
+        limit: The largest magnitude of the whole numbers.
     """
     largest = _largest(weights, axis)
-    scales = np.where(largest > 0, largest / np.float32(LIMIT), np.float32(1)).astype(np.float32)
+    scales = np.where(largest > 0, largest / np.float32(limit), np.float32(1)).astype(np.float32)
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
     if floors is not None and floors.shape == scales.shape:
         scales = np.maximum(scales, np.nextafter(floors.astype(np.float32), np.float32(np.inf)))
@@ -51,7 +52,7 @@ def quantize_weights(
     along = np.broadcast_to(scales.reshape(shape), weights.shape)
     values = np.empty(weights.shape, np.int8)
     for part, scale, target in blocks(weights, along, values):
-        target[...] = np.clip(np.rint(part / scale), -LIMIT, LIMIT)
+        target[...] = np.clip(np.rint(part / scale), -limit, limit)
     return QuantizedWeights(values, scales, axis)
 
 

@@ -26,6 +26,7 @@ from quant.errors import BuildError
 from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.light_model import AnyModel, LightModel, whole_model
 from quant.qdq.float_products import products_left_float
+from quant.qdq.number_form import FOR_TENSORRT, NumberForm, never_negative
 from quant.qdq.operators import QUANTIZED_OPS, groups_of
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, QuantizableInput, is_quantized_kernel, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
@@ -49,23 +50,33 @@ def qdq_model_from_amax(
     return whole_model(light_qdq_model(proto, amax, placement))
 
 
-def light_qdq_model(model: AnyModel, amax: Mapping[str, float], placement: Placement = DEFAULT_PLACEMENT) -> LightModel:
+def light_qdq_model(
+    model: AnyModel,
+    amax: Mapping[str, float],
+    placement: Placement = DEFAULT_PLACEMENT,
+    form: NumberForm = FOR_TENSORRT,
+) -> LightModel:
     """The INT8 model: symmetric, zero point 0, activations per tensor, weights per output channel, float biases.
 
     Args:
         model: FP32 model; not edited.
         amax: Largest magnitude kept for each activation, in activation units.
         placement: Where pairs go.
+        form: Other whole numbers than these.
 
     Raises:
         BuildError: A scale is missing, nothing can be quantized, or the model is not FP32.
     """
     editor = prepared_for_quantization(model)
-    return model_with_pairs(editor, quantizable_inputs(editor, placement), amax, placement)
+    return model_with_pairs(editor, quantizable_inputs(editor, placement), amax, placement, form)
 
 
 def model_with_pairs(
-    editor: GraphEditor, edges: Sequence[QuantizableInput], amax: Mapping[str, float], placement: Placement
+    editor: GraphEditor,
+    edges: Sequence[QuantizableInput],
+    amax: Mapping[str, float],
+    placement: Placement,
+    form: NumberForm = FOR_TENSORRT,
 ) -> LightModel:
     """The INT8 model with pairs on these edges, and with the weights of the kernels that compute in INT8 quantized.
 
@@ -74,6 +85,7 @@ def model_with_pairs(
         edges: What gets a pair.
         amax: Largest magnitude kept for each activation, in activation units.
         placement: Which kernels compute in INT8.
+        form: The whole numbers.
 
     Raises:
         BuildError: A scale is missing, or nothing can be quantized.
@@ -87,7 +99,7 @@ def model_with_pairs(
     missing = [name for name in needed if name not in amax]
     if missing:
         raise BuildError(f"missing scale of {len(missing)} of {len(needed)} tensors, '{missing[0]}' first; recalibrate")
-    writer = _PairWriter(editor)
+    writer = _PairWriter(editor, form)
     for edge in edges:
         node = editor.nodes[edge.node]
         node.input[edge.position] = writer.activation(edge.tensor, max(amax[name] for name in edge.scales))
@@ -116,7 +128,10 @@ def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer:
             continue
         if node.op_type == "MatMul" and constant.ndim > 2 and constant.size > constant.shape[-1] * constant.shape[-2]:
             axis = -1  # a batch of matrices: no kernel takes scales along one axis of them
-        node.input[position] = writer.weights(node.input[position], axis, _floors(node, position, editor, writer))
+        name, floors = node.input[position], _floors(node, position, editor, writer)
+        node.input[position] = writer.weights(name, axis, floors)
+        if writer.form.integer_bias and node.op_type == "Conv" and len(node.input) > 2 and node.input[2]:
+            node.input[2] = writer.bias(node.input[2], node.input[0], node.input[1])
 
 
 def _floors(
@@ -140,12 +155,14 @@ _LARGEST_BIAS = 2.0**30  # of 32 bits with a sign, one is left for the sum
 class _PairWriter:
     """Makes the Q/DQ nodes, one pair for each tensor, however many nodes read it."""
 
-    def __init__(self, editor: GraphEditor) -> None:
-        self.editor = editor
+    def __init__(self, editor: GraphEditor, form: NumberForm) -> None:
+        self.editor, self.form = editor, form
+        self._not_negative = never_negative(editor) if form.unsigned else set()
         self.after: dict[str, list[onnx.NodeProto]] = {}
         self.first: list[onnx.NodeProto] = []
         self.scales: dict[str, float] = {}  # of dequantized activations
         self._dequantized: dict[tuple[str, int], str] = {}
+        self._scale_of_weights: dict[str, NDArray[np.float32]] = {}
 
     def activation(self, tensor: str, amax: float) -> str:
         """The dequantized tensor of an activation."""
@@ -155,8 +172,12 @@ class _PairWriter:
             self.editor.fresh_name(f"{tensor}_{end}") for end in ("scale", "zero_point", "quantized", "dequantized")
         ]
         scale, zero_point, quantized, dequantized = names
-        self.editor.constants[scale] = np.array(scale_from_amax(amax), np.float32)
-        self.editor.constants[zero_point] = np.array(0, np.int8)
+        step, zero = np.float32(scale_from_amax(amax)), np.array(0, np.int8)
+        if tensor in self._not_negative:
+            step, zero = np.float32(step * 127 / 255), np.array(0, np.uint8)
+        elif self.form.unsigned:
+            zero = np.array(128, np.uint8)
+        self.editor.constants[scale], self.editor.constants[zero_point] = np.array(step), zero
         self.after[tensor] = [
             helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], name=quantized),
             helper.make_node("DequantizeLinear", [quantized, scale, zero_point], [dequantized], name=dequantized),
@@ -169,7 +190,8 @@ class _PairWriter:
         """The dequantized tensor of constant weights; `axis` -1 is one scale for all, `floors` the smallest scales."""
         if (name, axis) in self._dequantized and floors is None:
             return self._dequantized[name, axis]
-        quantized = quantize_weights(self.editor.constants[name], None if axis < 0 else axis, floors)
+        limit = self.form.weight_limit
+        quantized = quantize_weights(self.editor.constants[name], None if axis < 0 else axis, floors, limit)
         values, scale, zero_point, dequantized = (
             self.editor.fresh_name(f"{name}_{end}") for end in ("quantized", "scale", "zero_point", "dequantized")
         )
@@ -181,6 +203,25 @@ class _PairWriter:
             helper.make_node("DequantizeLinear", [values, scale, zero_point], [dequantized], name=dequantized, **along)
         )
         self._dequantized[name, axis] = dequantized
+        self._scale_of_weights[dequantized] = quantized.scales
+        return dequantized
+
+    def bias(self, name: str, data: str, weights: str) -> str:
+        """The dequantized tensor of a constant bias, in steps of the data's scale times the weights'.
+
+        A bias stays as it is where the data has no pair, or where it has no value for each of the weights' channels.
+        """
+        value, step = self.editor.constants.get(name), self.scales.get(data)
+        scales = self._scale_of_weights.get(weights)
+        if value is None or step is None or scales is None or value.shape != scales.shape:
+            return name
+        whole, scale, dequantized = (
+            self.editor.fresh_name(f"{name}_{end}") for end in ("quantized", "scale", "dequantized")
+        )
+        steps = scales * np.float32(step)
+        self.editor.constants[whole] = np.rint(value / steps.astype(np.float64)).astype(np.int32)
+        self.editor.constants[scale] = steps
+        self.first.append(helper.make_node("DequantizeLinear", [whole, scale], [dequantized], name=dequantized, axis=0))
         return dequantized
 
     def placed(self, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

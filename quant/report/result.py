@@ -35,6 +35,7 @@ class Measurement:
         latencies: Latencies by build.
         metric: The user's own metric, as `quant.evaluation.metric.section_from_scores` gives it; None if there is none.
         quarantined: Images that could not be read, each with the reason.
+        layers: Milliseconds of each layer of an engine, by build and TensorRT's name of the layer.
     """
 
     evaluations: Mapping[str, Evaluation]
@@ -42,6 +43,7 @@ class Measurement:
     latencies: Mapping[str, Latency]
     metric: Mapping[str, Any] | None
     quarantined: Mapping[str, str]
+    layers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,11 @@ def ahead_name(precision: str, capability: str) -> str:
     return build_name(precision, f".sm{capability.replace('.', '')}{ENGINE_SUFFIX}")
 
 
+def onnxruntime_name(precision: str) -> str:
+    """File name of a model for ONNX Runtime's own kernels, such as `model.int8.onnxruntime.onnx`."""
+    return build_name(precision, f".onnxruntime{MODEL_SUFFIX}")
+
+
 def description_name(engine: str) -> str:
     """File name of the description beside an engine."""
     return f"{engine}.json"

@@ -210,13 +210,21 @@ class RunSettings:
                     f"calibrator: TensorRT's own calibration does not support {found}; leave one of them out"
                 )
         if self.dynamic:
-            batch_range_from_text(self.dynamic)
+            self._check_dynamic()
         if self.workspace < 0:
             raise SettingsError(f"workspace: expected MiB, at least 0, found {self.workspace}")
         if self.builder_level is not None and not 0 <= self.builder_level <= 5:
             raise SettingsError(f"builder_level: expected 0 to 5, found {self.builder_level}")
         if self.dla is not None and self.dla < 0:
             raise SettingsError(f"dla: expected the number of a DLA core, found {self.dla}")
+
+    def _check_dynamic(self) -> None:
+        """Check the sizes of engines: a run executes them at the data's height and width alone."""
+        if batch_range_from_text(self.dynamic).sides is not None:
+            raise SettingsError(
+                "dynamic: expected MIN:OPT:MAX of the batch, because a run executes engines at the size of the data; "
+                "calib build makes engines for ranges of height and width"
+            )
 
     def _check_paths(self) -> None:
         """Check that no file of a run overwrites another one, least of all the user's model."""

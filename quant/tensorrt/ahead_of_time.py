@@ -13,8 +13,10 @@ from quant.settings.batch_range import BatchRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import engine_from_onnx
+from quant.tensorrt.building.network import prepared_proto
 from quant.tensorrt.building.options import BuilderOptions
 from quant.tensorrt.engines.engine_file import EngineIdentity, sidecar_text
+from quant.tensorrt.engines.layers import graph_report
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,6 @@ def engine_ahead_of_time(
         options=json.dumps(asked, sort_keys=True),
     )
     details = {"explicit": precision == "int8", "batch": str(batch), "network_layers": built.network_layers}
+    if built.layer_text:
+        details["graph"] = graph_report(built.layer_text, prepared_proto(proto, batch, str(model.path))).document()
     return AheadEngine(built.data, sidecar_text(identity, built.data, details, measured=False))

@@ -380,7 +380,8 @@ class TensorRTBackend:
             raise BuildError(
                 f"{what}: out of GPU memory at batch {self.batch}: {error}; end other programs on the GPU"
             ) from error
-        smaller = BatchRange(min(self.batch.smallest, half), min(self.batch.usual, half), half)
+        least, usual = min(self.batch.smallest, half), min(self.batch.usual, half)
+        smaller = replace(self.batch, smallest=least, usual=usual, largest=half)
         self._note(f"{what}: out of GPU memory at batch {self.batch}; trying {smaller}")
         self.batch = smaller
 

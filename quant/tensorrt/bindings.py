@@ -31,7 +31,8 @@ IBuilderConfig.set_tactic_sources IBuilderConfig.set_timing_cache
 ICudaEngine.create_engine_inspector ICudaEngine.create_execution_context ICudaEngine.get_tensor_dtype
 ICudaEngine.get_tensor_mode ICudaEngine.get_tensor_name ICudaEngine.get_tensor_profile_shape
 ICudaEngine.get_tensor_shape ICudaEngine.num_io_tensors ICudaEngine.num_layers
-IExecutionContext.execute_async_v3 IExecutionContext.get_tensor_shape IExecutionContext.set_input_shape
+IExecutionContext.execute_async_v3 IExecutionContext.get_tensor_shape IExecutionContext.profiler
+IExecutionContext.set_input_shape
 IExecutionContext.set_tensor_address
 IHostMemory.nbytes
 ILayer.get_input ILayer.get_output ILayer.name ILayer.num_inputs ILayer.num_outputs ILayer.type
@@ -39,6 +40,7 @@ ILogger ILogger.ERROR ILogger.INTERNAL_ERROR ILogger.WARNING ILogger.log
 INetworkDefinition.get_input INetworkDefinition.get_layer INetworkDefinition.num_inputs INetworkDefinition.num_layers
 INetworkDefinition.get_output INetworkDefinition.num_outputs
 IOptimizationProfile.set_shape
+IProfiler IProfiler.report_layer_time
 ITensor.dtype ITensor.name ITensor.shape
 ITimingCache.serialize
 LayerInformationFormat.JSON LayerType.CONSTANT LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE

@@ -12,6 +12,7 @@ from typing import Any
 from quant.tensorrt.bindings import TensorRT
 
 _MOST_LINES = 2000  # in one section: a build that falls back to float logs a line for each tensor
+LAYERS = "Layers:\nName: "  # how TensorRT for RTX begins what it says of an engine's layers
 
 
 @dataclass
@@ -22,10 +23,12 @@ class LogSection:
         errors: Errors in order.
         warnings: Warnings in order.
         threads: The threads that do this work.
+        layers: What a builder said of the engine's layers, as it said it; empty if it did not.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    layers: str = ""
     threads: set[int] = field(default_factory=set)
 
     @contextlib.contextmanager
@@ -75,6 +78,10 @@ class _Sections:
             if len(lines) < _MOST_LINES:
                 lines.append(line)
 
+    def tell_layers(self, text: str) -> None:
+        for section in self.open:
+            section.layers = text
+
 
 _SECTIONS = _Sections()
 
@@ -95,6 +102,8 @@ def logger(tensorrt: TensorRT) -> Any:  # noqa: ANN401 - the bindings have no ty
                     _SECTIONS.add(msg, is_error=True)
                 elif severity == trt.ILogger.WARNING:
                     _SECTIONS.add(msg, is_error=False)
+                elif msg.startswith(LAYERS):
+                    _SECTIONS.tell_layers(msg)
 
     return Logger()
 

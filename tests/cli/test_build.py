@@ -5,9 +5,11 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from calib.algorithms import MinMax
 from calib.caches.cache import cache_from_amax, text_from_cache
@@ -238,3 +240,103 @@ def test_an_engine_for_another_gpu_is_not_taken_for_one_that_runs_here(rtx, cali
     result = calib("compare", "model.onnx", "calib-out/model.int8.sm89.engine", "--data", "imgs", cwd=finished)
     assert result.code == 1
     assert "model.int8.sm89.engine: an engine runs only on TensorRT and a GPU" in result.error
+
+
+def test_a_model_for_onnx_runtime_has_the_numbers_of_its_kernels(calib, finished):
+    for option, bits in (("yes", 7), ("no", 8)):
+        result = calib("build", "--target", "onnxruntime", "--reduce-range", option, cwd=finished)
+        assert result.code == 0, result.err
+        path = finished / "calib-out" / "model.int8.onnxruntime.onnx"
+        assert result.out.startswith("calib-out/model.int8.onnxruntime.onnx: INT8 for ONNX Runtime, weights of ")
+        assert f"weights of {bits} bits" in result.out
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        weights = [value for name, value in constants.items() if name.endswith("_quantized") and value.dtype == np.int8]
+        assert max(int(np.abs(value).max()) for value in weights) == (63 if bits == 7 else 127)
+        expected, found = outputs_of(finished / "model.onnx"), outputs_of(path)
+        assert np.abs(expected - found).max() < 0.25 * np.abs(expected).max()
+
+
+def outputs_of(path):
+    """Outputs of a model, as ONNX Runtime runs a file by itself."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    images = np.random.default_rng(0).random((64, *given.shape[1:]), np.float32)
+    return session.run(None, {given.name: images})[0]
+
+
+def test_auto_asks_the_processor(calib, finished, monkeypatch):
+    for missing, bits in (("AVX-512 VNNI", 7), ("", 8)):
+        monkeypatch.setattr("quant.jobs.engines.build.missing_instructions", lambda missing=missing: missing)
+        result = calib("build", "--target", "onnxruntime", "--json", cwd=finished)
+        (built,) = json.loads(result.out)["engines"]
+        assert built["weight_bits"] == bits
+        assert built["sha256"] == sha256(finished / "calib-out" / "model.int8.onnxruntime.onnx")
+        assert ("this processor has no AVX-512 VNNI" in result.err) is (bits == 7)
+
+
+def test_the_cache_comes_back_from_a_model_for_onnx_runtime(calib, finished):
+    assert calib("build", "--target", "onnxruntime", cwd=finished).code == 0
+    result = calib("cache", "convert", "calib-out/model.int8.onnxruntime.onnx", "back.cache", cwd=finished)
+    assert result.code == 0, result.err
+    assert (finished / "back.cache").read_text() == (finished / "calib-out" / "calibration.cache").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--model", "calib-out/model.int8.onnx"), "expected the FP32 model for --target onnxruntime"),
+        (("--compute-capability", "8.9"), "compute_capability: expected none for onnxruntime"),
+        (("--precision", "fp16"), "precision: expected int8 for onnxruntime, found 'fp16'"),
+        (("--out", "new"), "expected scales for INT8, found none"),
+    ],
+)
+def test_what_stops_a_model_for_onnx_runtime(calib, finished, snapshot, options, part):
+    before = snapshot(finished)
+    result = calib("build", "--target", "onnxruntime", *options, cwd=finished)
+    assert (result.code, part in result.error) == (1, True), result.err
+    assert snapshot(finished) == before
+
+
+def test_only_models_for_onnx_runtime_have_a_reduced_range(calib, finished):
+    result = calib(*RTX, "8.9", "--reduce-range", "yes", cwd=finished)
+    assert "reduce_range: only models for onnxruntime have one" in result.error
+
+
+def test_engines_for_ranges_of_height_and_width(rtx, calib, tmp_path):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    options = ("--precision", "fp32", "--dynamic", "1:2:4,8:16:32,8:24:48")
+    result = calib(*RTX, "8.9", *options, cwd=tmp_path)
+    assert result.code == 0, result.err
+    identity = described(tmp_path / "calib-out" / "model.fp32.sm89.engine")["identity"]
+    assert identity["batch"] == "1:2:4,8:16:32,8:24:48"
+    sizes = json.loads(identity["options"])["inputs"]["input"]
+    assert sizes[0] == 3
+    assert not any(isinstance(side, int) for side in sizes[1:])
+    # Another range is another engine, and one that the model cannot have is refused by the builder.
+    other = calib(*RTX, "8.9", "--precision", "fp32", "--dynamic", "1:2:4,8,8:24:48", cwd=tmp_path)
+    assert other.code == 0, other.err
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--dynamic", "1:2:4,8:16:32,8:16:32", "--input-size", "8x8"), "dynamic: expected ranges of height and width"),
+        (("--dynamic", "1:2:4,8:16"), "dynamic batch: expected MIN:OPT:MAX"),
+        (("--dynamic", "1:2:4,8:16:32,8:4:32"), "dynamic size: expected 1 <= MIN <= OPT <= MAX"),
+        (("--dynamic", "1:2:4,8:16:32,8:16:32", "--model", "fixed.onnx"), "has the fixed height"),
+    ],
+)
+def test_ranges_that_make_no_sense_are_one_line(rtx, calib, tmp_path, options, part):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    colour_project.write_model(tmp_path / "fixed.onnx")
+    given = ("--model", "model.onnx") if "--model" not in options else ()
+    result = calib(*RTX, "8.9", "--precision", "fp32", *given, *options, cwd=tmp_path)
+    assert (result.code, part in result.error) == (1, True), result.err
+
+
+def test_a_run_has_ranges_of_the_batch_alone(calib, tmp_path):
+    colour_project.write_model(tmp_path / "model.onnx", size=None)
+    result = calib("run", "--data", ".", "--dynamic", "1:2:4,8:16:32,8:16:32", cwd=tmp_path)
+    assert "dynamic: expected MIN:OPT:MAX of the batch" in result.error

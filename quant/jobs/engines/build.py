@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from calib.files import Transaction, exclusive
-from quant.errors import AcceleratorError
+from quant.errors import AcceleratorError, SettingsError
+from quant.evaluation.deployment import missing_instructions
 from quant.jobs.cache_convert import model_with_scales
 from quant.jobs.engines.build_inputs import BuildInputs, build_inputs
 from quant.onnx_graph.model import OnnxModel
+from quant.onnx_graph.model_file import stage_model
 from quant.progress import Console, RecordingConsole
+from quant.qdq.number_form import for_onnxruntime
 from quant.settings.batch_range import BatchRange, batch_range_from_text
-from quant.settings.build_settings import FOR_RTX, BuildSettings
+from quant.settings.build_settings import FOR_RTX, ONNXRUNTIME, BuildSettings
 from quant.settings.output_names import TIMING_CACHE, description_name
 from quant.tensorrt.building.options import BuilderOptions
 from quant.tensorrt.engines.engine_file import scales_sha256
@@ -35,6 +38,7 @@ class BuiltFile:
         bytes: Its size.
         sha256: Its hash.
         measured: Whether it was run: never.
+        weight_bits: Of a model for ONNX Runtime, which has no capability and no TensorRT: bits of its weights, 8 or 7.
     """
 
     path: Path
@@ -44,8 +48,14 @@ class BuiltFile:
     bytes: int
     sha256: str
     measured: bool = False
+    weight_bits: int | None = None
 
     def __str__(self) -> str:
+        if self.weight_bits is not None:
+            return (
+                f"{self.path}: {self.precision.upper()} for ONNX Runtime, weights of {self.weight_bits} bits, "
+                f"{self.bytes / 1e6:.1f} MB; built, not measured"
+            )
         return (
             f"{self.path}: {self.precision.upper()} for compute capability {self.compute_capability}, "
             f"{self.bytes / 1e6:.1f} MB, by TensorRT {self.tensorrt}; built, not measured"
@@ -66,7 +76,10 @@ class BuildResult:
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
-        engines = [{**asdict(file), "path": str(file.path)} for file in self.files]
+        engines = [
+            {key: value for key, value in {**asdict(file), "path": str(file.path)}.items() if value is not None}
+            for file in self.files
+        ]
         return {"schema": SCHEMA, "engines": engines, "warnings": list(self.warnings)}
 
 
@@ -97,6 +110,8 @@ def build_engines(settings: BuildSettings, console: Console | None = None) -> Bu
         OutputError: The files cannot be written.
     """
     listener = RecordingConsole(console)
+    if settings.target == ONNXRUNTIME:
+        return _for_onnxruntime(settings, listener)
     builder = _AheadOfTime(settings) if settings.target == FOR_RTX else _OnThisGpu(settings, listener)
     with contextlib.closing(builder), exclusive(settings.out):
         given = build_inputs(settings, listener)
@@ -117,6 +132,40 @@ def build_engines(settings: BuildSettings, console: Console | None = None) -> Bu
         for each in made
     ]
     return BuildResult(tuple(built), tuple(listener.warnings))
+
+
+def _for_onnxruntime(settings: BuildSettings, listener: RecordingConsole) -> BuildResult:
+    """Write the Q/DQ model whose numbers ONNX Runtime's own kernels take."""
+    with exclusive(settings.out):
+        given = build_inputs(settings, listener)
+        if given.cache is None or given.cache_path is None:
+            raise SettingsError(
+                f"{given.model.path}: expected the FP32 model for --target {ONNXRUNTIME}, found one with Q/DQ, whose "
+                "numbers are chosen already; give the FP32 model, and this one as --cache"
+            )
+        missing = missing_instructions()
+        reduced = settings.reduce_range == "yes" or (settings.reduce_range == "auto" and bool(missing))
+        if reduced and settings.reduce_range == "auto":
+            listener.note(
+                f"this processor has no {missing}, so that weights of 8 bits would saturate: they have 7 "
+                "(--reduce-range no for processors that have it)"
+            )
+        form = for_onnxruntime(reduce_range=reduced)
+        model = model_with_scales(given.model, given.cache, given.cache_path, given.placement, form)
+        name = settings.engine_name(given.precision, "")
+        with Transaction(settings.out) as files:
+            stage_model(files, name, model)
+    path = settings.out / name
+    built = BuiltFile(
+        path,
+        given.precision,
+        "",
+        "",
+        path.stat().st_size,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        weight_bits=7 if reduced else 8,
+    )
+    return BuildResult((built,), tuple(listener.warnings))
 
 
 def _options(settings: BuildSettings) -> BuilderOptions:

@@ -21,6 +21,7 @@ from quant.onnx_graph.model import OnnxModel, is_quantized, load_model
 from quant.progress import Console
 from quant.qdq.output_head import head_nodes
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
+from quant.settings.batch_range import batch_range_from_text
 from quant.settings.build_settings import BuildSettings
 from quant.settings.user_code import is_code
 from quant.tensorrt.building.open_axes import with_sizes
@@ -105,11 +106,13 @@ def _check_cache(model: OnnxModel, cache: CalibrationCache, path: Path, placemen
 def _with_known_sizes(model: OnnxModel, settings: BuildSettings) -> OnnxModel:
     """The model with the sizes of images and of constant inputs on its open axes, as far as they are stated."""
     constants = constants_from_texts(settings.input, model.inputs)
+    ranges = bool(settings.dynamic) and batch_range_from_text(settings.dynamic).sides is not None
     sizes: dict[str, Sequence[Any]] = {name: array.shape for name, array in constants.items()}
     size = settings.size or _size_of_preprocessing(settings) or metadata_from_model(model.graph).size
     for info in model.inputs:
         sides = info.shape[1:]
-        if info.name in sizes or size is None or len(sides) != 3 or all(isinstance(side, int) for side in sides):
+        stated = info.name in sizes or all(isinstance(side, int) for side in sides)
+        if ranges or stated or size is None or len(sides) != 3:
             continue
         places = (0, 1) if sides[2] in _CHANNELS and sides[0] not in _CHANNELS else (1, 2)
         fixed = dict(zip(places, size, strict=True))

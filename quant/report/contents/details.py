@@ -48,7 +48,9 @@ def details_from_run(result: RunResult) -> dict[str, Any]:
         document["tensors"] = tensor_rows(calibration.amax, histograms, _quantized(result.model, result.float_nodes))
     if examined is not None:
         build = result.builds[examined]
-        document["layers"] = layers_from_build(build.precision, build.details, build.graph)
+        document["layers"] = layers_from_build(
+            build.precision, build.details, build.graph, result.measured.layers.get(examined)
+        )
     return document
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from quant.report.views import tables
 from quant.report.views.detection.sections import detection_sections
+from quant.report.views.layers.sections import layer_sections, tried_sections
 from quant.report.views.migration.sections import migration_sections
 from quant.report.views.names import baseline_name, build_names, examined_name, examined_place
 from quant.report.views.parts import Answer, Card, Section
@@ -44,7 +45,8 @@ def sections_from_document(document: Document) -> list[Section]:
         _reliability,
         _convergence,
         _tensors,
-        _layers,
+        layer_sections,
+        tried_sections,
         _problems,
         _repeat,
     )
@@ -267,19 +269,6 @@ def _convergence(document: Document) -> list[Section]:
         table = tables.table_from_rows(found["verdict"], "convergence.verdict", columns, what="parts")
         shown.append((f"{examined_name(document)} on parts of the evaluated images", table))
     return [Section("How many images are enough", "convergence", notes, shown)]
-
-
-def _layers(document: Document) -> list[Section]:
-    found = document.get("layers")
-    if not found:
-        return []
-    build = found["build"]
-    counts = ", ".join(f"{count:,} in {name.upper()}" for name, count in found["precisions"].items())
-    notes = [f"In the {examined_name(document)} build, according to its {found['source']}: {counts}."]
-    order = sorted(range(len(found["layers"])), key=lambda i: (found["layers"][i]["precision"] == build, i))
-    table = tables.table_from_rows(found["layers"], "layers.layers", tables.LAYERS)
-    ordered = Table(table.titles, [table.rows[i] for i in order], shown=12, brief=10, what="layers")
-    return [Section("Which layers run in which precision", "layers", notes, [("", ordered)])]
 
 
 def _problems(document: Document) -> list[Section]:

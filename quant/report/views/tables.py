@@ -234,7 +234,6 @@ SENSITIVITY = (
     Column("Work %", "macs_share", "{:.2f}"),
     Column("Runs in", "precision"),
 )
-LAYERS = (name_column("Layer", "name"), name_column("Type", "type"), Column("Runs in", "precision"))
 FLIPS = (
     name_column("Image", "file"),
     name_column("Label", "label_name"),

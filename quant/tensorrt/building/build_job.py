@@ -17,7 +17,7 @@ from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.building.calibrator import (
     BuilderCalibrator,
 )
-from quant.tensorrt.building.network import network_from_proto
+from quant.tensorrt.building.network import network_from_proto, side_axes
 from quant.tensorrt.building.options import BuilderOptions, apply_options, keep_timings
 from quant.tensorrt.log import LogSection, logger
 
@@ -90,13 +90,21 @@ class BuildJob:
         profile = self.builder.create_optimization_profile()
         usual = self.builder.create_optimization_profile()
         for tensor in self._inputs():
-            rest = tuple(tensor.shape)[1:]
-            sizes = (self.batch.smallest, self.batch.usual, self.batch.largest)
-            profile.set_shape(tensor.name, *((size, *rest) for size in sizes))
-            usual.set_shape(tensor.name, *([(self.batch.usual, *rest)] * 3))  # 8.6 calibrates at one size only
+            shape = tuple(int(size) for size in tensor.shape)
+            least, tuned, most = (self._shape(shape, which) for which in ("smallest", "usual", "largest"))
+            profile.set_shape(tensor.name, least, tuned, most)
+            usual.set_shape(tensor.name, *([tuned] * 3))  # 8.6 calibrates at one size only
         self.config.add_optimization_profile(profile)
         if self.tensorrt.has_calibrators:
             self.config.set_calibration_profile(usual)
+
+    def _shape(self, shape: tuple[int, ...], which: str) -> tuple[int, ...]:
+        """An input's shape at the smallest, usual or largest size."""
+        found = [getattr(self.batch, which), *shape[1:]]
+        for axis, side in zip(side_axes(shape), self.batch.sides or (), strict=False):
+            if shape[axis] < 0:
+                found[axis] = getattr(side, which)
+        return tuple(found)
 
     def _inputs(self) -> list[Any]:
         return [self.network.get_input(i) for i in range(self.network.num_inputs)]

@@ -23,6 +23,7 @@ from quant.tensorrt.building.inner_tensors import inner_amax
 from quant.tensorrt.building.mask_scales import scales_of_masks, without_scales_of
 from quant.tensorrt.building.network import prepared_proto
 from quant.tensorrt.building.options import BuilderOptions, without_spoiled_timings
+from quant.tensorrt.engines.layer_log import inspector_text
 from quant.tensorrt.log import log_section
 
 _MISSING_SCALE = "missing scale and zero-point for tensor "
@@ -38,6 +39,7 @@ class BuiltEngine:
         filled: Amax of inner tensors that were added to the cache, by TensorRT's name.
         without_scale: Tensors that stayed float because they have no scale, according to TensorRT.
         warnings: TensorRT's warnings.
+        layer_text: Its layers as the engine inspector's JSON, where the builder says them: TensorRT for RTX does.
     """
 
     data: bytes
@@ -45,6 +47,7 @@ class BuiltEngine:
     filled: dict[str, float] = field(default_factory=dict)
     without_scale: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    layer_text: str = ""
 
 
 def engine_from_onnx(
@@ -143,7 +146,7 @@ def _engine(
             )
     prefix = len(_MISSING_SCALE)
     without = tuple(line[prefix:].split(",", 1)[0] for line in log.warnings if line.lower().startswith(_MISSING_SCALE))
-    return BuiltEngine(data, work.layers, filled, without, tuple(log.warnings))
+    return BuiltEngine(data, work.layers, filled, without, tuple(log.warnings), inspector_text(log.layers))
 
 
 def _without_masks(proto: onnx.ModelProto, cache: CalibrationCache, note: Note | None) -> CalibrationCache:

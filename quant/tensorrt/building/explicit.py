@@ -257,14 +257,16 @@ class ExplicitBuilds:
         return ImplicitChoice(floats | self.float_nodes, report.int8_tensors, milliseconds, implicit)
 
     def attempts(self, implicit: ImplicitChoice | None) -> list[Attempt]:
-        """The placements to try, from much INT8 to little.
+        """The placements to try: what is likely to be as fast as TensorRT's own choice first, else much INT8 first.
 
-        They are, for a convolutional net: pairs on every kernel and what the rules of `quant.qdq.rules` keep in INT8
-        between them; pairs on every kernel; pairs where the implicit build has INT8, tensor by tensor, and the same on
-        its kernels alone, or the float engine if it has none. TensorRT 8.6 hands a transformer's body as a whole to
-        another compiler. The body is slow with pairs on some of its products and fast with pairs on all of them and on
-        their results (docs/gpu-results.md has the figures). So for a transformer, pairs on results are tried, with the
-        convolutions before the body in INT8 and in float. Placements that come to the same pairs are tried once.
+        For a convolutional net, the first has pairs where the implicit build has INT8, tensor by tensor: on an H200 it
+        made a YOLOv8n-type detector faster than TensorRT did by itself (docs/gpu-results.md). Then follow pairs on
+        every kernel and what the rules of `quant.qdq.rules` keep in INT8 between them, pairs on every kernel, and pairs
+        on the kernels alone that TensorRT chose; or the float engine if it chose none. TensorRT 8.6 hands a
+        transformer's body as a whole to another compiler. The body is slow with pairs on some of its products and fast
+        with pairs on all of them and on their results (docs/gpu-results.md has the figures). So for a transformer,
+        pairs on results are tried, with the convolutions before the body in INT8 and in float. Placements that come to
+        the same pairs are tried once.
 
         Args:
             implicit: What TensorRT chose; None where it cannot choose.
@@ -275,6 +277,8 @@ class ExplicitBuilds:
             found.append(Attempt(f"{every} and between them", Placement(rules=ALL_RULES)))
             found.append(Attempt(every, DEFAULT_PLACEMENT))
             return self.different(found[1:] if has_attention(self._editor) else found)
+        chosen = sum(node_key(node) not in implicit.floats for node in self.kernels)
+        where = f"on the {chosen} kernels that TensorRT chose"
         if has_attention(self._editor):
             found.append(Attempt(f"{every} and on results", Placement(results=True)))
             if not self.options.strict_int8 and _normalizations_fit_fp16(self.named, self.cache.amax):
@@ -282,17 +286,12 @@ class ExplicitBuilds:
                 body = Placement(results=True, float_nodes=convolutions)
                 found.append(Attempt("on all products and on results", body, apart=True))
         else:
+            if chosen:
+                held = Placement(float_nodes=implicit.floats, held=implicit.held)
+                found.append(Attempt(f"{where} and the tensors that it held in INT8", held))
             found.append(Attempt(f"{every} and between them", Placement(rules=ALL_RULES)))
         found.append(Attempt(every, DEFAULT_PLACEMENT))
-        chosen = sum(node_key(node) not in implicit.floats for node in self.kernels)
-        if not chosen:
-            found.append(self.without_pairs())
-            return self.different(found)
-        where = f"on the {chosen} kernels that TensorRT chose"
-        if not has_attention(self._editor):
-            held = Placement(float_nodes=implicit.floats, held=implicit.held)
-            found.append(Attempt(f"{where} and the tensors that it held in INT8", held))
-        found.append(Attempt(where, Placement(float_nodes=implicit.floats)))
+        found.append(Attempt(where, Placement(float_nodes=implicit.floats)) if chosen else self.without_pairs())
         return self.different(found)
 
     def without_pairs(self) -> Attempt:
@@ -305,14 +304,14 @@ class ExplicitBuilds:
         known, found = set(), []
         for attempt in attempts:
             if attempt.placement is not None:
-                edges = tuple(quantizable_inputs(self._editor, self._whole(attempt.placement)))
+                edges = tuple(quantizable_inputs(self._editor, self.whole(attempt.placement)))
                 if (edges, attempt.apart) in known:
                     continue
                 known.add((edges, attempt.apart))
             found.append(attempt)
         return found
 
-    def _whole(self, placement: Placement) -> Placement:
+    def whole(self, placement: Placement) -> Placement:
         """A placement with what holds in all of them: products in float, and no pairs between kernels without scales.
 
         A cache from elsewhere may lack scales of tensors that only the rules need.
@@ -327,7 +326,7 @@ class ExplicitBuilds:
         """The model that an attempt builds."""
         if attempt.placement is None:
             return self.named
-        quantized = qdq_model_from_amax(self.named, self.cache.amax, self._whole(attempt.placement))
+        quantized = qdq_model_from_amax(self.named, self.cache.amax, self.whole(attempt.placement))
         if attempt.apart:
             quantized = with_normalizations_apart(quantized)
         return explicit_form(quantized, self.batch, self.name)

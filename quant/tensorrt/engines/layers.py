@@ -11,29 +11,10 @@ from typing import Any
 
 import onnx
 
+from quant.tensorrt.engines.node_view import EngineLayer, NodeView, node_names, node_views, with_regions_filled
+
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=[^\w\[\]]*(?:\[ONNX Layer: |$))", re.DOTALL)
 _TYPES = (("int8", ("int8",)), ("fp16", ("fp16", "half")), ("fp32", ("fp32", "float")), ("int", ("int", "bool")))
-
-
-@dataclass(frozen=True)
-class EngineLayer:
-    """A layer of an engine.
-
-    Attributes:
-        name: TensorRT's name.
-        kind: TensorRT's type of layer.
-        precision: What it computes in: int8, fp16, fp32, int (indices, booleans) or unknown.
-        nodes: Names of the ONNX nodes that it stands for.
-        is_reformat: Whether it only copies between memory layouts or types.
-        tensors: The tensors that it reads and writes, with the type of each there.
-    """
-
-    name: str
-    kind: str
-    precision: str
-    nodes: tuple[str, ...]
-    is_reformat: bool
-    tensors: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,11 +25,13 @@ class GraphReport:
         nodes: Number of ONNX nodes.
         layers: The engine's layers.
         pruned: ONNX nodes that are in no layer: folded, merged, or without effect.
+        views: The model's nodes, but for Q/DQ pairs and constants, with their layers.
     """
 
     nodes: int
     layers: tuple[EngineLayer, ...]
     pruned: tuple[str, ...]
+    views: tuple[NodeView, ...] = ()
 
     @property
     def precisions(self) -> dict[str, int]:
@@ -74,7 +57,28 @@ class GraphReport:
             "precisions": self.precisions,
             "fused": {layer.name: list(layer.nodes) for layer in self.fused},
             "pruned": list(self.pruned),
-            "layers": [{"name": layer.name, "type": layer.kind, "precision": layer.precision} for layer in self.layers],
+            "layers": [self._layer(layer) for layer in self.layers],
+            "nodes": [
+                {
+                    "name": view.name,
+                    "type": view.op_type,
+                    "precision": view.precision or None,
+                    "layers": list(view.layers),
+                    "reason": view.reason or None,
+                }
+                for view in self.views
+            ],
+        }
+
+    def _layer(self, layer: EngineLayer) -> dict[str, Any]:
+        """A layer, with the nodes that it holds besides Q/DQ pairs."""
+        shown = {view.name for view in self.views}
+        return {
+            "name": layer.name,
+            "type": layer.kind,
+            "precision": layer.precision,
+            "copies": layer.is_reformat,
+            "nodes": [node for node in layer.nodes if node in shown],
         }
 
 
@@ -85,11 +89,12 @@ def graph_report(text: str, proto: onnx.ModelProto) -> GraphReport:
         text: JSON from an engine built with profiling verbosity DETAILED; it may hold raw control characters.
         proto: The model that was built.
     """
-    names = [node.name or next((o for o in node.output if o), f"node_{i}") for i, node in enumerate(proto.graph.node)]
+    names = node_names(proto)
     described = json.loads(text, strict=False).get("Layers", [])
-    layers = tuple(_layer(entry, names) for entry in described)
+    layers = with_regions_filled([_layer(entry, names) for entry in described], proto)
     used = {node for layer in layers for node in layer.nodes}
-    return GraphReport(len(names), layers, tuple(name for name in names if name not in used))
+    pruned = tuple(name for name in names if name not in used)
+    return GraphReport(len(names), layers, pruned, node_views(layers, proto))
 
 
 def _layer(entry: Any, names: Sequence[str]) -> EngineLayer:  # noqa: ANN401 - only a name if no more is known
@@ -130,7 +135,9 @@ def _precision(entry: dict[str, Any]) -> str:
 
 
 def _type_of(tensor: dict[str, Any]) -> str:
-    return _type_in(str(tensor.get("Format/Datatype", tensor.get("Format", ""))))
+    """Of a tensor: TensorRT for RTX says it apart, others within the format."""
+    kinds = (tensor.get(key) for key in ("Datatype", "Format/Datatype", "Format"))
+    return _type_in(str(next((kind for kind in kinds if kind), "")))
 
 
 def _type_in(text: str) -> str:

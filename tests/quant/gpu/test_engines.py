@@ -211,3 +211,30 @@ def test_full_gpu_halves_the_batch_and_says_so_then_stops(graph_of, random, back
     large = saved(graph_of(nodes, *shapes, {"w": random(16, 16, 3, 3)}))
     with DeviceBuffer(memory_info()[0] - (96 << 20)), pytest.raises(BuildError, match="out of GPU memory at batch 1:"):
         backend(2).build(large, "fp32")
+
+
+def test_layers_are_timed_by_name_and_the_latency_is_as_before(digits, digit_images, digit_cache, backend):
+    build = backend().build(digits, "int8", cache=digit_cache)
+    before = build.engine.latency(digit_images).milliseconds
+    seconds = build.engine.layer_seconds(digit_images)
+    names = {layer["name"] for layer in build.details["graph"]["layers"]}
+    assert set(seconds) <= names
+    assert len(seconds) > len(names) / 2  # what takes no time may be left out
+    assert all(value > 0 for value in seconds.values())
+    assert 1000 * sum(seconds.values()) < 100 * before  # milliseconds and not seconds
+    after = build.engine.latency(digit_images).milliseconds
+    assert after < 3 * before  # the profiler is gone
+    rows = {row["name"]: row for row in build.details["graph"]["nodes"]}
+    convolutions = [rows[node.name] for node in digits.proto.graph.node if node.op_type == "Conv" and node.name in rows]
+    assert convolutions
+    assert all(row["layers"] for row in convolutions)
+
+
+def test_an_explicit_build_tells_what_it_tried(digits, digit_cache, backend):
+    details = backend(explicit=True).build(digits, "int8", cache=digit_cache).details
+    tried = details["explicit_builds"]
+    assert 2 <= len(tried) <= 5  # TensorRT's own choice, and at most four placements
+    assert tried[0]["pairs"] == "nowhere, by TensorRT's own choice"
+    assert sum(row["taken"] for row in tried) == 1
+    assert not tried[0]["taken"]
+    assert all(row["seconds"] > 0 and (row["error"] or row["milliseconds"] > 0) for row in tried)

@@ -310,3 +310,48 @@ def test_what_tensorrt_made_of_the_graph_is_told(changed, document):
         "2 nodes folded); 13.6 MB of device memory at batch 64; 1 tensors have no scale and stay float"
     ) in text
     assert "FP32 engine" not in text
+
+
+@pytest.fixture
+def engine_report(changed, document):
+    """The report of a run with an explicit engine that was profiled."""
+    layers = [
+        {"name": "conv + relu", "type": "CaskConvolution", "precision": "int8", "copies": False,
+         "nodes": ["conv", "relu"], "ms": 0.25},
+        {"name": "Reformatting", "type": "Reformat", "precision": "fp32", "copies": True, "nodes": [], "ms": 0.5},
+    ]  # fmt: skip
+    nodes = [
+        {"name": "flat", "type": "Flatten", "precision": None, "layers": [], "reason": "a reason", "ms": None},
+        {"name": "conv", "type": "Conv", "precision": "int8", "layers": [0], "reason": None, "ms": 0.25},
+    ]
+    tried = [
+        {"pairs": "everywhere", "seconds": 12.0, "milliseconds": 0.75, "int8_work": 0.9, "error": "", "taken": True},
+        {"pairs": "nowhere", "seconds": 3.0, "milliseconds": None, "int8_work": None, "error": "no kernel",
+         "taken": False},
+    ]  # fmt: skip
+    graph = {"onnx_nodes": 3, "engine_layers": 2, "reformats": 1, "precisions": {"int8": 1}, "fused": {}, "pruned": []}
+    details = {"batch": "8", "device_memory_bytes": 1, "without_scale": [], "graph": graph, "explicit_builds": tried}
+    found = {"build": "int8", "source": "engine inspector", "precisions": {"int8": 1}, "layers": layers, "nodes": nodes}
+    builds = [
+        dict(build) | ({"tensorrt": details} if build["precision"] == "int8" else {}) for build in document["builds"]
+    ]
+    return changed(builds=builds, **(NO_CHARTS | {"layers": found}))
+
+
+def test_layers_are_listed_slowest_first_with_their_nodes_and_nodes_with_their_layers(engine_report):
+    text = markdown_from_document(engine_report)
+    copy = "| Reformatting | Reformat | fp32 | 0.5000 | none: it copies between formats |"
+    assert copy in text
+    assert text.index(copy) < text.index("| conv + relu | CaskConvolution | int8 | 0.2500 | conv, relu |")
+    conv = "| conv | Conv | int8 | 0.2500 | conv + relu |"
+    assert text.index(conv) < text.index("| flat | Flatten | \\- | \\- | a reason |")
+    assert "1 of 2 nodes have a layer" in text
+
+
+def test_what_explicit_builds_took_is_listed(engine_report):
+    text = markdown_from_document(engine_report)
+    assert "| everywhere | 0.75 | 90% | 12 | yes | \\- |" in text
+    assert "| nowhere | \\- | \\- | 3 | \\- | no kernel |" in text
+    html = html_from_document(engine_report)
+    assert "Placements of Q/DQ pairs that were tried" in html
+    assert "conv + relu" in html

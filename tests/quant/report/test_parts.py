@@ -132,3 +132,13 @@ def test_layers_of_an_engine_are_the_inspector_s():
     found = layers_from_build("int8", {"graph": graph}, None)
     assert found == {"build": "int8", "source": "engine inspector", **graph}
     assert layers_from_build("int8", {}, None) is None
+
+
+def test_times_of_layers_are_given_to_their_nodes():
+    layers = [{"name": name, "type": "Conv", "precision": "int8"} for name in ("a + b", "c", "copy", "copy")]
+    nodes = [{"name": name, "layers": at} for name, at in (("a", [0]), ("b", [0, 1]), ("c", [1]), ("d", []))]
+    graph = {"precisions": {"int8": 2}, "layers": layers, "nodes": nodes}
+    found = layers_from_build("int8", {"graph": graph}, None, {"a + b": 0.5, "copy": 0.25})
+    assert [layer["ms"] for layer in found["layers"]] == [0.5, None, 0.125, 0.125]
+    assert [node["ms"] for node in found["nodes"]] == [0.5, 0.5, None, None]
+    assert "ms" not in layers[0]  # what the back end told stays as it was

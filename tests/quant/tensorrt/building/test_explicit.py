@@ -1,14 +1,21 @@
 """Which of several explicit builds is kept, and which may be tried."""
 
 import pytest
+from onnx import helper
 
+from calib.algorithms import MinMax
+from calib.caches.cache import cache_from_amax
 from quant.cuda.device import OutOfDeviceMemoryError
 from quant.errors import BuildError
 from quant.qdq.preparation import prepared_for_quantization
+from quant.qdq.writer import qdq_model_from_amax
+from quant.settings.batch_range import BatchRange
 from quant.tensorrt.building.builder import BuiltEngine
 from quant.tensorrt.building.explicit import (
     MOST_TRIED,
     Attempt,
+    ExplicitBuilds,
+    ImplicitChoice,
     MadeEngine,
     TriedBuild,
     _normalizations_fit_fp16,
@@ -16,6 +23,7 @@ from quant.tensorrt.building.explicit import (
     first_as_fast,
     has_attention,
 )
+from quant.tensorrt.building.options import BuilderOptions
 
 
 @pytest.mark.parametrize(
@@ -91,3 +99,94 @@ def test_a_transformer_is_told_by_products_of_activations(transformer, residual_
 )
 def test_normalizations_are_taken_apart_only_where_fp16_holds_the_squares(transformer, amax, fits):
     assert _normalizations_fit_fp16(transformer, amax) is fits
+
+
+@pytest.fixture
+def builds(ones):
+    """What is needed to build a model in several placements; nothing is built."""
+
+    def make(proto, amax=None, **options):
+        cache = cache_from_amax(ones(proto) if amax is None else amax, MinMax())
+        size = BatchRange(2, 2, 2)
+        return ExplicitBuilds(proto, cache, size, BuilderOptions(**options), "net", lambda line: None, frozenset())
+
+    return make
+
+
+def chosen(floats=(), held=()):
+    return ImplicitChoice(frozenset(floats), frozenset(held), 1.0, BuiltEngine(b"", 0))
+
+
+@pytest.fixture
+def gated(graph_of, random):
+    """Convolutions with SiLU between them."""
+    n = helper.make_node
+    nodes = [
+        n("Conv", ["x", "w"], ["a"], name="first"),
+        n("Sigmoid", ["a"], ["g"], name="sigmoid"),
+        n("Mul", ["a", "g"], ["s"], name="silu"),
+        n("Conv", ["s", "v"], ["b"], name="second"),
+        n("Relu", ["b"], ["y"], name="relu"),
+    ]
+    return graph_of(nodes, {"x": ["N", 16, 8, 8]}, {"y": None}, {"w": random(16, 16, 3, 3), "v": random(16, 16, 1, 1)})
+
+
+def test_a_convolutional_net_is_tried_as_tensorrt_chose_first(builds, gated):
+    found = builds(gated).attempts(chosen({"second"}, {"a", "x"}))
+    assert [attempt.pairs for attempt in found] == [
+        "on the 1 kernels that TensorRT chose and the tensors that it held in INT8",
+        "on all 2 kernels and between them",
+        "on all 2 kernels",
+        "on the 1 kernels that TensorRT chose",
+    ]
+    pairs = [sum(n.op_type == "QuantizeLinear" for n in _built(builds(gated), a).graph.node) for a in found]
+    assert pairs == [2, 3, 2, 1]
+
+
+def _built(made, attempt):
+    return qdq_model_from_amax(made.named, made.cache.amax, made.whole(attempt.placement))
+
+
+def test_placements_that_come_to_the_same_are_built_once(builds, residual_net):
+    made = builds(residual_net)
+    assert len(made.attempts(chosen())) == 1  # the rules change nothing, and TensorRT leaves nothing in float
+    assert len(made.attempts(chosen({"conv1"}))) == 2
+
+
+def test_where_tensorrt_runs_nothing_in_int8_the_float_engine_is_tried_last(builds, gated):
+    found = builds(gated).attempts(chosen({"first", "second"}))
+    assert [attempt.placement is None for attempt in found] == [False, False, True]
+    assert "FP16" in found[-1].pairs
+    assert "FP32" in builds(gated, strict_int8=True).attempts(chosen({"first", "second"}))[-1].pairs
+
+
+@pytest.mark.parametrize("implicit", [chosen(), chosen({"qkv"}), None])
+def test_a_transformer_is_tried_with_pairs_on_results_and_never_by_the_rules(builds, transformer, implicit):
+    found = builds(transformer).attempts(implicit)
+    assert 1 <= len(found) <= MOST_TRIED
+    assert not any(attempt.placement is not None and attempt.placement.rules for attempt in found)
+    assert any(attempt.placement is not None and attempt.placement.results for attempt in found) is bool(implicit)
+
+
+def test_a_release_that_cannot_choose_is_built_with_and_without_the_rules(builds, gated):
+    assert [attempt.pairs for attempt in builds(gated).attempts(None)] == [
+        "on all 2 kernels and between them",
+        "on all 2 kernels",
+    ]
+
+
+def test_small_products_stay_float_unless_there_are_no_others(builds, graph_of, random):
+    n = helper.make_node
+    nodes = [n("MatMul", ["x", "w"], ["h"], name="hidden"), n("MatMul", ["h", "v"], ["y"], name="classify")]
+    constants = {"w": random(32, 32), "v": random(32, 10)}
+    net = graph_of(nodes, {"x": ["N", 32]}, {"y": None}, constants)
+    assert builds(net).float_nodes == {"classify"}
+    small = graph_of(nodes, {"x": ["N", 32]}, {"y": None}, constants | {"w": random(32, 8), "v": random(8, 10)})
+    assert builds(small).float_nodes == frozenset()
+
+
+def test_scales_that_only_the_rules_need_may_be_missing(builds, gated):
+    made = builds(gated, {"x": 1.0, "s": 1.0})  # none of "a", which a cache from elsewhere may lack
+    (attempt,) = made.attempts(chosen())
+    built = _built(made, attempt)
+    assert {node.input[0] for node in built.graph.node if node.op_type == "QuantizeLinear"} == {"x", "s"}

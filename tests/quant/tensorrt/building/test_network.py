@@ -7,7 +7,7 @@ from onnx import helper
 
 from calib.caches.cache import read_cache
 from quant.errors import BuildError
-from quant.settings.batch_range import BatchRange
+from quant.settings.batch_range import BatchRange, SideRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.building.inner_tensors import inner_amax
 from quant.tensorrt.building.network import prepared_proto
@@ -91,3 +91,37 @@ def tensorrt_and_gemm_layers(gemm, names):
         layer(kinds.SHUFFLE, "reshape", names[3], source=names[2]),
     ]
     return tensorrt, types.SimpleNamespace(num_layers=len(layers), get_layer=lambda i: layers[i])
+
+
+RANGES = BatchRange(1, 2, 4, (SideRange(8, 16, 32), SideRange(8, 16, 32)))
+
+
+def relu(graph_of, *shapes):
+    nodes = [helper.make_node("Relu", [f"x{i}"], [f"y{i}"]) for i in range(len(shapes))]
+    named = {f"x{i}": shape for i, shape in enumerate(shapes)}
+    return graph_of(nodes, named, {f"y{i}": shape for i, shape in enumerate(shapes)})
+
+
+@pytest.mark.parametrize("shape", [["N", 3, "H", "W"], ["N", "H", "W", 3], ["N", 3, 16, "W"]])
+def test_heights_and_widths_with_ranges_stay_open(graph_of, shape):
+    height = SideRange(16, 16, 16) if 16 in shape else RANGES.sides[0]
+    batch = BatchRange(1, 2, 4, (height, RANGES.sides[1]))
+    assert shape_of(prepared_proto(relu(graph_of, shape), batch, "net")) == [
+        size if isinstance(size, int) else 0 for size in shape
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ([["N", 3, 16, "W"]], "input 'x0' has the fixed height 16, expected 8:16:32; give 16 for the height"),
+        ([["N", 3, 16, 16]], "input 'x0' has the fixed height 16"),
+        ([["N", "T"]], "expected an input of images whose height or width is open"),
+        ([["N", "C", "H", "W"]], "axis 1 open"),
+        ([["N", 3, "H", "W"], ["N", "T"]], "input 'x1': expected sizes on all axes but the batch, found axis 1 open"),
+        ([[2, 3, "H", "W"]], "has the fixed batch 2, expected 1:2:4,8:16:32,8:16:32"),
+    ],
+)
+def test_ranges_that_do_not_suit_the_inputs_are_named(graph_of, shapes, words):
+    with pytest.raises(BuildError, match=words):
+        prepared_proto(relu(graph_of, *shapes), RANGES, "net")

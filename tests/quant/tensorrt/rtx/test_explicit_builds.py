@@ -4,6 +4,7 @@ TensorRT for RTX has strongly typed networks alone, as TensorRT 11 has, and buil
 takes a GPU. Where it refuses a model, the error names the node and gives NVIDIA's words.
 """
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -13,6 +14,7 @@ from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.model import load_model
 from quant.qdq.half_pairs import half_qdq_model
 from quant.qdq.placement import Placement
+from quant.qdq.rules import ALL_RULES
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.building.build_job import BuildJob
@@ -45,6 +47,35 @@ def test_a_graph_is_built_as_floats_and_with_pairs(built, ones, name):
 def test_a_net_is_built_with_pairs_before_its_products_and_on_results(built, ones, request, net, results):
     for precision, proto in forms(request.getfixturevalue(net), ones, Placement(results=results)).items():
         assert built(proto).data, precision
+
+
+def test_a_block_with_joins_gates_and_silu_is_built_by_the_rules(built, graph_of, random, ones):
+    """As in YOLO and EfficientNet: Split, Concat with one scale, squeeze-excite, nearest Resize."""
+    nodes = [
+        n("Conv", ["x", "w"], ["c"], name="first"),
+        n("Sigmoid", ["c"], ["cg"]),
+        n("Mul", ["c", "cg"], ["s"]),
+        n("Split", ["s", "halves"], ["left", "right"], axis=1),
+        n("Conv", ["right", "v"], ["d"], name="inner"),
+        n("HardSwish", ["d"], ["t"]),
+        n("Add", ["right", "t"], ["r"]),
+        n("Concat", ["left", "right", "r"], ["j"], axis=1),
+        n("GlobalAveragePool", ["j"], ["p"]),
+        n("Sigmoid", ["p"], ["g"]),
+        n("Mul", ["j", "g"], ["m"]),
+        n("Resize", ["m", "", "scales"], ["up"], mode="nearest"),
+        n("Conv", ["up", "u"], ["y"], name="last"),
+    ]
+    constants = {
+        "w": random(16, 3, 3, 3),
+        "v": random(8, 8, 1, 1),
+        "u": random(8, 24, 1, 1),
+        "halves": np.array([8, 8]),
+    }
+    constants |= {"scales": np.array([1, 1, 2, 2], np.float32)}
+    proto = graph_of(nodes, {"x": ["N", 3, 16, 16]}, {"y": None}, constants)
+    for precision, form in forms(proto, ones, Placement(rules=ALL_RULES)).items():
+        assert built(form).data, precision
 
 
 @pytest.fixture(scope="module")
