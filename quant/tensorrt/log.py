@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,16 +71,20 @@ class _Sections:
 
     def add(self, text: str, *, is_error: bool) -> None:
         """Write to the sections of this thread; to all if it has none: TensorRT's own threads do not say for whom."""
-        line, thread = " ".join(text.split()), threading.get_ident()
-        sections = self.open
-        for section in [each for each in sections if thread in each.threads] or sections:
+        line = " ".join(text.split())
+        for section in self._of_this_thread():
             lines = section.errors if is_error else section.warnings
             if len(lines) < _MOST_LINES:
                 lines.append(line)
 
     def tell_layers(self, text: str) -> None:
-        for section in self.open:
+        """Keep what a builder says of an engine's layers, for the same sections."""
+        for section in self._of_this_thread():
             section.layers = text
+
+    def _of_this_thread(self) -> Sequence[LogSection]:
+        sections, thread = self.open, threading.get_ident()
+        return [section for section in sections if thread in section.threads] or sections
 
 
 _SECTIONS = _Sections()
