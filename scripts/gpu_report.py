@@ -28,7 +28,7 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, help="file that keeps the rows; default results.json in --work")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "gpu-results.md")
     parser.add_argument("--level", type=int, default=3, help="builder effort, 0 to 5")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="models to measure")
+    parser.add_argument("--models", nargs="*", default=list(MODELS), help="models to measure")
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), help="algorithms to measure")
     parser.add_argument("--torch", help="Python interpreter with PyTorch and torchvision, for the deployment section")
     parser.add_argument("--net", nargs="+", default=[], metavar="NAME=FILE", help="other nets for CIFAR-10, by name")

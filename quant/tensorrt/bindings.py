@@ -240,7 +240,12 @@ def load_release(release: str) -> TensorRT:
     Raises:
         TensorRTError: They cannot be loaded.
     """
-    return load_tensorrt_for_rtx() if release.startswith(_FOR_RTX) else load_tensorrt()
+    return load_tensorrt_for_rtx() if is_for_rtx(release) else load_tensorrt()
+
+
+def is_for_rtx(release: str) -> bool:
+    """Does an engine's description name TensorRT for RTX?"""
+    return release.startswith(_FOR_RTX)
 
 
 def _imported(name: str, package: str, missing: TensorRTError) -> tuple[Any, str]:

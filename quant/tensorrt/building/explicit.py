@@ -14,6 +14,7 @@ from calib.caches.cache import CalibrationCache
 from quant.cuda.device import DeviceError
 from quant.errors import BuildError, ModelError, QuantError
 from quant.onnx_graph.editor import GraphEditor
+from quant.qdq.half_pairs import half_qdq_model
 from quant.qdq.operators import CONVOLUTIONS, QUANTIZED_OPS, node_key
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
@@ -95,11 +96,13 @@ class Attempt:
         pairs: Where the pairs are, in words.
         placement: The same; None for the float engine.
         apart: Whether normalisations are split into simple nodes.
+        half: Whether what has no pair is typed as FP16, where the model says all types.
     """
 
     pairs: str
     placement: Placement | None
     apart: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -269,14 +272,17 @@ class ExplicitBuilds:
         the same pairs are tried once.
 
         Args:
-            implicit: What TensorRT chose; None where it cannot choose.
+            implicit: What TensorRT chose; None where it cannot choose: TensorRT 11 takes all types from the model, so
+                that what has no pair is tried in FP16 as well.
         """
         every = f"on all {sum(node_key(node) not in self.float_nodes for node in self.kernels)} kernels"
         found = []
         if implicit is None:
             found.append(Attempt(f"{every} and between them", Placement(rules=ALL_RULES)))
             found.append(Attempt(every, DEFAULT_PLACEMENT))
-            return self.different(found[1:] if has_attention(self._editor) else found)
+            found = self.different(found[1:] if has_attention(self._editor) else found)
+            halves = [replace(each, pairs=f"{each.pairs}, the rest in FP16", half=True) for each in found]
+            return found if self.options.strict_int8 else halves + found
         chosen = sum(node_key(node) not in implicit.floats for node in self.kernels)
         where = f"on the {chosen} kernels that TensorRT chose"
         if has_attention(self._editor):
@@ -329,7 +335,8 @@ class ExplicitBuilds:
         quantized = qdq_model_from_amax(self.named, self.cache.amax, self.whole(attempt.placement))
         if attempt.apart:
             quantized = with_normalizations_apart(quantized)
-        return explicit_form(quantized, self.batch, self.name)
+        formed = explicit_form(quantized, self.batch, self.name)
+        return half_qdq_model(formed) if attempt.half else formed
 
     def timed(self, attempt: Attempt) -> tuple[MadeEngine, TriedBuild]:
         """Build an attempt, and time it on the GPU."""

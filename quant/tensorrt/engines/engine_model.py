@@ -75,13 +75,19 @@ def load_engine(path: Path) -> EngineModel:
     sha256 = hashlib.sha256(data).hexdigest()
     identity, details = read_description(path, sha256) or (None, {})
     from quant.cuda.device import find_device
-    from quant.tensorrt.bindings import load_release
+    from quant.tensorrt.bindings import is_for_rtx, load_release
     from quant.tensorrt.engines.engine import Engine
 
     try:
         tensorrt = load_release(identity.tensorrt if identity is not None else "")
         capability = find_device().compute_capability
     except AcceleratorError as error:  # there is no alternative to offer
+        if identity is not None and is_for_rtx(identity.tensorrt):
+            why = error.reason.split(";")[0]  # what follows says how to install another TensorRT
+            raise QuantError(
+                f"{path}: expected a GPU of compute capability {identity.compute_capability} to run this engine of "
+                f"TensorRT {identity.tensorrt}, found none: {why}; compare the Q/DQ model that it was built from"
+            ) from error
         raise QuantError(f"{path}: an engine runs only on TensorRT and a GPU: {error.reason}") from error
     if identity is not None:
         check_origin(path, identity, tensorrt.release, capability)

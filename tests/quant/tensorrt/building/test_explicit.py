@@ -168,11 +168,11 @@ def test_a_transformer_is_tried_with_pairs_on_results_and_never_by_the_rules(bui
     assert any(attempt.placement is not None and attempt.placement.results for attempt in found) is bool(implicit)
 
 
-def test_a_release_that_cannot_choose_is_built_with_and_without_the_rules(builds, gated):
-    assert [attempt.pairs for attempt in builds(gated).attempts(None)] == [
-        "on all 2 kernels and between them",
-        "on all 2 kernels",
-    ]
+def test_a_release_that_cannot_choose_is_built_with_and_without_the_rules_and_fp16(builds, gated):
+    plain = ["on all 2 kernels and between them", "on all 2 kernels"]
+    found = [attempt.pairs for attempt in builds(gated).attempts(None)]
+    assert found == [*(f"{pairs}, the rest in FP16" for pairs in plain), *plain]
+    assert [attempt.pairs for attempt in builds(gated, strict_int8=True).attempts(None)] == plain
 
 
 def test_small_products_stay_float_unless_there_are_no_others(builds, graph_of, random):

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from calib.algorithms import MinMax
+from calib.caches.cache import cache_from_amax
 from quant.errors import BuildError
 from quant.onnx_graph.half_precision import half_model
 from quant.onnx_graph.model import load_model
@@ -18,6 +20,7 @@ from quant.qdq.rules import ALL_RULES
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.building.build_job import BuildJob
+from quant.tensorrt.building.explicit import ExplicitBuilds
 from quant.tensorrt.building.network import prepared_proto
 from quant.tensorrt.building.open_axes import with_sizes
 from quant.tensorrt.building.options import BuilderOptions
@@ -76,6 +79,21 @@ def test_a_block_with_joins_gates_and_silu_is_built_by_the_rules(built, graph_of
     proto = graph_of(nodes, {"x": ["N", 3, 16, 16]}, {"y": None}, constants)
     for precision, form in forms(proto, ones, Placement(rules=ALL_RULES)).items():
         assert built(form).data, precision
+
+
+def test_what_tensorrt_11_would_try_is_built(rtx, built, residual_net, ones, monkeypatch):
+    """TensorRT for RTX has its API, and takes all types from the model as it does."""
+    monkeypatch.setattr("quant.tensorrt.building.explicit.load_tensorrt", lambda: rtx)
+    cache = cache_from_amax(ones(residual_net), MinMax())
+    size = BatchRange(2, 2, 2)
+    tries = ExplicitBuilds(residual_net, cache, size, BuilderOptions(), "net", lambda line: None, frozenset())
+    attempts = tries.attempts(None)
+    assert [attempt.half for attempt in attempts] == [True, False]  # the rules change nothing in this net
+    for attempt in attempts:
+        model = tries.quantized(attempt)
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        assert (onnx.TensorProto.FLOAT16 in kinds) is attempt.half
+        assert built(model).data
 
 
 @pytest.fixture(scope="module")
