@@ -28,6 +28,7 @@ from quant.tensorrt.building.open_axes import with_sizes
 from quant.tensorrt.engines.engine import Engine
 from quant.tensorrt.engines.layers import graph_report
 
+_COPIES = "first copies"
 DETECTOR, DETECTOR_BATCH, DETECTOR_SIZE = "detector", 8, 320
 WAYS: dict[str, Attempt] = {
     "kernels": Attempt("on all kernels", DEFAULT_PLACEMENT),
@@ -164,7 +165,8 @@ def _keep(bench: Bench, name: str, told: TriedBuild, goal: float, judged: Row) -
     if told.error:
         row["error"] = told.error[:300]
     print({key: value for key, value in row.items() if value is not None}, flush=True)
-    bench.results.add("placements", f"{name} {told.pairs}", row)
+    kept = {key: value for key, value in row.items() if key != _COPIES}  # which the page has no room for
+    bench.results.add("placements", f"{name} {told.pairs}", kept)
 
 
 def _judged(trial: _Trial, proto: onnx.ModelProto, data: bytes) -> Row:
@@ -180,7 +182,7 @@ def _judged(trial: _Trial, proto: onnx.ModelProto, data: bytes) -> Row:
         row["SQNR, dB"] = round(_decibels(trial.expected[0], found[0]), 1)
     row["layers"] = layers_text({"graph": report.document()})
     copies = [layer for layer in report.layers if layer.is_reformat]
-    row["copies, most"] = ", ".join(layer.name[:60] for layer in copies[:3])
+    row[_COPIES] = ", ".join(layer.name[:60] for layer in copies[:3])
     return row
 
 

@@ -136,7 +136,7 @@ def explicit_engine(
 
     Explicit quantization forces INT8 wherever a pair is, whether that is faster or not. If the release can still choose
     by itself, an implicit build is made first, which says what it left in float, what it held in INT8, and how fast
-    that is. Then placements are built and timed, at most four, from much INT8 to little, until one is as fast.
+    that is. Then placements are built and timed, at most four, until one is as fast.
 
     Args:
         proto: FP32 model.
@@ -173,7 +173,7 @@ def first_as_fast(
     """Build one after the other until one is about as fast as the goal; else take the fastest.
 
     Args:
-        attempts: What to try, from much INT8 to little.
+        attempts: What to try; of those about as fast as each other, the first is taken.
         timed: Builds and times one.
         goal: Milliseconds of TensorRT's own choice; None to try all.
         note: Called with lines to display.
@@ -232,7 +232,6 @@ class ExplicitBuilds:
         self.named = prepared_proto(proto, batch, name)
         self._editor = prepared_for_quantization(self.named)
         self.kernels = [node for node in self._editor.nodes if node.op_type in QUANTIZED_OPS]
-        self._asked = float_nodes
         self.float_nodes = self._with_small_products(float_nodes)
         self._macs = macs_by_product(self._editor)
         self.tried: list[TriedBuild] = []
@@ -262,8 +261,8 @@ class ExplicitBuilds:
     def attempts(self, implicit: ImplicitChoice | None) -> list[Attempt]:
         """The placements to try: what is likely to be as fast as TensorRT's own choice first, else much INT8 first.
 
-        For a convolutional net, the first has pairs where the implicit build has INT8, tensor by tensor: on an H200 it
-        made a YOLOv8n-type detector faster than TensorRT did by itself (docs/gpu-results.md). Then follow pairs on
+        For a convolutional net, the first has pairs where the implicit build has INT8, tensor by tensor: that made
+        a YOLOv8n-type detector faster than TensorRT made it by itself (docs/gpu-results.md). Then follow pairs on
         every kernel and what the rules of `quant.qdq.rules` keep in INT8 between them, pairs on every kernel, and pairs
         on the kernels alone that TensorRT chose; or the float engine if it chose none. TensorRT 8.6 hands a
         transformer's body as a whole to another compiler. The body is slow with pairs on some of its products and fast

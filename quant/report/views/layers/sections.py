@@ -63,8 +63,7 @@ def tried_sections(document: dict[str, Any]) -> list[Section]:
             table = table_from_rows(rows, f"builds.{i}.tensorrt.explicit_builds", _TRIED)
             notes = [
                 "Explicit quantization is INT8 wherever a Q/DQ pair is, faster or not. So placements were built and "
-                "timed, from much INT8 to little, until one was as fast as TensorRT's own choice; else the fastest "
-                "is taken."
+                "timed, until one was as fast as TensorRT's own choice; else the fastest is taken."
             ]
             return [Section("Placements of Q/DQ pairs that were tried", "tried", notes, [("", table)])]
     return []
