@@ -1,5 +1,7 @@
 """Which tensors stay INT8 between the kernels of a convolutional net, rule by rule."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
@@ -235,3 +237,8 @@ def test_the_work_of_products_is_counted_in_multiply_accumulates(graph_of, rando
     assert macs == {"conv": 2 * 9 * 4 * 27, "up": 2 * 4 * 9 * 20, "classify": 2 * 180 * 10}
     assert share_of_work(macs, {"conv"}) == pytest.approx(1944 / (1944 + 1440 + 3600))
     assert share_of_work({"conv": 0}, {"conv"}) is None
+
+
+def test_the_guide_names_each_rule():
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "explicit-models.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in guide for name in RULES)
