@@ -25,13 +25,14 @@ from quant.settings.output_names import ENGINE_SUFFIX, build_name
 from quant.tensorrt.bindings import load_tensorrt
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
-from quant.tensorrt.building.explicit import MadeEngine, explicit_engine, explicit_form
+from quant.tensorrt.building.explicit import explicit_engine, explicit_form
 from quant.tensorrt.building.mask_scales import scales_of_masks
 from quant.tensorrt.building.memory_turns import MemoryTurns
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.network import fitted_batch, prepared_proto
 from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
 from quant.tensorrt.building.options import BuilderOptions
+from quant.tensorrt.building.tried_builds import MadeEngine
 from quant.tensorrt.engines.engine import Engine
 from quant.tensorrt.engines.engine_file import (
     EngineIdentity,

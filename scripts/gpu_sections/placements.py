@@ -23,8 +23,9 @@ from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq.rules import ALL_RULES, RULES
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.building.builder import engine_from_onnx
-from quant.tensorrt.building.explicit import Attempt, ExplicitBuilds, TriedBuild, fastest, is_as_fast
+from quant.tensorrt.building.explicit import ExplicitBuilds
 from quant.tensorrt.building.open_axes import with_sizes
+from quant.tensorrt.building.tried_builds import Attempt, TriedBuild, fastest, is_as_fast
 from quant.tensorrt.engines.engine import Engine
 from quant.tensorrt.engines.layers import graph_report
 

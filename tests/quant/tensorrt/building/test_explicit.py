@@ -12,18 +12,13 @@ from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange
 from quant.tensorrt.building.builder import BuiltEngine
 from quant.tensorrt.building.explicit import (
-    MOST_TRIED,
-    Attempt,
     ExplicitBuilds,
     ImplicitChoice,
-    MadeEngine,
-    TriedBuild,
     _normalizations_fit_fp16,
-    fastest,
-    first_as_fast,
     has_attention,
 )
 from quant.tensorrt.building.options import BuilderOptions
+from quant.tensorrt.building.tried_builds import MOST_TRIED, Attempt, MadeEngine, TriedBuild, fastest, first_as_fast
 
 
 @pytest.mark.parametrize(
