@@ -12,7 +12,10 @@ from onnx import helper
 
 from calib.calibrator import MinMaxCalibrator
 from quant import collect_statistics
+from quant.settings.batch_range import BatchRange, SideRange
 from quant.tensorrt.backend import TensorRTBackend
+from quant.tensorrt.building.builder import engine_from_onnx
+from quant.tensorrt.engines.engine import Engine
 from tests import detector_project
 
 pytestmark = pytest.mark.gpu
@@ -77,3 +80,15 @@ def test_engines_give_what_the_model_gives_at_that_size(graph_of, saved, random,
         (found,) = backend.build(model, precision, cache=calibrator.compute_cache()).runnable.run({"x": images})
     assert found.shape == expected.shape == (4, 16, 48, 80)
     assert np.abs(found - expected).max() <= 0.03 * np.abs(expected).max()
+
+
+def test_an_engine_for_ranges_of_height_and_width_runs_at_the_largest(graph_of, random, run_onnx, fast):
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["c"], ["y"])]
+    shape = ["N", 3, "H", "W"]
+    proto = graph_of(nodes, {"x": shape}, {"y": ["N", 4, "H", "W"]}, {"w": random(4, 3, 3, 3)})
+    size = BatchRange(1, 2, 4, (SideRange(8, 16, 32), SideRange(8, 16, 24)))
+    with Engine(engine_from_onnx(proto, "fp32", size, fast).data) as engine:
+        assert [tensor.shape for tensor in engine.tensors] == [(4, 3, 32, 24), (4, 4, 32, 24)]
+        x = random(5, 3, 32, 24)
+        (found,) = engine.run({"x": x})
+    np.testing.assert_allclose(found, run_onnx(proto, x=x)[0], atol=2e-2, rtol=1e-2)  # TF32 is allowed
