@@ -13,9 +13,9 @@ from calib.names import ALGORITHMS, CALIBRATORS
 _FILE = click.Path(path_type=Path)
 
 
-def _reader(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _reader(text: str, *others: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The option that names the program for which a cache is meant."""
-    return click.option("--for", "reader", type=click.Choice(("onnxruntime-tensorrt",)), help=text)
+    return click.option("--for", "reader", type=click.Choice(("onnxruntime-tensorrt", *others)), help=text)
 
 
 @click.group("cache")
@@ -90,7 +90,11 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.option(
     "--header", type=click.Choice(tuple(CALIBRATORS)), help="Calibrator named in OUT; trtexec reads entropy2."
 )
-@_reader("Program that will read OUT: tensors with ':' in their names are renamed, and a model with these is written.")
+@_reader(
+    "Program that will read OUT. onnxruntime-tensorrt: tensors with ':' in their names are renamed, and a model with "
+    "these is written; onnxruntime: OUT is a Q/DQ model in the numbers of its own kernels on this processor.",
+    "onnxruntime",
+)
 def convert(
     source: Path,
     target: Path,

@@ -13,15 +13,18 @@ from calib.caches.sidecar import files_named_by
 from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
+from quant.evaluation.deployment import missing_instructions
 from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnx_graph.model_file import stage_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.onnx_graph.tracing import names_within, with_tensors_renamed
-from quant.qdq.number_form import FOR_TENSORRT, NumberForm
+from quant.qdq.number_form import FOR_TENSORRT, NumberForm, for_onnxruntime
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement
 from quant.qdq.reader import ReadScales, cache_from_qdq_model, hold_cache
 from quant.qdq.writer import light_qdq_model, quantizable_tensors
+
+ONNXRUNTIME = "onnxruntime"  # reads Q/DQ models
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def convert_cache_file(
         tensorrt: Version for the first line, such as 8600 or 10.3.0.
         header: Calibrator for the first line, one of `calib.caches.conversion.CALIBRATORS`.
         reader: `calib.caches.provider_table.PROVIDER`, which takes no ':' in names; None for TensorRT itself. If
-            tensors must have other names, the model with these is written beside the target.
+            tensors must have other names, the model with these is written beside the target. `ONNXRUNTIME` for a Q/DQ
+            model in the numbers of ONNX Runtime's own kernels on this processor.
 
     Raises:
         CacheError: The source holds no cache, the scales do not fit the model, or the target is a cache's provenance.
@@ -80,9 +84,8 @@ def convert_cache_file(
     """
     version = version_from_text(tensorrt) if tensorrt else None
     found = read_cache_file(source)
-    if reader is not None and target.suffix.lower() in (".onnx", ".json"):
-        raise CacheError(f"{target}: expected a name for TensorRT's text, which {reader} reads, found {target.suffix}")
-    if reader is not None and header is None and not reads_header(found.cache):
+    form, renames = _form_for(reader, target), reader not in (None, ONNXRUNTIME)
+    if renames and header is None and not reads_header(found.cache):
         header = "entropy2"
     cache = with_header(found.cache, header, version)
     kind = target.suffix.lower()
@@ -93,12 +96,12 @@ def convert_cache_file(
             raise CacheError(
                 f"{target}: expected the FP32 model that the scales go into, found none; give it with --model"
             )
-        quantized = model_with_scales(load_model(model), cache, source)
+        quantized = model_with_scales(load_model(model), cache, source, form=form)
     elif kind == ".json":
         _refuse_provenance(target)
         contents = json_from_cache(cache)
     else:
-        renamed = _renamed(cache, model, source) if reader is not None else None
+        renamed = _renamed(cache, model, source) if renames else None
         if renamed is not None:
             cache, other = renamed
             beside = target.with_suffix(".onnx")
@@ -118,6 +121,22 @@ def convert_cache_file(
     if kind not in (".onnx", ".json") and cache.algo == "mse":
         notes.append("TensorRT has no calibrator called MSECalibration; use --header entropy2 for TensorRT")
     return Conversion(cache, tuple(notes))
+
+
+def _form_for(reader: str | None, target: Path) -> NumberForm:
+    """The whole numbers of a Q/DQ model for a reader.
+
+    Raises:
+        CacheError: The reader reads no such file.
+    """
+    kind = target.suffix.lower()
+    if reader == ONNXRUNTIME:
+        if kind != ".onnx":
+            raise CacheError(f"{target}: expected a name ending in .onnx, because {reader} reads models, not caches")
+        return for_onnxruntime(reduce_range=bool(missing_instructions()))
+    if reader is not None and kind in (".onnx", ".json"):
+        raise CacheError(f"{target}: expected a name for TensorRT's text, which {reader} reads, found {target.suffix}")
+    return FOR_TENSORRT
 
 
 def _renamed(cache: CalibrationCache, path: Path | None, source: Path) -> tuple[CalibrationCache, LightModel] | None:

@@ -284,6 +284,16 @@ def test_the_cache_comes_back_from_a_model_for_onnx_runtime(calib, finished):
     assert (finished / "back.cache").read_text() == (finished / "calib-out" / "calibration.cache").read_text()
 
 
+def test_cache_convert_writes_the_same_model_for_onnx_runtime(calib, finished):
+    assert calib("build", "--target", "onnxruntime", cwd=finished).code == 0
+    convert = ("cache", "convert", "calib-out/calibration.cache", "--for", "onnxruntime")
+    result = calib(*convert, "own.onnx", "--model", "model.onnx", cwd=finished)
+    assert result.code == 0, result.err
+    assert sha256(finished / "own.onnx") == sha256(finished / "calib-out" / "model.int8.onnxruntime.onnx")
+    refused = calib(*convert, "own.cache", cwd=finished)
+    assert "own.cache: expected a name ending in .onnx, because onnxruntime reads models" in refused.error
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
