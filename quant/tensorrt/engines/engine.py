@@ -175,9 +175,10 @@ class Engine:
         return self._loaded.layer_text()
 
     def close(self) -> None:
-        """Free the engine and its buffers; a second call does nothing."""
-        self._loaded.close()
-        self._resources.close()
+        """Free the engine and its buffers, after what another thread runs; a second call does nothing."""
+        with self._lock:
+            self._loaded.close()
+            self._resources.close()
 
     def __enter__(self) -> Engine:
         return self
