@@ -14,9 +14,7 @@ from typing import Generic, TypeVar
 from calib.interrupts import heed_interrupt, stopped_by
 
 _Result = TypeVar("_Result")
-_SWITCH_SECONDS = (
-    2e-4  # a library's line of log waits no longer for threads that run Python; 25 times as long by default
-)
+_SWITCH_SECONDS = 2e-4  # TensorRT logs through Python: a line waits that long at most for another thread's Python
 _LOOK_SECONDS = 0.2  # a thread that waits wakes up so often, because a signal may not interrupt its waiting
 
 
@@ -122,4 +120,5 @@ class Pieces:
         try:
             self.wait()
         finally:
-            sys.setswitchinterval(self._switch_seconds)
+            if self.beside:
+                sys.setswitchinterval(self._switch_seconds)

@@ -166,9 +166,10 @@ class Engine:
         Raises:
             ModelError: An input is missing or has another shape, or the execution fails.
         """
-        self._upload(inputs, 0, min(len(next(iter(inputs.values()))), self.largest))
-        addresses = {name: buffer.pointer for name, buffer in self._device.items()}
-        return self._loaded.layer_seconds(self._stream, addresses, runs)
+        with self._lock:
+            self._upload(inputs, 0, min(len(next(iter(inputs.values()))), self.largest))
+            addresses = {name: buffer.pointer for name, buffer in self._device.items()}
+            return self._loaded.layer_seconds(self._stream, addresses, runs)
 
     def layer_text(self) -> str:
         """The engine inspector's description of all layers, JSON."""
