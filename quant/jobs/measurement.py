@@ -85,8 +85,10 @@ def measured(
         arriving.settle()
         timed |= {name: build.deployed or build.runnable for name, build in arriving.builds.items()}
     if together:
-        with (timings or Timings()).of("evaluation: latency"):
+        taken = timings or Timings()
+        with taken.of("evaluation: latency"):
             latencies = measure_latency(timed, inputs)
+        with taken.of("evaluation: layers"):
             layers = _layers(timed, inputs, console)
     metric = None
     if recorder is not None and (usable is None or usable()):

@@ -359,21 +359,11 @@ class TensorRTBackend:
 
     def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
         """Try again while the GPU has too little memory: alone if other builds ran beside, then with half the batch."""
-        with self._turns.beside() as in_company:
-            try:
-                return attempt()
-            except OutOfDeviceMemoryError as error:
-                reason, crowded = error, in_company()
-        with self._turns.alone():
-            if crowded:
-                self._note(f"{what}: out of GPU memory beside other builds; trying alone")
-            else:
-                self._halve_batch(what, model, reason)
-            while True:
-                try:
-                    return attempt()
-                except OutOfDeviceMemoryError as error:
-                    self._halve_batch(what, model, error)
+        return self._turns.done(
+            attempt,
+            lambda: self._note(f"{what}: out of GPU memory beside other builds; trying alone"),
+            lambda error: self._halve_batch(what, model, error),
+        )
 
     def _halve_batch(self, what: str, model: OnnxModel, error: OutOfDeviceMemoryError) -> None:
         half = max(self.batch.largest // 2, 1)

@@ -17,6 +17,7 @@ from gpu_sections.placements import placements
 from gpu_sections.recovery import recovery
 from gpu_sections.robustness import failures, feeding
 from gpu_sections.speed import deployment, dynamic, explicit, latency
+from gpu_sections.verdict import collection, verdict
 from quant.errors import QuantError
 
 Section = tuple[str, str, Callable[[Bench], None]]
@@ -62,6 +63,18 @@ SECTIONS: dict[str, Section] = {
         "mobilenetv2-planted is mobilenetv2 with a tenth of its free channels 64 times louder, the same function "
         "(`scripts/make_loud_channels.py`). `only products left in float` allows no other step.",
         recovery,
+    ),
+    "collection": (
+        "Calibration on the GPU",
+        "Forward pass and counting of all activations, batch 64, level 0; images in memory repeat. "
+        "`engine s` comes on top, once.",
+        collection,
+    ),
+    "verdict": (
+        "Time to the verdict",
+        "Whole processes of `calib run --backend tensorrt`: 512 calibration images, 10,000 evaluation images, nothing "
+        "used again. At level 0, builds go on beside calibration and evaluation, so stages add up to more than all.",
+        verdict,
     ),
     "deployment": (
         "Deployment: torchvision's resnet18 against PyTorch",
@@ -116,13 +129,16 @@ def measure(bench: Bench, sections: Sequence[str], say: Callable[[str], None]) -
 def _machine(bench: Bench) -> dict[str, Any]:
     import onnxruntime
 
+    from calib.processors import usable_processors
     from quant.cuda.device import find_device
+    from quant.onnxruntime.backend import processor_name
     from quant.tensorrt.bindings import load_tensorrt
 
     gpu = find_device()
     machine = {
         "GPU": f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory >> 20} MiB",
         "NVIDIA driver": f"for CUDA {gpu.driver_cuda}",
+        "Processors": f"{usable_processors()}, {processor_name()}",
         "TensorRT": load_tensorrt().version,
         "ONNX Runtime": onnxruntime.__version__,
         "Python": platform.python_version(),

@@ -5,6 +5,7 @@ Where pieces run in turn, a piece is done when it is started, so their order is 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Generic, TypeVar
 from calib.interrupts import heed_interrupt, stopped_by
 
 _Result = TypeVar("_Result")
+_SWITCH_SECONDS = 2e-4  # TensorRT logs through Python: a line waits that long at most for another thread's Python
 _LOOK_SECONDS = 0.2  # a thread that waits wakes up so often, because a signal may not interrupt its waiting
 
 
@@ -79,6 +81,7 @@ class Pieces:
         self.beside = beside
         self._stop = threading.Event()
         self._started: list[Piece[object]] = []
+        self._switch_seconds = sys.getswitchinterval()
 
     def start(self, work: Callable[[], _Result]) -> Piece[_Result]:
         """Start a piece, which may wait for the results of others.
@@ -105,6 +108,8 @@ class Pieces:
             piece.wait()
 
     def __enter__(self) -> Pieces:
+        if self.beside:
+            sys.setswitchinterval(min(_SWITCH_SECONDS, self._switch_seconds))
         return self
 
     def __exit__(
@@ -112,4 +117,8 @@ class Pieces:
     ) -> None:
         if error is not None:
             self._stop.set()
-        self.wait()
+        try:
+            self.wait()
+        finally:
+            if self.beside:
+                sys.setswitchinterval(self._switch_seconds)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from calib.interrupts import heed_interrupt
+from quant.cuda.device import OutOfDeviceMemoryError
+
+_Result = TypeVar("_Result")
 
 _LOOK_SECONDS = 0.2  # a thread that waits looks so often whether it is to stop
 
@@ -19,6 +23,38 @@ class MemoryTurns:
         self._running = 0
         self._alone = False
         self._started = 0
+
+    def done(
+        self,
+        attempt: Callable[[], _Result],
+        told: Callable[[], None],
+        smaller: Callable[[OutOfDeviceMemoryError], None],
+    ) -> _Result:
+        """Do a build beside others; where that takes too much memory, alone; and alone with less, until it fits.
+
+        Args:
+            attempt: The build.
+            told: Says that it is done again because others ran beside it.
+            smaller: Makes it need less, while no other build runs, or raises an error where it cannot.
+
+        Raises:
+            KeyboardInterrupt: The thread was asked to stop while it waited.
+        """
+        with self.beside() as in_company:
+            try:
+                return attempt()
+            except OutOfDeviceMemoryError as error:
+                reason, crowded = error, in_company()
+        with self.alone():
+            if crowded:
+                told()
+            else:
+                smaller(reason)
+            while True:
+                try:
+                    return attempt()
+                except OutOfDeviceMemoryError as error:
+                    smaller(error)
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[Callable[[], bool]]:

@@ -166,18 +166,20 @@ class Engine:
         Raises:
             ModelError: An input is missing or has another shape, or the execution fails.
         """
-        self._upload(inputs, 0, min(len(next(iter(inputs.values()))), self.largest))
-        addresses = {name: buffer.pointer for name, buffer in self._device.items()}
-        return self._loaded.layer_seconds(self._stream, addresses, runs)
+        with self._lock:
+            self._upload(inputs, 0, min(len(next(iter(inputs.values()))), self.largest))
+            addresses = {name: buffer.pointer for name, buffer in self._device.items()}
+            return self._loaded.layer_seconds(self._stream, addresses, runs)
 
     def layer_text(self) -> str:
         """The engine inspector's description of all layers, JSON."""
         return self._loaded.layer_text()
 
     def close(self) -> None:
-        """Free the engine and its buffers; a second call does nothing."""
-        self._loaded.close()
-        self._resources.close()
+        """Free the engine and its buffers, after what another thread runs; a second call does nothing."""
+        with self._lock:
+            self._loaded.close()
+            self._resources.close()
 
     def __enter__(self) -> Engine:
         return self

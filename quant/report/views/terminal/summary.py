@@ -119,7 +119,7 @@ def _latency_note(document: Document) -> list[str]:
 
 def text_from_timings(document: Document) -> str:
     """Where a run's time went: seconds by stage, those within a stage below it, and when each began and ended."""
-    lines = ["seconds by stage (of threads: theirs together), from and to: stages went on beside each other"]
+    lines = ["seconds by stage (of threads: theirs together), and when it began and ended"]
     for stage, seconds in document["timings"].items():
         outer, _, inner = stage.partition(": ")
         span = document["timeline"].get(stage)

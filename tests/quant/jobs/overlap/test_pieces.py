@@ -1,5 +1,6 @@
 """Pieces of work beside each other and in turn: results, errors, and how they are stopped."""
 
+import sys
 import threading
 import time
 
@@ -104,3 +105,14 @@ def test_without_an_error_the_end_waits_for_what_still_runs():
     with Pieces(beside=True) as pieces:
         pieces.start(lambda: (time.sleep(0.05), done.append(1)))
     assert done == [1]
+
+
+def test_threads_take_turns_more_often_while_pieces_go_on():
+    """TensorRT writes its log through Python: thousands of lines in a build, each of which waits for a turn."""
+    usual = sys.getswitchinterval()
+    with pytest.raises(ValueError, match="ended"), Pieces(beside=True):
+        assert sys.getswitchinterval() < usual / 10
+        raise ValueError("ended")
+    assert sys.getswitchinterval() == usual
+    with Pieces(beside=False):
+        assert sys.getswitchinterval() == usual
