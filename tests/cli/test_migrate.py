@@ -1,6 +1,7 @@
 """`calib migrate`: an old cache to a Q/DQ model, and the accuracy of both."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -66,10 +67,14 @@ def test_the_scales_go_into_a_model_and_old_and_new_are_measured(migrated, calib
     assert "What became of the old scales" in page
     assert "What became of the old scales" in text
     assert {outcome for outcome, _ in cases(old / "calib.xml").values()} == {"passed"}
+    following = f"calib build --model {MODEL}"
+    assert f"\n  {following}\n" in result.out
+    built = calib(*shlex.split(following)[1:], cwd=old)
+    assert built.code == 0 or "tensorrt" in built.error.lower()  # which this machine may lack
     onnx.checker.check_model(onnx.load(old / MODEL))
 
 
-def test_scales_that_were_bad_before_are_told_from_a_bad_migration(migrated, old, scales):
+def test_scales_that_were_bad_before_are_told_from_a_bad_migration(migrated, calib, old, scales):
     scales(old / "old.cache", lambda digits: "33000000")  # crushes every activation to zero
     result, document = migrated("--junit", "calib.xml", code=3)
     assert document["verdict"] == "fail"
@@ -79,6 +84,8 @@ def test_scales_that_were_bad_before_are_told_from_a_bad_migration(migrated, old
     kinds = [outcome for outcome, _ in cases(old / "calib.xml").values()]
     assert kinds == ["passed", "failure", "failure"]
     assert "use model.onnx" in result.out
+    assert document["next"] == {"why": "calibrate anew", "command": "calib run"}
+    assert calib("run", cwd=old).code == 0
 
 
 def test_a_gap_in_the_cache_is_said_and_what_reads_it_stays_float(migrated, old):

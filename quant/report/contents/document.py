@@ -21,7 +21,7 @@ from quant.onnx_graph.model_file import sha256_of_model
 from quant.report.contents.details import details_from_run
 from quant.report.contents.figures import rounded
 from quant.report.contents.guidance.convergence import convergence_from_run
-from quant.report.contents.guidance.next_step import next_step
+from quant.report.contents.guidance.next_step import next_step, step_after_migration
 from quant.report.contents.migration import migration_from_result
 from quant.report.contents.outputs import deployed_from_evaluation, outputs_from_evaluation
 from quant.report.contents.recovery import recovery_from_result
@@ -83,8 +83,15 @@ def document_from_run(result: RunResult) -> Document:
     }
     if result.compared:
         document["compared"] = _compared(result)
-    document["next"] = None if result.compared else next_step(document, settings)
+    document["next"] = _next(document, result)
     return document
+
+
+def _next(document: Document, result: RunResult) -> dict[str, str] | None:
+    """The next step; a comparison of finished models is one itself."""
+    if result.migration is not None:
+        return step_after_migration(document, result.settings, result.files[document["examined"]])
+    return None if result.compared else next_step(document, result.settings)
 
 
 def _data(result: RunResult) -> Document:

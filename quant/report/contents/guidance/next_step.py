@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from quant.settings.command_line import short_command
@@ -24,6 +25,22 @@ def next_step(document: Document, settings: RunSettings) -> dict[str, str] | Non
         or _deploy(document, settings)
     )
     return None if found is None else {"why": found[0], "command": found[1]}
+
+
+def step_after_migration(document: Document, settings: RunSettings, file: str) -> dict[str, str] | None:
+    """The same after a migration.
+
+    Args:
+        document: The report of a migration.
+        settings: Settings of the migration.
+        file: The new model, for a command line.
+    """
+    if document["verdict"] in ("pass", "unlabelled"):
+        why = "build the new model where TensorRT and the GPU are; it holds its scales"
+        return {"why": why, "command": shlex.join(["calib", "build", "--model", file])}
+    if document["verdict"] != "fail" or settings.data is None:
+        return None
+    return {"why": "calibrate anew", "command": short_command("run", settings, out=RunSettings().out)}
 
 
 def _another_preprocessing(document: Document, settings: RunSettings) -> tuple[str, str] | None:
