@@ -6,6 +6,7 @@ until it finishes. After each kill, the caller looks at what is left.
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -29,8 +30,12 @@ def kill_before(step):
 
         return counted
 
+    bound = getattr(pathlib, "_normal_accessor", None)  # Python 3.10's paths hold these functions themselves
     for name in STEPS:
-        setattr(os, name, wrapped(getattr(os, name)))
+        counted = wrapped(getattr(os, name))
+        if getattr(bound, name, None) is getattr(os, name):
+            setattr(bound, name, counted)
+        setattr(os, name, counted)
 
 
 def killed_at_each_step(work, look, most=400):
