@@ -102,7 +102,7 @@ class Backend(Protocol):
         version: Its version.
         device: What it runs on, in words.
         overlaps: Whether builds may run beside each other, beside a pass on the processor and beside the runs of other
-            builds, and come out the same.
+            builds, and come out the same. No back end of this package says so at present.
     """
 
     name: str

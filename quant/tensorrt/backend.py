@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.building.builder import BuiltEngine, engine_from_onnx
 from quant.tensorrt.building.explicit import explicit_engine, explicit_form
 from quant.tensorrt.building.mask_scales import scales_of_masks
-from quant.tensorrt.building.memory_turns import MemoryTurns
 from quant.tensorrt.building.native_calibration import native_cache_from_onnx
 from quant.tensorrt.building.network import fitted_batch, prepared_proto
 from quant.tensorrt.building.open_axes import has_open_axes, with_sizes
@@ -77,14 +75,15 @@ class TensorRTBackend:
     Attributes:
         version: TensorRT's version.
         device: The GPU, for display.
-        overlaps: See `Backend`. Only at level 0, which times no kernel: elsewhere, other work on the GPU, or threads
-            that keep the builder's from the processor, would decide which kernels are the fastest.
+        overlaps: See `Backend`. False: on an H200, runs hung whose builds by TensorRT 8.6 went on beside each other in
+            threads. Its builder logs through Python, whose lock another of its calls may hold while it waits.
         compute_capability: The GPU's, such as "9.0".
         batch: Batch sizes of the engines; halved if the GPU has too little memory.
         feed: How the last native calibration was fed.
     """
 
     name = "tensorrt"
+    overlaps = False
 
     def __init__(
         self,
@@ -119,15 +118,12 @@ class TensorRTBackend:
         self.compute_capability = self._gpu.compute_capability
         self.batch = batch if isinstance(batch, BatchRange) else BatchRange(batch, batch, batch)
         self.options = options if options is not None else BuilderOptions()
-        self.overlaps = not self.options.times_kernels
         self.feed: FeedFigures | None = None
         self._calibration_batch = calibration_batch
         self._engines, self._note = engines, note
         self._shapes, self._measured = shapes, measured
         self._sized: tuple[OnnxModel, OnnxModel] | None = None  # the last model with open axes, and the same with sizes
         self._open: list[Engine] = []
-        self._turns = MemoryTurns()
-        self._fitting = threading.Lock()
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
         """Let TensorRT compute the scales (`--calibrator tensorrt`).
@@ -340,10 +336,9 @@ class TensorRTBackend:
 
     def _fitted(self, model: OnnxModel) -> OnnxModel:
         """The model with the sizes of the data, and the batch size with those that the model requires."""
-        with self._fitting:  # builds beside each other are of one model: it is said once
-            model = self._with_sizes(model)
-            self.batch = fitted_batch(model, self.batch, self._note)
-            return model
+        model = self._with_sizes(model)
+        self.batch = fitted_batch(model, self.batch, self._note)
+        return model
 
     def _with_sizes(self, model: OnnxModel) -> OnnxModel:
         """The model with the sizes of the data on its open axes; as it is where it leaves none open."""
@@ -358,23 +353,20 @@ class TensorRTBackend:
         return self._sized[1]
 
     def _with_smaller_batches(self, what: str, model: OnnxModel, attempt: Callable[[], _Result]) -> _Result:
-        """Try again while the GPU has too little memory: alone if other builds ran beside, then with half the batch."""
-        return self._turns.done(
-            attempt,
-            lambda: self._note(f"{what}: out of GPU memory beside other builds; trying alone"),
-            lambda error: self._halve_batch(what, model, error),
-        )
-
-    def _halve_batch(self, what: str, model: OnnxModel, error: OutOfDeviceMemoryError) -> None:
-        half = max(self.batch.largest // 2, 1)
-        if self.batch.largest == 1 or fixed_batch(model.proto) is not None:
-            raise BuildError(
-                f"{what}: out of GPU memory at batch {self.batch}: {error}; end other programs on the GPU"
-            ) from error
-        least, usual = min(self.batch.smallest, half), min(self.batch.usual, half)
-        smaller = replace(self.batch, smallest=least, usual=usual, largest=half)
-        self._note(f"{what}: out of GPU memory at batch {self.batch}; trying {smaller}")
-        self.batch = smaller
+        """Try again with half the batch as long as the GPU has too little memory."""
+        while True:
+            try:
+                return attempt()
+            except OutOfDeviceMemoryError as error:
+                half = max(self.batch.largest // 2, 1)
+                if self.batch.largest == 1 or fixed_batch(model.proto) is not None:
+                    raise BuildError(
+                        f"{what}: out of GPU memory at batch {self.batch}: {error}; end other programs on the GPU"
+                    ) from error
+                least, usual = min(self.batch.smallest, half), min(self.batch.usual, half)
+                smaller = replace(self.batch, smallest=least, usual=usual, largest=half)
+                self._note(f"{what}: out of GPU memory at batch {self.batch}; trying {smaller}")
+                self.batch = smaller
 
     def close(self) -> None:
         """Free all engines; a second call does nothing."""

@@ -1,7 +1,8 @@
 """The builds of a run: each is started as soon as what it needs is there.
 
 On a back end whose builds may overlap (`Backend.overlaps`), FP32 and FP16 are started at once and INT8 as soon as there
-are scales; meanwhile the processor calibrates, and what is built is evaluated. Elsewhere they follow each other.
+are scales; meanwhile the processor calibrates, and what is built is evaluated. Elsewhere, at present everywhere,
+they follow each other.
 """
 
 from __future__ import annotations
