@@ -26,7 +26,7 @@ def file_of(spec: str) -> str:
 def load_callable(spec: str, what: str) -> Callable[..., Any]:
     """Import a file and return the callable in it.
 
-    The file can import from its own folder, as it can when Python runs it.
+    The file can import from its own folder, as it can when Python runs it. No bytecode is left there.
 
     Args:
         spec: `file.py:callable`.
@@ -46,11 +46,13 @@ def load_callable(spec: str, what: str) -> Callable[..., Any]:
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     sys.path.insert(0, str(path.parent.absolute()))
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         found.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises
         raise SettingsError(f"{what}: {path} cannot be imported: {described(error, path)}") from error
     finally:
+        sys.dont_write_bytecode = writes_none
         sys.path.remove(str(path.parent.absolute()))
     function: Any = getattr(module, attribute, None)
     if not (callable(function) or callable(getattr(function, "score", None))):  # an object with a method for all images
