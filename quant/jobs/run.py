@@ -95,7 +95,8 @@ def run(
             stack.enter_context(exclusive(folder))
         backend = backend_from_settings(settings, listener, lambda _: sample_shapes(opened, settings))
         stack.callback(backend.close)
-        result = _result(settings, model, opened, backend, listener, given)
+        with Pieces(beside=_overlaps(settings, backend)) as pieces:
+            result = _result(settings, model, opened, backend, listener, given, pieces)
         if data is not None or evaluation is not None:
             result = replace(result, command=None)  # no command line repeats it
         document = document_from_run(result)
@@ -111,24 +112,12 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
     return [folder for _, folder in sorted({resolved(folder): folder for folder in folders}.items())]
 
 
-def _result(
-    settings: RunSettings,
-    model: OnnxModel,
-    data: RunData,
-    backend: Backend,
-    listener: RecordingConsole,
-    given: GivenPrecisions,
-) -> RunResult:
-    with Pieces(beside=_overlaps(settings, backend)) as pieces:
-        return _result_of_pieces(settings, model, data, backend, listener, given, pieces)
-
-
 def _overlaps(settings: RunSettings, backend: Backend) -> bool:
     """Do builds go on beside calibration and evaluation? Not beside TensorRT's own calibration, a build itself."""
     return backend.overlaps and settings.precision != "fp32" and settings.calibrator == "toolkit"
 
 
-def _result_of_pieces(
+def _result(
     settings: RunSettings,
     model: OnnxModel,
     data: RunData,
