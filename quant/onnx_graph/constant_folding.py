@@ -22,7 +22,7 @@ _MAX_FOLDED_VALUES = 1 << 24  # a constant sub-graph is not folded into a larger
 _MAX_GROWN_VALUES = 1 << 20  # nor where that repeats values to more than this
 _MOVING = {"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"}  # as many values as before
 _RANDOM = ("Random", "Multinomial", "Bernoulli")
-_PAIRS = ("QuantizeLinear", "DequantizeLinear")
+PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def fold(
@@ -51,7 +51,7 @@ def fold(
 
 def _is_foldable(node: onnx.NodeProto, constants: Mapping[str, Array], kept: Callable[[str], bool]) -> bool:
     names = [name for name in node.input if name]
-    if node.domain not in ("", "ai.onnx") or node.op_type in _PAIRS or node.op_type.startswith(_RANDOM):
+    if node.domain not in ("", "ai.onnx") or node.op_type in PAIRS or node.op_type.startswith(_RANDOM):
         return False
     if any(name not in constants for name in names) or any(kept(name) for name in node.output):
         return False

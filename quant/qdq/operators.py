@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
+from onnx import helper
 
 from quant.onnx_graph.editor import GraphEditor
 
@@ -33,3 +36,17 @@ def node_key(node: onnx.NodeProto) -> str:
 def groups_of(node: onnx.NodeProto) -> int:
     """Groups of a convolution."""
     return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
+def state_kernel_shape(node: onnx.NodeProto, weights: Sequence[int]) -> None:
+    """Give a convolution the attribute `kernel_shape` if it lacks it, in place.
+
+    ONNX infers it from the weights. TensorRT's parser does so as well, but only where the weights are constants of the
+    model: behind a pair, it refuses the node.
+
+    Args:
+        node: Any node; others than convolutions stay as they are.
+        weights: Shape of its weights: two axes of channels, then the kernel's.
+    """
+    if node.op_type in CONVOLUTIONS and all(attribute.name != "kernel_shape" for attribute in node.attribute):
+        node.attribute.append(helper.make_attribute("kernel_shape", list(weights[2:])))

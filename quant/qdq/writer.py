@@ -27,7 +27,7 @@ from quant.onnx_graph.editor import GraphEditor
 from quant.onnx_graph.light_model import AnyModel, LightModel, whole_model
 from quant.qdq.float_products import products_left_float
 from quant.qdq.number_form import FOR_TENSORRT, NumberForm, never_negative
-from quant.qdq.operators import QUANTIZED_OPS, groups_of
+from quant.qdq.operators import QUANTIZED_OPS, groups_of, state_kernel_shape
 from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, QuantizableInput, is_quantized_kernel, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.weights import quantize_weights
@@ -115,6 +115,8 @@ def _quantize_constant_inputs(node: onnx.NodeProto, editor: GraphEditor, writer:
         constant = editor.constants.get(node.input[position])
         if constant is None:
             continue
+        if position == 1:
+            state_kernel_shape(node, constant.shape)
         if node.op_type == "Conv":
             axis = 0
         elif node.op_type == "ConvTranspose":

@@ -8,9 +8,8 @@ from typing import Any
 
 import onnx
 
+from quant.onnx_graph.constant_folding import PAIRS
 from quant.report.contents.figures import rounded
-
-_PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def layers_from_build(
@@ -67,7 +66,7 @@ def layers_from_qdq(proto: onnx.ModelProto, precision: str = "int8") -> list[dic
     rest = "fp32" if precision == "int8" else precision
     rows = []
     for i, node in enumerate(proto.graph.node):
-        if node.op_type in _PAIRS or node.op_type == "Constant":
+        if node.op_type in PAIRS or node.op_type == "Constant":
             continue
         reads = [name for name in node.input[:2] if name]
         quantized = bool(reads) and all(name in dequantized for name in reads)

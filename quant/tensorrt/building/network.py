@@ -13,6 +13,7 @@ from quant.onnx_graph.model_file import serialized
 from quant.settings.batch_range import BatchRange, SideRange
 from quant.tensorrt.bindings import TensorRT
 from quant.tensorrt.log import LogSection, logger
+from quant.tensorrt.rewrites.kernel_shapes import state_kernel_shapes
 from quant.tensorrt.rewrites.shape_parts import split_shape_parts
 
 _CHANNELS = (1, 3, 4)
@@ -31,7 +32,7 @@ def fitted_batch(model: OnnxModel, batch: BatchRange, note: Callable[[str], None
 def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx.ModelProto:
     """A copy for the parser: with a name for every node, and with the batch size in the inputs if there is only one.
 
-    What the parser of TensorRT 8.6 would misread is rewritten, see `split_shape_parts`.
+    What the parser of TensorRT 8.6 would misread is rewritten, see `split_shape_parts` and `state_kernel_shapes`.
 
     Fixing the size in the model, not in a profile, lets the builder fold all shape arithmetic. Heights and widths that
     have ranges stay open.
@@ -59,6 +60,7 @@ def prepared_proto(proto: onnx.ModelProto, batch: BatchRange, name: str) -> onnx
         if not node.name:
             node.name = next((output for output in node.output if output), f"node_{i}")
     split_shape_parts(copy)
+    state_kernel_shapes(copy)
     return copy
 
 

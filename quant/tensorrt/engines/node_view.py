@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx
 
-PAIRS = ("QuantizeLinear", "DequantizeLinear")
+from quant.onnx_graph.constant_folding import PAIRS
+
 _SHAPES = {"Shape", "Size"}
 _VIEWS = {"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _REGION = re.compile(r"\{ForeignNode\[(.*?)\.\.\.(.*)\]\}", re.DOTALL)

@@ -220,7 +220,8 @@ def test_layers_are_timed_by_name_and_the_latency_is_as_before(digits, digit_ima
     names = {layer["name"] for layer in build.details["graph"]["layers"]}
     assert set(seconds) <= names
     assert len(seconds) > len(names) / 2  # what takes no time may be left out
-    assert all(value > 0 for value in seconds.values())
+    assert all(value >= 0 for value in seconds.values())  # a layer may take less than the profiler can tell
+    assert sum(seconds.values()) > 0
     assert 1000 * sum(seconds.values()) < 100 * before  # milliseconds and not seconds
     after = build.engine.latency(digit_images).milliseconds
     assert after < 3 * before  # the profiler is gone

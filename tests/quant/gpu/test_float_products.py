@@ -23,13 +23,10 @@ ROOT = Path(__file__).resolve().parents[3]
 KEPT = frozenset(("block1/conv1", "block1/conv2"))
 
 
-def precisions_of(build):
-    """Precision of the layer that each product became, by a part of the layer's name."""
-    return {layer["name"]: layer["precision"] for layer in build.details["graph"]["layers"]}
-
-
-def of(precisions, node):
-    return {kind for name, kind in precisions.items() if node in name and "Reformatting" not in name}
+def of(details, node):
+    """What the layers that a node became compute in."""
+    layers = details["graph"]["layers"]
+    return {layer["precision"] for layer in layers if node in layer["nodes"] and not layer["copies"]}
 
 
 @pytest.fixture
@@ -53,10 +50,10 @@ def wide(graph_of, saved, random, batch_of):
 def test_products_stay_float_and_the_others_do_not(backend, wide, explicit):
     model, cache = wide
     with backend(explicit=explicit, strict_int8=True) as made:
-        precisions = precisions_of(made.build(model, "int8", cache, frozenset(("conv1",))))
-    assert of(precisions, "conv1") <= {"fp16", "fp32"}, precisions
-    assert of(precisions, "conv1")
-    assert of(precisions, "conv3") == {"int8"}, precisions
+        details = made.build(model, "int8", cache, frozenset(("conv1",))).details
+    assert of(details, "conv1") <= {"fp16", "fp32"}, details["graph"]["layers"]
+    assert of(details, "conv1")
+    assert of(details, "conv3") == {"int8"}, details["graph"]["layers"]
 
 
 def test_a_product_in_float_reads_what_was_never_rounded(backend, digits, digit_cache, digit_images, run_onnx):
@@ -133,9 +130,8 @@ def test_what_a_search_leaves_in_float_is_timed_and_is_in_float(loud_digits):
     left = found["recovery"]["float_nodes"]
     assert left
     int8 = next(row for row in found["builds"] if row["precision"] == "int8")
-    layers = {layer["name"]: layer["precision"] for layer in int8["tensorrt"]["graph"]["layers"]}
     for node in left:
-        assert "int8" not in of(layers, node), layers
+        assert of(int8["tensorrt"], node) <= {"fp16", "fp32"}, int8["tensorrt"]["graph"]["layers"]
     assert int8["drop_top1"] <= 1
     text = (loud_digits / "out" / "precision.toml").read_text()
     assert all(node in text for node in left)
@@ -163,7 +159,7 @@ def test_the_detection_sample_on_a_gpu_with_its_head_in_float(tmp_path):
     head = found["detection"]["head_kept"]
     assert head["kept"] == "float"
     int8 = next(row for row in found["builds"] if row["precision"] == "int8")
-    layers = {layer["name"]: layer["precision"] for layer in int8["tensorrt"]["graph"]["layers"]}
+    assert any(of(int8["tensorrt"], node) for node in head["nodes"])
     for node in head["nodes"]:
-        assert "int8" not in of(layers, node), layers
+        assert of(int8["tensorrt"], node) <= {"fp16", "fp32"}, int8["tensorrt"]["graph"]["layers"]
     print({"head": head, "latency": {row["precision"]: row["latency_ms"] for row in found["builds"]}})  # with -s
