@@ -4,23 +4,26 @@ A cache of an implicit build and the pairs of an explicit one are not the same s
 tensor of TensorRT's network, those inside fused kernels and those that only TensorRT knows included; a Q/DQ model needs
 one where INT8 kernels read. Where the cache lacks a scale that a pair needs, TensorRT ran what reads it in float, and
 so does the model that is made here, unless the data was only moved there from a tensor with a scale.
+
+Where the old engine is there, the pairs follow it (`OldEngine`): what TensorRT ran in float stays so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calib.caches.cache import INT8_LEVELS, CalibrationCache, coverage, is_tensorrt_s_own
 from calib.errors import CacheError
 from quant.onnx_graph.editor import GraphEditor
+from quant.onnx_graph.half_precision import light_half_model
 from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.tensor_types import activation_names
 from quant.onnx_graph.tracing import names_read
 from quant.qdq.implicit import inside_kernels
 from quant.qdq.operators import node_key, only_moves
-from quant.qdq.placement import Placement, is_product, is_quantized_kernel, quantizable_inputs
+from quant.qdq.placement import DEFAULT_PLACEMENT, Placement, is_product, is_quantized_kernel, quantizable_inputs
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.reader import hold_cache, scales_of_pairs
 from quant.qdq.writer import light_qdq_model
@@ -55,18 +58,35 @@ class TensorAccount:
 
 
 @dataclass(frozen=True)
+class OldEngine:
+    """What TensorRT made of a cache and a model, as far as pairs are to follow it.
+
+    Attributes:
+        in_int8: Nodes whose layers compute in INT8, by `quant.qdq.operators.node_key`.
+        held: Tensors that it holds in INT8.
+    """
+
+    in_int8: frozenset[str]
+    held: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Migration:
     """A cache taken over into a model.
 
     Attributes:
-        model: The Q/DQ model.
+        model: The Q/DQ model; typed as FP16 where the old engine computes no product in INT8.
+        precision: int8 or fp16, likewise.
         tensors: Every tensor that the cache holds or a pair needs, each once: those of the cache in its order first.
         float_products: Products that stay float, because a scale is missing, by `quant.qdq.operators.node_key`.
+        ran_float: Products that stay float, because the old engine ran them so.
     """
 
     model: LightModel
+    precision: str
     tensors: tuple[TensorAccount, ...]
     float_products: tuple[str, ...]
+    ran_float: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -75,7 +95,9 @@ class Migration:
         return {kind: found[kind] for kind in KINDS}
 
 
-def migrated(model: LightModel, cache: CalibrationCache, source: str, name: str) -> Migration:
+def migrated(
+    model: LightModel, cache: CalibrationCache, source: str, name: str, engine: OldEngine | None = None
+) -> Migration:
     """Write a cache's scales into a model as Q/DQ pairs, and account for every tensor.
 
     Args:
@@ -83,6 +105,7 @@ def migrated(model: LightModel, cache: CalibrationCache, source: str, name: str)
         cache: The cache of an implicit build.
         source: The cache's name for messages.
         name: The model's.
+        engine: What TensorRT made of them; None to quantize whatever has scales.
 
     Raises:
         CacheError: The cache belongs to another model.
@@ -100,19 +123,35 @@ def migrated(model: LightModel, cache: CalibrationCache, source: str, name: str)
             f"needs, and {len(fit.foreign)} of others; this cache belongs to another model, or the model was exported "
             "anew with other names: give the model that the cache was made from"
         )
-    placement, moved = _placed(editor, cache.scales)
-    scales = {**cache.scales, **{tensor: cache.scales[origin] for tensor, origin in moved.items()}}
-    made = light_qdq_model(model, {tensor: scale * INT8_LEVELS for tensor, scale in scales.items()}, placement)
-    hold_cache(made, cache)
-    after, _ = scales_of_pairs(made, name)
+    placement, moved = _placed(editor, cache.scales, _as_it_ran(editor, cache.scales, engine))
+    if any(is_quantized_kernel(node, editor, placement) for node in editor.nodes):
+        scales = {**cache.scales, **{tensor: cache.scales[origin] for tensor, origin in moved.items()}}
+        made = light_qdq_model(model, {tensor: scale * INT8_LEVELS for tensor, scale in scales.items()}, placement)
+        hold_cache(made, cache)
+        precision, (after, _) = "int8", scales_of_pairs(made, name)
+    else:
+        made, precision, after = light_half_model(model), "fp16", {}
     origins = {edge.tensor: edge.scale for edge in quantizable_inputs(editor, placement)} | moved
     reasons = _Reasons(editor, placement, fit.foreign)
     tensors = dict.fromkeys([*cache.scales, *needed, *after])
-    accounts = [_account(tensor, cache, after.get(tensor), origins, reasons) for tensor in tensors]
-    return Migration(made, tuple(accounts), tuple(node_key(node) for node in reasons.left_float))
+    return Migration(
+        model=made,
+        precision=precision,
+        tensors=tuple(_account(tensor, cache, after.get(tensor), origins, reasons) for tensor in tensors),
+        float_products=tuple(node_key(node) for node in reasons.unscaled),
+        ran_float=tuple(node_key(node) for node in reasons.ran_float),
+    )
 
 
-def _placed(editor: GraphEditor, scales: Mapping[str, float]) -> tuple[Placement, dict[str, str]]:
+def _as_it_ran(editor: GraphEditor, scales: Mapping[str, float], engine: OldEngine | None) -> Placement:
+    """The placement that follows an engine; the default one without."""
+    if engine is None:
+        return DEFAULT_PLACEMENT
+    floats = frozenset(node_key(node) for node in editor.nodes if is_product(node)) - engine.in_int8
+    return Placement(float_nodes=floats, held=engine.held & scales.keys())
+
+
+def _placed(editor: GraphEditor, scales: Mapping[str, float], wanted: Placement) -> tuple[Placement, dict[str, str]]:
     """A placement that needs no scale that is not known, and where scales of moved data come from.
 
     A kernel that stays float may take a pair away from what another pair's scale came from, so this is repeated until
@@ -121,7 +160,7 @@ def _placed(editor: GraphEditor, scales: Mapping[str, float]) -> tuple[Placement
     unscaled: set[str] = set()
     moved: dict[str, str] = {}
     while True:
-        placement = Placement(unscaled=frozenset(unscaled))
+        placement = replace(wanted, unscaled=frozenset(unscaled))
         needed = {edge.scale for edge in quantizable_inputs(editor, placement)}
         missing = needed - scales.keys() - moved.keys()
         if not missing:
@@ -168,13 +207,13 @@ class _Reasons:
 
     def __init__(self, editor: GraphEditor, placement: Placement, foreign: Iterable[str]) -> None:
         self.foreign = set(foreign)
-        self.left_float = [
+        left_float = [
             node
             for node in editor.nodes
-            if is_product(node)
-            and not is_quantized_kernel(node, editor, placement)
-            and is_quantized_kernel(node, editor, Placement())
+            if not is_quantized_kernel(node, editor, placement) and is_quantized_kernel(node, editor, DEFAULT_PLACEMENT)
         ]
+        self.ran_float = [node for node in left_float if node_key(node) in placement.float_nodes]
+        self.unscaled = [node for node in left_float if node_key(node) not in placement.float_nodes]
         self._inside = inside_kernels(editor, placement)
         self._written = editor.producers().keys() | {value.name for value in editor.proto.graph.input}
         self._outputs = set(editor.outputs)
@@ -189,7 +228,7 @@ class _Reasons:
 
     def of_missing(self, tensor: str) -> str:
         """What stays in float for want of a scale."""
-        products = [node_key(node) for node in self.left_float if tensor in node.input]
+        products = [node_key(node) for node in (*self.unscaled, *self.ran_float) if tensor in node.input]
         if not products:
             return "what adds it to a kernel's sum stays float"
         more = f" and {len(products) - _NAMED} more" if len(products) > _NAMED else ""

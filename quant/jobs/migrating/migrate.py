@@ -43,7 +43,7 @@ from quant.onnx_graph.model_file import sha256_of_model, stage_model
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import Console, RecordingConsole
 from quant.qdq.implicit import implicit_model
-from quant.qdq.migration import HAD_NONE, UNKNOWN, Migration, migrated
+from quant.qdq.migration import HAD_NONE, UNKNOWN, Migration, OldEngine, migrated
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import ComparedModel, Measurement, MigrationResult, RunResult
 from quant.report.views.notebook.shown import ShownReport
@@ -61,10 +61,14 @@ class _Builds:
 
     Attributes:
         builds: By name, FP32 first.
+        taken: What the new one was made of.
+        new: Its model.
         forecast: Is the old one no engine?
     """
 
     builds: Mapping[str, Build]
+    taken: Migration
+    new: OnnxModel
     forecast: bool
 
 
@@ -97,16 +101,15 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
     _say_what_is_missing(taken, path, listener)
     source = open_evaluated(settings, model, listener)
     settings = replace(settings, precision="int8", explicit=False)
-    file = settings.out / build_name("int8", MODEL_SUFFIX)
-    if resolved(file) == resolved(path):
+    if resolved(settings.out / build_name("int8", MODEL_SUFFIX)) == resolved(path):
         raise CacheError(f"{path}: would be overwritten by the new model; choose another --out")
-    new = OnnxModel(file, taken.model, sha256_of_model(taken.model, file.name))
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive(settings.out))
         data = evaluation_data(source, settings, model, None, listener)
         backend = _backend(settings, listener, lambda _: sample_shapes(data, settings))
         stack.callback(backend.close)
-        made = _built(backend, model, found.cache, new, path, listener)
+        made = _built(backend, model, found.cache, taken, path, settings, listener)
+        taken, new = made.taken, made.new
         batch = first_batch(data, settings)
         metric = recorder_from_settings(settings, model, listener)
         baseline = made.builds[FP32].runnable
@@ -117,7 +120,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
             return usable_recorder(task, listener) is not None
 
         together = measured(made.builds, FP32, data, settings, listener, task.reader, task.recorder, usable)
-        outcome = _outcome(path, found.cache, file, taken, made.forecast, together, task.recorder, settings)
+        outcome = _outcome(path, found.cache, new.path, taken, made.forecast, together, task.recorder, settings)
         verdict = _verdict(settings, together, outcome)
         document = document_from_run(
             RunResult(
@@ -131,11 +134,11 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
                 verdict=verdict,
                 quarantined=together.quarantined,
                 warnings=tuple(listener.warnings),
-                files={FP32: str(model.path), OLD: str(path), NEW: str(file)},
+                files={FP32: str(model.path), OLD: str(path), NEW: str(new.path)},
                 compared={
                     FP32: ComparedModel(path=str(model.path), sha256=model.sha256, precision="fp32"),
                     OLD: ComparedModel(path=str(path), sha256=sha256_of_files(path), precision="int8"),
-                    NEW: ComparedModel(path=str(file), sha256=new.sha256, precision="int8"),
+                    NEW: ComparedModel(path=str(new.path), sha256=new.sha256, precision=taken.precision),
                 },
                 migration=outcome,
                 command=migrate_command(settings, path),
@@ -144,7 +147,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
         )
         texts = report_texts(document, source)
         with Transaction(settings.out) as files:
-            stage_model(files, file.name, taken.model)
+            stage_model(files, new.path.name, taken.model)
             stage_texts(files, texts)
     return ShownReport(document)
 
@@ -181,8 +184,15 @@ def _backend(settings: RunSettings, console: Console, shapes: SampleShapes) -> B
 
 
 def _built(
-    backend: Backend, model: OnnxModel, cache: CalibrationCache, new: OnnxModel, path: Path, console: Console
+    backend: Backend,
+    model: OnnxModel,
+    cache: CalibrationCache,
+    taken: Migration,
+    path: Path,
+    settings: RunSettings,
+    console: Console,
 ) -> _Builds:
+    """Build FP32, the old build and the new one, which follows the old engine where there is one."""
     builds = {FP32: backend.build(model, "fp32")}
     forecast = backend.name != "tensorrt"
     if forecast:
@@ -196,9 +206,26 @@ def _built(
         builds[OLD] = backend.load(_unnamed(implicit_model(model.light, amax), path), "int8")
     else:
         builds[OLD] = backend.build(model, "int8", cache)
-    builds[NEW] = backend.load(new, "int8")
+        followed = migrated(model.light, cache, str(path), str(model.path), _old_engine(builds[OLD]))
+        if followed.precision == "int8" or not settings.strict_int8:
+            taken = followed
+        if taken.precision == "fp16":
+            console.warn(
+                f"{path}: on this GPU, at this batch size, TensorRT computes no product in INT8; so the new model is "
+                "FP16 as well, and needs no scales"
+            )
+    file = settings.out / build_name(taken.precision, MODEL_SUFFIX)
+    new = OnnxModel(file, taken.model, sha256_of_model(taken.model, file.name))
+    builds[NEW] = backend.load(new, taken.precision)
     # None is written by the measurement: the new model is staged by itself, and an engine is of this machine only.
-    return _Builds({name: replace(build, payload=None, files={}) for name, build in builds.items()}, forecast)
+    unwritten = {name: replace(build, payload=None, files={}) for name, build in builds.items()}
+    return _Builds(unwritten, taken, new, forecast)
+
+
+def _old_engine(build: Build) -> OldEngine:
+    graph = build.details["graph"]
+    in_int8 = frozenset(node for layer in graph["layers"] if layer["precision"] == "int8" for node in layer["nodes"])
+    return OldEngine(in_int8, frozenset(graph["int8_tensors"]))
 
 
 def _unnamed(model: LightModel, path: Path) -> OnnxModel:

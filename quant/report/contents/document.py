@@ -90,7 +90,8 @@ def document_from_run(result: RunResult) -> Document:
 def _next(document: Document, result: RunResult) -> dict[str, str] | None:
     """The next step; a comparison of finished models is one itself."""
     if result.migration is not None:
-        return step_after_migration(document, result.settings, result.files[document["examined"]])
+        precision = result.migration.migration.precision
+        return step_after_migration(document, result.settings, result.files[document["examined"]], precision)
     return None if result.compared else next_step(document, result.settings)
 
 

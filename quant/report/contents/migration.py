@@ -33,6 +33,7 @@ def migration_from_result(result: MigrationResult | None) -> dict[str, Any] | No
         "text": migration_in_words(result),
         "counts": result.migration.counts,
         "float_products": list(result.migration.float_products),
+        "ran_float": list(result.migration.ran_float),
         "drop_top1": None if drop is None else rounded(drop.points, 4),
         "drop_ci95": None if drop is None else [rounded(drop.low, 4), rounded(drop.high, 4)],
         "metric_drop": None if metric is None else rounded(metric.drop, 6),
@@ -47,6 +48,8 @@ def migration_in_words(result: MigrationResult) -> str:
     """How many scales went where, and what the new build loses against the old one, in a sentence."""
     counts = ", ".join(f"{count:,} {_TOLD[kind]}" for kind, count in result.migration.counts.items() if count)
     text = f"of {len(result.migration.tensors):,} tensors {counts}"
+    if result.migration.ran_float:
+        text += f"; {len(result.migration.ran_float):,} products stay float, as TensorRT ran them"
     found = result.metric_drop if result.metric_drop is not None else result.drop
     if found is not None:
         drop, of, form = (

@@ -57,6 +57,7 @@ class GraphReport:
             "precisions": self.precisions,
             "fused": {layer.name: list(layer.nodes) for layer in self.fused},
             "pruned": list(self.pruned),
+            "int8_tensors": sorted(self.int8_tensors),
             "layers": [self._layer(layer) for layer in self.layers],
             "nodes": [
                 {

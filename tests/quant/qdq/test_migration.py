@@ -10,7 +10,7 @@ from calib.errors import CacheError
 from quant.onnx_graph.light_model import light_model, whole_model
 from quant.onnx_graph.model import load_model
 from quant.qdq.implicit import implicit_model
-from quant.qdq.migration import HAD_NONE, KEPT, MOVED, NEEDS_NONE, TENSORRT_S, UNKNOWN, migrated
+from quant.qdq.migration import HAD_NONE, KEPT, MOVED, NEEDS_NONE, TENSORRT_S, UNKNOWN, OldEngine, migrated
 from tests.qdq_walk import Walk
 
 HEADER = "TRT-8600-EntropyCalibration2"
@@ -22,8 +22,8 @@ SCALES = {
 }  # fmt: skip
 
 
-def taken(proto, scales=SCALES, zeros=()):
-    found = migrated(light_model(proto), CalibrationCache(HEADER, scales, zeros), "old.cache", "model.onnx")
+def taken(proto, scales=SCALES, zeros=(), engine=None):
+    found = migrated(light_model(proto), CalibrationCache(HEADER, scales, zeros), "old.cache", "model.onnx", engine)
     return found, {account.tensor: account for account in found.tensors}
 
 
@@ -71,6 +71,35 @@ def test_what_lacks_a_scale_stays_float_as_tensorrt_ran_it(residual_net):
     assert not walk.is_activation_pair(kernels["conv2"].input[0])
     assert walk.is_activation_pair(kernels["conv1"].input[0])
     assert walk.is_activation_pair(kernels["up"].input[0])
+
+
+def test_pairs_follow_the_old_engine(residual_net):
+    """It ran conv2 in float, and held in INT8 what only an average reads."""
+    engine = OldEngine(frozenset({"conv1", "up", "gemm", "matmul", "relu2"}), frozenset({"input", "up", "not scaled"}))
+    found, accounts = taken(residual_net, engine=engine)
+    assert found.precision == "int8"
+    assert found.ran_float == ("conv2",)
+    assert found.float_products == ()
+    walk = Walk(whole_model(found.model))
+    kernels = {node.name: node for node in walk.nodes if node.op_type in ("Conv", "ConvTranspose", "MatMul")}
+    assert not walk.is_activation_pair(kernels["conv2"].input[0])
+    assert walk.is_activation_pair(kernels["conv1"].input[0])
+    assert walk.is_activation_pair(kernels["up"].input[0])
+    assert accounts["up"].kind == KEPT
+    assert accounts["up"].after == np.float32(SCALES["up"])
+    assert list(accounts) == list(SCALES)
+
+
+def test_an_engine_without_int8_is_followed_by_an_fp16_model(residual_net):
+    found, accounts = taken(residual_net, engine=OldEngine(frozenset({"relu1"}), frozenset({"relu1"})))
+    assert found.precision == "fp16"
+    assert {account.after for account in accounts.values()} == {None}
+    assert {account.kind for account in accounts.values()} == {NEEDS_NONE, TENSORRT_S}
+    assert accounts["relu1"].why == "read in float, by Conv, Add"
+    assert set(found.ran_float) == {"conv1", "conv2", "up", "gemm", "matmul"}
+    half = whole_model(found.model)
+    assert {t.data_type for t in half.graph.initializer if t.dims} & {onnx.TensorProto.FLOAT16}
+    assert not any(node.op_type == "QuantizeLinear" for node in half.graph.node)
 
 
 @pytest.mark.parametrize("own", [{}, {"turned": 0.25}], ids=["without", "with"])

@@ -27,17 +27,20 @@ def next_step(document: Document, settings: RunSettings) -> dict[str, str] | Non
     return None if found is None else {"why": found[0], "command": found[1]}
 
 
-def step_after_migration(document: Document, settings: RunSettings, file: str) -> dict[str, str] | None:
+def step_after_migration(document: Document, settings: RunSettings, file: str, precision: str) -> dict[str, str] | None:
     """The same after a migration.
 
     Args:
         document: The report of a migration.
         settings: Settings of the migration.
         file: The new model, for a command line.
+        precision: int8 or fp16.
     """
     if document["verdict"] in ("pass", "unlabelled"):
-        why = "build the new model where TensorRT and the GPU are; it holds its scales"
-        return {"why": why, "command": shlex.join(["calib", "build", "--model", file])}
+        half = precision == "fp16"
+        why = "build the new model where TensorRT and the GPU are" + ("" if half else "; it holds its scales")
+        command = ["calib", "build", "--model", file, *(["--precision", "fp16"] if half else [])]
+        return {"why": why, "command": shlex.join(command)}
     if document["verdict"] != "fail" or settings.data is None:
         return None
     return {"why": "calibrate anew", "command": short_command("run", settings, out=RunSettings().out)}

@@ -18,6 +18,7 @@ _FORECAST = (
     "The old build is a forecast in exact arithmetic of an engine that computes in INT8 whatever has INT8 kernels and "
     "scales: its accuracy counts, its time and size do not. On a GPU with TensorRT 8.6 or 10 it is the engine itself."
 )
+_NAMED = 12  # products that a note names
 _ENGINE = "The old build is the engine that TensorRT builds from the cache."
 
 
@@ -27,11 +28,13 @@ def migration_sections(document: dict[str, Any]) -> list[Section]:
     if not found:
         return []
     notes = [f"{found['text']}.", _FORECAST if found["forecast"] else _ENGINE]
-    if found["float_products"]:
-        notes.append(
-            f"{len(found['float_products']):,} products stay in float, because the cache has no scale of what they "
-            f"read: {', '.join(found['float_products'][:12])}{', ...' * (len(found['float_products']) > 12)}."
-        )
+    for products, why in (
+        (found["float_products"], "because the cache has no scale of what they read"),
+        (found["ran_float"], "as TensorRT ran them in the old engine"),
+    ):
+        if products:
+            named = f"{', '.join(products[:_NAMED])}{', ...' * (len(products) > _NAMED)}"
+            notes.append(f"{len(products):,} products stay in float, {why}: {named}.")
     notes[0] = notes[0][0].upper() + notes[0][1:]
     rows = found["tensors"]
     table = table_from_rows(rows, "migration.tensors", _TENSORS)
