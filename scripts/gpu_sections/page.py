@@ -201,4 +201,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
+    return "" if value is None else " ".join(str(value).replace("|", "\\|").split())
