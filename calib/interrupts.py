@@ -2,8 +2,7 @@
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback of a C library the exception may
 be printed and dropped, or come out as another error. The command line therefore notes each Ctrl-C, and work that is
-about to have a lasting effect asks whether there was one. Python interrupts no thread but the main one: others are
-asked to stop, and find that where they heed a Ctrl-C.
+about to have a lasting effect asks whether there was one.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Interrupts:
 
 
 _INTERRUPTS = Interrupts()
-_THREAD = threading.local()  # its `stop` is an event that asks this thread to stop
 
 
 def _in_main_thread() -> bool:
@@ -100,26 +98,12 @@ def interrupts_deferred() -> Iterator[None]:
         heed_interrupt()
 
 
-@contextlib.contextmanager
-def stopped_by(stop: threading.Event) -> Iterator[None]:
-    """In this thread, which is not the main one, `heed_interrupt` raises once after the event is set."""
-    _THREAD.stop = stop
-    try:
-        yield
-    finally:
-        _THREAD.stop = None
-
-
 def heed_interrupt() -> None:
-    """Raise the Ctrl-C that was deferred, if one was, or what asks this thread to stop; each is raised once.
+    """Raise the Ctrl-C that was deferred, if one was; each is raised once.
 
     Raises:
-        KeyboardInterrupt: One was deferred, or the thread is to stop.
+        KeyboardInterrupt: One was deferred.
     """
-    stop: threading.Event | None = getattr(_THREAD, "stop", None)
-    if stop is not None and stop.is_set():
-        _THREAD.stop = None
-        raise KeyboardInterrupt
     if _INTERRUPTS.pending and _in_main_thread():
         _INTERRUPTS.pending = False
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import onnx
@@ -94,6 +95,86 @@ class Build:
     is_engine: bool = False
 
 
+class Begun(Protocol):
+    """A build that was begun before it is needed."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was there already, from an earlier run."""
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Once it is taken: when it was made, by `time.perf_counter`; None where `take` itself made or found it."""
+
+    def is_there(self) -> bool:
+        """Whether `take` would give it, or find that it must be made in another way, without waiting."""
+
+    def take(self) -> Build:
+        """The build, once; waits for it. What went wrong beside other work is done again, alone.
+
+        Raises:
+            BuildError: It cannot be built.
+        """
+
+    def drop(self) -> None:
+        """It is not needed any more."""
+
+
+@dataclass(frozen=True)
+class WhenTaken:
+    """A build of which nothing is begun: it is made when it is taken.
+
+    Attributes:
+        make: Makes it.
+        reused: See `Begun`.
+        span: See `Begun`.
+    """
+
+    make: Callable[[], Build]
+    reused: bool = False
+    span: tuple[float, float] | None = None
+
+    def is_there(self) -> bool:
+        """See `Begun`."""
+        return False
+
+    def take(self) -> Build:
+        """See `Begun`."""
+        return self.make()
+
+    def drop(self) -> None:
+        """See `Begun`."""
+
+
+class Ahead(Protocol):
+    """Builds beside the other work of this process; a context manager at whose end nothing is left running."""
+
+    def begin(
+        self,
+        model: OnnxModel,
+        precision: str,
+        cache: CalibrationCache | None = None,
+        float_nodes: frozenset[str] = frozenset(),
+    ) -> Begun:
+        """Begin a build; see `Backend.build`.
+
+        Raises:
+            BuildError: What is asked for makes no sense.
+        """
+
+    def expect(self, precision: str) -> None:
+        """Get ready for a build of this precision, which will begin later."""
+
+    def end(self) -> None:
+        """End what has not ended, so that nothing runs beside what follows; a second call does nothing."""
+
+    def __enter__(self) -> Ahead: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Backend(Protocol):
     """Builds and runs models, and may calibrate them itself.
 
@@ -101,14 +182,11 @@ class Backend(Protocol):
         name: onnxruntime or tensorrt.
         version: Its version.
         device: What it runs on, in words.
-        overlaps: Whether builds may run beside each other, beside a pass on the processor and beside the runs of other
-            builds, and come out the same. No back end of this package says so at present.
     """
 
     name: str
     version: str
     device: str
-    overlaps: bool
 
     def calibrate(self, model: OnnxModel, calibrator: Calibrator, advance: Callable[[int], None]) -> CalibrationCache:
         """Let the back end itself compute the scales from the calibrator's batches.
@@ -146,6 +224,12 @@ class Backend(Protocol):
 
         Raises:
             BuildError: It cannot be run.
+        """
+
+    def ahead(self) -> Ahead | None:
+        """What builds beside the other work of this process; None where builds have to follow each other.
+
+        The builds come out the same.
         """
 
     def close(self) -> None:

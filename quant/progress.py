@@ -50,14 +50,17 @@ class Timings:
         try:
             yield
         finally:
-            end = time.perf_counter()
-            self.add(stage, end - start)
-            with self._lock:
-                first, last = self._spans.get(stage, (start, end))
-                self._spans[stage] = min(first, start), max(last, end)
+            self.between(stage, start, time.perf_counter())
+
+    def between(self, stage: str, start: float, end: float) -> None:
+        """Count a piece of work that was timed elsewhere, by `time.perf_counter`."""
+        self.add(stage, end - start)
+        with self._lock:
+            first, last = self._spans.get(stage, (start, end))
+            self._spans[stage] = min(first, start), max(last, end)
 
     def spans(self) -> dict[str, tuple[float, float]]:
-        """When each stage that `of` timed began first and ended last, in seconds after these timings were begun."""
+        """When each stage that was timed as a whole began first and ended last, in seconds after the beginning."""
         with self._lock:
             return {
                 stage: (self._spans[stage][0] - self._begin, self._spans[stage][1] - self._begin)
@@ -92,7 +95,7 @@ class RecordingConsole:
         return lines
 
     def later(self) -> RecordingConsole:
-        """For work in another thread: what it warns of stands here in the order, whenever it says it."""
+        """For work that is done at another time: what it warns of stands here in the order, whenever it says it."""
         place = RecordingConsole(self.inner)
         self._said.append(place)
         return place

@@ -73,7 +73,7 @@ ROOMS = (
     "calib.calibrator calib.sample_project",
     "calib",
     # quant: models, builds, comparison, report
-    "quant.errors quant.progress",
+    "quant.errors quant.progress quant.child_process",
     "quant.settings",
     "quant.onnx_graph",
     "quant.backend",

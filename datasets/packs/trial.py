@@ -8,13 +8,12 @@ has read to the end, this process can read too. It takes as long as starting Pyt
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 from datasets.errors import DatasetError
+from datasets.guards.python_child import has_python, started_python
 
 _CPU_SECONDS = 2  # and one more for each _BYTES_A_SECOND of the file: where samples are takes space in it
 _BYTES_A_SECOND = 20 * 2**20
@@ -23,8 +22,7 @@ _SECONDS = 180  # of a slow disk or a busy machine
 _BYTES = 3 * 2**29
 _MOST_OBJECTS = 10_000
 _CHILD = """
-import json, sys
-path, seconds, sys.path[:] = json.loads(sys.stdin.read())
+path, seconds = json.loads(sys.stdin.read())
 from datasets.packs.trial import read_all
 try:
     read_all(path, seconds)
@@ -55,26 +53,18 @@ def check_that_reading_ends(path: Path) -> None:
 
 @lru_cache(maxsize=64)
 def _problem_of(path: str, state: tuple[int, ...], seconds: int) -> str:
-    if not sys.executable or getattr(sys, "frozen", False):
-        return ""  # no Python of its own to start
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-S", "-E", "-c", _CHILD],
-            input=json.dumps([path, seconds, [os.fspath(entry) for entry in sys.path]]),
-            text=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=_SECONDS,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for this process alone
-        )
-    except subprocess.TimeoutExpired:
-        return f"reading it takes over {_SECONDS} s"
-    if done.returncode < 0:
-        return f"reading it does not end within {seconds} s, or ends the process (signal {-done.returncode})"
-    if done.returncode == _NO_MEMORY:
+    if not has_python():
+        return ""
+    with started_python(_CHILD, flags=("-S", "-E")) as child:
+        try:
+            child.communicate(json.dumps([path, seconds]).encode(), timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"reading it takes over {_SECONDS} s"
+        finally:
+            child.kill()
+    if child.returncode < 0:
+        return f"reading it does not end within {seconds} s, or ends the process (signal {-child.returncode})"
+    if child.returncode == _NO_MEMORY:
         return f"reading it takes more than {_BYTES / 2**30:g} GiB of memory"
     return ""  # an error is raised again where the pack is opened
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from calib.caches.provenance import stage_calibration
 from calib.files import Transaction, exclusive
 from calib.regular_files import resolved
-from quant.backend import Backend, Build
+from quant.backend import Ahead, Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
 from quant.calibration.preset_trial import PresetTrial, told_trial
 from quant.calibration.run_data import RunData, open_data
@@ -24,8 +25,7 @@ from quant.evaluation.verdict import Findings, decide, nothing_shown
 from quant.jobs.backend_choice import backend_from_settings, collector_from_settings
 from quant.jobs.measurement import first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_build, stage_texts
-from quant.jobs.overlap.pieces import Pieces
-from quant.jobs.overlap.run_builds import RunBuilds
+from quant.jobs.overlap.run_builds import RunBuilds, builds_ahead
 from quant.jobs.recovering.float_rules import GivenPrecisions, given_precisions
 from quant.jobs.recovering.recovery_job import RecoveryJob
 from quant.jobs.run_warnings import (
@@ -95,8 +95,8 @@ def run(
             stack.enter_context(exclusive(folder))
         backend = backend_from_settings(settings, listener, lambda _: sample_shapes(opened, settings))
         stack.callback(backend.close)
-        with Pieces(beside=_overlaps(settings, backend)) as pieces:
-            result = _result(settings, model, opened, backend, listener, given, pieces)
+        with builds_ahead(settings, backend) as ahead:
+            result = _result(settings, model, opened, backend, listener, given, ahead)
         if data is not None or evaluation is not None:
             result = replace(result, command=None)  # no command line repeats it
         document = document_from_run(result)
@@ -112,11 +112,6 @@ def _folders_to_hold(settings: RunSettings) -> list[Path]:
     return [folder for _, folder in sorted({resolved(folder): folder for folder in folders}.items())]
 
 
-def _overlaps(settings: RunSettings, backend: Backend) -> bool:
-    """Do builds go on beside calibration and evaluation? Not beside TensorRT's own calibration, a build itself."""
-    return backend.overlaps and settings.precision != "fp32" and settings.calibrator == "toolkit"
-
-
 def _result(
     settings: RunSettings,
     model: OnnxModel,
@@ -124,31 +119,32 @@ def _result(
     backend: Backend,
     listener: RecordingConsole,
     given: GivenPrecisions,
-    pieces: Pieces,
+    ahead: Ahead | None,
 ) -> RunResult:
     metric = recorder_from_settings(settings, model, listener)
     collector = collector_from_settings(settings, listener)
     timings = listener.timings
-    building = RunBuilds(settings, model, backend, pieces, listener)
+    building = RunBuilds(settings, model, backend, ahead, listener)
     batch = first_batch(data, settings)
     task = chosen_task(model, building.first_runnable(batch), batch, data, settings, listener, metric)
     task = task.with_float(given.float_nodes)
     reader, place = task.reader, listener.later()
     asked = settings
 
-    def trial() -> PresetTrial | None:
+    @functools.cache
+    def presets() -> PresetTrial | None:
         return told_trial(data, asked, model, building.baseline().runnable, reader, place)
 
-    trial_of_presets = pieces.start(trial)
-    trial_of_presets.raise_error()
+    if building.baseline_is_there:
+        presets()  # what it says may spare a calibration
     settings = settings.with_algorithm(detects=task.head is not None)
     calibration = None
     if settings.precision == "int8":
         calibration = _calibrated(settings, model, data, backend, collector, listener, building.watched())
     arriving = building.reduced(calibration, batch, task)
     if not arriving.all_there:
-        pieces.start(load_matplotlib)
-    presets = trial_of_presets.result()
+        load_matplotlib()
+    presets()
 
     def usable() -> bool:
         return usable_recorder(task, listener) is not None
@@ -198,7 +194,7 @@ def _result(
         timeline=timings.spans(),
         recovered=recovered,
         better=better,
-        presets=presets,
+        presets=presets(),
         head=head,
         float_nodes=task.float_nodes,
         precisions=given.file,

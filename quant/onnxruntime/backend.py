@@ -27,7 +27,6 @@ class OnnxRuntimeBackend:
     """ONNX Runtime on the CPU."""
 
     name = "onnxruntime"
-    overlaps = False  # sessions are made in no time, and all of it is work for the same processors
 
     def __init__(self) -> None:
         """Find ONNX Runtime."""
@@ -76,6 +75,9 @@ class OnnxRuntimeBackend:
             precision, lambda: model.light, str(model.path), bytes_of_session(model.light.values), size=model.bytes
         )
         return replace(build, graph=model.graph if precision == "int8" else None)
+
+    def ahead(self) -> None:
+        """Nothing: sessions are made in no time, and all of it is work for the same processors."""
 
     def close(self) -> None:
         """Do nothing: sessions are freed when nothing refers to them."""

@@ -25,8 +25,8 @@ from quant.qdq.placement import Placement
 from quant.qdq.preparation import prepared_for_quantization
 from quant.qdq.writer import qdq_model_from_amax
 from quant.settings.batch_range import BatchRange
-from quant.tensorrt.backend import EngineBuild
 from quant.tensorrt.building.network import prepared_proto
+from quant.tensorrt.engine_build import EngineBuild
 from quant.tensorrt.engines.engine import Engine
 
 BATCHES = (250, 1, 32)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from calib.interrupts import heed_interrupt, interrupts_deferred, interrupts_noted, stop_if_interrupted, stopped_by
+from calib.interrupts import heed_interrupt, interrupts_deferred, interrupts_noted, stop_if_interrupted
 
 
 def press():
@@ -135,25 +135,3 @@ def test_noting_leaves_a_handler_of_the_program_alone():
     with interrupts_noted():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     signal.signal(signal.SIGINT, before)
-
-
-def test_another_thread_is_stopped_once_where_it_heeds_that():
-    stop, seen = threading.Event(), []
-
-    def work():
-        with stopped_by(stop):
-            heed_interrupt()
-            stop.set()
-            for _ in range(2):
-                try:
-                    heed_interrupt()
-                    seen.append("goes on")
-                except KeyboardInterrupt:
-                    seen.append("stopped")
-        heed_interrupt()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    heed_interrupt()  # not the main thread's
-    assert seen == ["stopped", "goes on"]

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from quant.backend import Backend, Build
-from quant.calibration.obtain import CalibrationResult
-from quant.errors import BuildError, ModelError
 from quant.jobs.tasks.task_choice import ChosenTask
 from quant.onnx_graph.model import OnnxModel
 from quant.progress import Console
@@ -19,26 +16,17 @@ from quant.settings.run_settings import RunSettings
 OTHER_HEAD = "int8 with the other head"
 
 
-def other_head_build(
-    int8: Build,
-    task: ChosenTask,
-    model: OnnxModel,
-    backend: Backend,
-    calibration: CalibrationResult,
-    settings: RunSettings,
-    console: Console,
-) -> Build | None:
-    """INT8 with the head in INT8 where it is float, and the other way round; None where there is nothing to try."""
-    if getattr(int8, "reused", False):  # an engine of an earlier run, which measured both
+def other_head_nodes(task: ChosenTask, model: OnnxModel, settings: RunSettings) -> frozenset[str] | None:
+    """The products in float where the head is in INT8 if it is float, and the other way round; None without a trial."""
+    if task.head is None:
         return None
     nodes = head_nodes(model.light, in_int8=settings.head != "int8")
-    if nodes == task.float_nodes:
-        return None
-    try:
-        return backend.build(model, "int8", calibration.cache, nodes)
-    except (BuildError, ModelError) as error:
-        console.warn(f"int8 with the head in {_other(settings)} cannot be built, so it is not compared: {error}")
-        return None
+    return None if nodes == task.float_nodes else nodes
+
+
+def warn_of_other_head(error: Exception, settings: RunSettings, console: Console) -> None:
+    """Say that INT8 with the other head cannot be built."""
+    console.warn(f"int8 with the head in {_other(settings)} cannot be built, so it is not compared: {error}")
 
 
 def split_trial(found: Measurement, task: ChosenTask, settings: RunSettings) -> tuple[Measurement, HeadTrial | None]:

@@ -19,7 +19,7 @@ from quant.tensorrt.building.calibrator import (
 )
 from quant.tensorrt.building.network import network_from_proto, side_axes
 from quant.tensorrt.building.options import BuilderOptions, apply_options, keep_timings
-from quant.tensorrt.log import LogSection, logger
+from quant.tensorrt.log import LogSection, log_section, logger
 
 Note = Callable[[str], None]
 
@@ -31,6 +31,26 @@ _begun = threading.Event()  # a builder was made for the GPU
 def has_built() -> bool:
     """Whether this process has begun to build for the GPU: what is loaded once is then there, or being loaded."""
     return _begun.is_set()
+
+
+def load_builder(tensorrt: TensorRT) -> Any:  # noqa: ANN401 - the bindings have no types
+    """A builder for the GPU, which loads what a process's first one takes seconds for; that stays with it.
+
+    Raises:
+        BuildError: TensorRT cannot start.
+    """
+    use_device()
+    _begun.set()
+    with log_section() as log:
+        return _builder(tensorrt, log)
+
+
+def _builder(tensorrt: TensorRT, log: LogSection) -> Any:  # noqa: ANN401 - the bindings have no types
+    tensorrt.module.init_libnvinfer_plugins(logger(tensorrt), "")
+    try:
+        return tensorrt.module.Builder(logger(tensorrt))
+    except (TypeError, RuntimeError) as error:  # raised by the bindings if the builder is null
+        raise BuildError(f"TensorRT {tensorrt.release} cannot start: {_start_reason(log)}") from error
 
 
 class BuildJob:
@@ -56,11 +76,7 @@ class BuildJob:
         if self._on_device:
             use_device()
             _begun.set()
-        self.trt.init_libnvinfer_plugins(logger(tensorrt), "")
-        try:
-            self.builder = self.trt.Builder(logger(tensorrt))
-        except (TypeError, RuntimeError) as error:  # raised by the bindings if the builder is null
-            raise BuildError(f"TensorRT {tensorrt.release} cannot start: {_start_reason(log)}") from error
+        self.builder = _builder(tensorrt, log)
         if tensorrt.lacks(self.builder, precision):
             raise BuildError(f"this GPU has no fast {precision.upper()} kernels")
         self.typed = not tensorrt.has_calibrators

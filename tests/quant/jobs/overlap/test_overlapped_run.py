@@ -1,59 +1,81 @@
 """A whole run whose builds go on beside calibration and evaluation: the same files, errors and Ctrl-C."""
 
+import contextlib
 import json
-import threading
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from calib.interrupts import heed_interrupt
 from quant.errors import BuildError
 from quant.jobs import run as job
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import RecordingConsole
 from quant.settings.calib_toml import settings_from_options
+from tests.child_builds import OnnxRuntimeAhead
+from tests.child_work import Behaviour, appears
 
-LONG = 120  # seconds after which a test has hung
 OF_THE_MOMENT = ("created", "timings", "timeline", "peak_rss_mb", "verdict", "reason", "next", "command", "settings")
 OF_SPEED = ("latency_ms", "latency_p99_ms", "latency_runs", "images_per_second", "speedup", "seconds")
 
 
-class Overlapping(OnnxRuntimeBackend):
-    """ONNX Runtime, with builds that may overlap; `before` is called in the thread of a build."""
-
-    overlaps = True
-
-    def __init__(self, before=lambda precision: None):
-        super().__init__()
-        self.before, self.threads = before, {}
-
-    def build(self, model, precision, cache=None, float_nodes=frozenset()):
-        self.threads[precision] = threading.current_thread()
-        self.before(precision)
-        return super().build(model, precision, cache, float_nodes)
-
-
 class Listening(RecordingConsole):
-    """Sets events at the first images that are calibrated on and evaluated."""
+    """Leaves files when the first images are calibrated on and evaluated."""
 
-    def __init__(self):
+    def __init__(self, folder):
         super().__init__()
-        self.begun = {"Calibrating": threading.Event(), "Evaluating": threading.Event()}
+        self.folder = folder
 
     def task(self, description, total):
-        inner = super().task(description, total)
-        begun = self.begun
+        inner, folder = super().task(description, total), self.folder
 
         class Task:
             def __enter__(self):
                 advance = inner.__enter__()
-                return lambda images: (begun[description].set(), advance(images))
+                return lambda images: ((folder / description).touch(), advance(images))
 
             def __exit__(self, *error):
                 return inner.__exit__(*error)
 
         return Task()
+
+
+class Begun:
+    """A build that was begun, of which all is known already."""
+
+    reused, span = False, None
+
+    def __init__(self, take):
+        self.take = take
+        self.dropped = 0
+
+    def is_there(self):
+        return True
+
+    def drop(self):
+        self.dropped += 1
+
+
+class AtOnce(OnnxRuntimeBackend):
+    """A back end that begins builds, all of which are made when they are taken."""
+
+    def ahead(self):
+        backend = self
+
+        class Ahead(contextlib.nullcontext):
+            def __enter__(self):
+                return self
+
+            def begin(self, *arguments):
+                return Begun(lambda: backend.build(*arguments))
+
+            def expect(self, precision):
+                pass
+
+            def end(self):
+                pass
+
+        return Ahead()
 
 
 @pytest.fixture
@@ -77,32 +99,53 @@ def lasting(value):
     return [lasting(each) for each in value] if isinstance(value, list) else value
 
 
-def test_report_cache_and_model_are_those_of_builds_in_turn(ran):
+def test_report_and_files_are_those_of_builds_in_turn_while_calibration_and_evaluation_go_on(ran, colours, tmp_path):
+    """FP32 and FP16 are built once calibration has begun, INT8 once evaluation has."""
     turns, first = ran(OnnxRuntimeBackend(), "turns")
-    backend = Overlapping()
-    beside, second = ran(backend, "beside")
+    waits = {"fp32": tmp_path / "Calibrating", "fp16": tmp_path / "Calibrating", "int8": tmp_path / "Evaluating"}
+    backend = OnnxRuntimeAhead(colours, Behaviour(waits=waits))
+    beside, second = ran(backend, "beside", Listening(tmp_path))
     assert lasting(json.loads(json.dumps(turns).replace("/turns", "/beside"))) == lasting(beside)
     assert turns["verdict"] == beside["verdict"]
     for name in ("calibration.cache", "model.int8.onnx"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
-    assert threading.main_thread() not in backend.threads.values()
+    assert (backend.loaded, backend.alone) == (["fp32", "fp16", "int8"], [])
+    assert backend.notes == [f"{precision}: built by a child" for precision in backend.loaded]
+    assert not list(colours.glob(".calib-*"))
     assert list(turns["timings"])[:2] == ["build fp32", "calibration"]
     assert set(beside["timings"]) == set(turns["timings"])
-
-
-def test_calibration_goes_on_while_fp32_is_built_and_evaluation_while_int8_is(ran):
-    console, seen = Listening(), []
-
-    def before(precision):
-        awaited = {"fp32": "Calibrating", "fp16": "Calibrating", "int8": "Evaluating"}[precision]
-        seen.append((precision, console.begun[awaited].wait(LONG)))
-
-    report, _ = ran(Overlapping(before), "out", console)
-    assert sorted(seen) == [("fp16", True), ("fp32", True), ("int8", True)]
-    times = report["timeline"]
+    times = beside["timeline"]
     assert times["build fp32"][0] < times["calibration"][0] < times["build fp32"][1]
     assert times["evaluation"][0] < times["build int8"][1] < times["evaluation"][1]
     assert times["build int8"][1] <= times["evaluation: latency"][0]  # nothing else runs while builds are timed
+
+
+def test_what_children_cannot_do_is_built_here_and_told_as_in_turn(ran, colours):
+    """FP16 cannot be built at all; INT8's child is killed, but INT8 can."""
+
+    def refuse(backend, model, precision, *rest):
+        if precision == "fp16":
+            raise BuildError("no kernel for fp16")
+        return OnnxRuntimeBackend.build(backend, model, precision, *rest)
+
+    class Turns(OnnxRuntimeBackend):
+        build = refuse
+
+    class Beside(OnnxRuntimeAhead):
+        build = refuse
+
+    turns, _ = ran(Turns(), "turns")
+    backend = Beside(colours, Behaviour(fails={"fp16": "no memory", "int8": "kill"}))
+    beside, _ = ran(backend, "beside")
+    assert [build["precision"] for build in beside["builds"]] == ["fp32", "int8"]
+    assert beside["failed_builds"] == turns["failed_builds"]
+    assert beside["warnings"] == turns["warnings"]
+    assert backend.loaded == ["fp32"]
+    assert backend.notes == [
+        "fp32: built by a child",
+        "fp16: not built beside other work (no memory); it is built alone",
+        "int8: not built beside other work (its process was ended by signal 9); it is built alone",
+    ]
 
 
 def test_what_cannot_be_built_is_told_in_the_same_order(ran):
@@ -112,11 +155,11 @@ def test_what_cannot_be_built_is_told_in_the_same_order(ran):
                 raise BuildError(f"no kernel for {precision}")
             return super().build(model, precision, cache, float_nodes)
 
-    class FailingBeside(Failing):
-        overlaps = True
+    class FailingAhead(Failing, AtOnce):
+        pass
 
     turns, _ = ran(Failing(), "turns")
-    beside, out = ran(FailingBeside(), "beside")
+    beside, out = ran(FailingAhead(), "beside")
     assert beside["warnings"] == turns["warnings"]
     assert [entry["precision"] for entry in beside["failed_builds"]] == ["fp16", "int8"]
     assert beside["failed_builds"] == turns["failed_builds"]
@@ -124,46 +167,44 @@ def test_what_cannot_be_built_is_told_in_the_same_order(ran):
 
 
 def test_where_fp32_cannot_be_built_calibration_ends_and_nothing_is_written(ran, colours):
-    def before(precision):
-        if precision == "fp32":
+    calibrated = []
+
+    class Failing(AtOnce):
+        def build(self, model, precision, cache=None, float_nodes=frozenset()):
             raise BuildError("FP32 has no kernel")
 
-    backend = Overlapping(before)
-
     class Late(RecordingConsole):
-        """Calibration begins when that is known."""
+        """It is known only when calibration has begun."""
 
         def task(self, description, total):
-            backend.threads["fp32"].join(LONG)
+            monkey.setattr(Begun, "is_there", lambda begun: True)
+            calibrated.append(description)
             return super().task(description, total)
 
-    with pytest.raises(BuildError, match="FP32 has no kernel"):
-        ran(backend, "out", Late())
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(Begun, "is_there", lambda begun: False)
+        with pytest.raises(BuildError, match="FP32 has no kernel"):
+            ran(Failing(), "out", Late())
+    assert calibrated == ["Calibrating"]
     assert [path.name for path in (colours / "out").rglob("*") if path.is_file() and path.name != ".lock"] == []
 
 
-def test_ctrl_c_during_a_build_ends_it_and_leaves_older_files_alone(ran, snapshot):
-    _, out = ran(Overlapping(), "out")
-    before, ended, building = snapshot(out), [], threading.Event()
-
-    def build(precision):
-        building.set()
-        try:
-            for _ in range(100 * LONG):
-                heed_interrupt()
-                time.sleep(0.01)
-        finally:
-            ended.append(precision)
+def test_ctrl_c_ends_the_children_and_leaves_older_files_alone(ran, colours, snapshot, tmp_path):
+    _, out = ran(AtOnce(), "out")
+    before = snapshot(out)
+    never = {"fp32": tmp_path / "never", "fp16": tmp_path / "never"}
 
     class Pressing(RecordingConsole):
         def note(self, line):
             if line.startswith("task: "):
-                assert building.wait(LONG)
+                for precision in never:
+                    appears(tmp_path / precision)
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ran(Overlapping(build), "out", Pressing())
-    assert sorted(ended) == ["fp16", "fp32"]
+        ran(OnnxRuntimeAhead(out, Behaviour(waits=never, begun=tmp_path)), "out", Pressing())
+    for precision in never:
+        assert not Path("/proc", (tmp_path / precision).read_text()).exists()
     assert snapshot(out) == before
 
 
@@ -177,6 +218,7 @@ def test_a_model_that_onnx_runtime_cannot_run_waits_for_its_build(ran, monkeypat
             raise ModelError("no such operator")
 
     monkeypatch.setattr(run_builds, "OnnxRuntimeSession", Refusing)
-    report, _ = ran(Overlapping(), "out")
+    monkeypatch.setattr(Begun, "is_there", lambda begun: False)
+    report, _ = ran(AtOnce(), "out")
     assert report["builds"][0]["top1"] == 100
     assert np.isfinite(report["builds"][2]["sqnr_db"])

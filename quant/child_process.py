@@ -1,0 +1,214 @@
+"""Work in a process of its own, beside what this process does.
+
+The child is another Python, never a fork: what a C++ library has begun here would be half there. It gets a function for
+its preparations, which it does at once, and later one for its work. Both are pickled, so they are of modules that can
+be imported. No child outlives its parent, however that ends: the kernel kills it with the thread that started it, and
+one that still waits for its work finds its input closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from calib.documents import DocumentError, document_from_json
+from calib.errors import CalibrationError
+from calib.interrupts import heed_interrupt
+from calib.regular_files import bytes_of_file
+from calib.texts import whole_characters
+from datasets.guards.python_child import has_python, started_python
+
+Note = Callable[[str], None]
+Work = Callable[[Path, Note], None]
+
+_PROGRAM = "from quant.child_process import main\nmain()\n"
+_PREPARATION, _WORK, _ENDED, _SAID = "prepare.pickle", "work.pickle", "ended.json", "said.txt"
+_LOOK_SECONDS = 0.1  # between two looks at a child that is waited for
+_STALL_SECONDS = 180.0  # a child that takes less than this of the processor in that time waits for something
+_STALL_CPU_SECONDS = 1.0
+_KILL_SECONDS = 60.0  # a driver may take long to give back what a killed process had
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child's work ended.
+
+    Attributes:
+        error: Why it was not done; empty if it was.
+        notes: What it had to say.
+        moment: When it ended, by `time.perf_counter` of any process of this machine.
+    """
+
+    error: str
+    notes: tuple[str, ...] = ()
+    moment: float = 0.0
+
+
+def can_have_children() -> bool:
+    """Whether children can be started, and end with this process: on Linux, by a Python that is there."""
+    return sys.platform == "linux" and has_python()
+
+
+class ChildProcess:
+    """A child with its folder.
+
+    Attributes:
+        folder: Where it works; its own.
+        begun: When it was given its work, by `time.perf_counter`; 0 as long as it has none.
+    """
+
+    def __init__(self, folder: Path, prepare: Callable[[], object]) -> None:
+        """Start it.
+
+        Args:
+            folder: A new folder for it.
+            prepare: What it does before its work; what that gives is held until the end.
+
+        Raises:
+            OSError: The folder cannot be written to, or no process can be started.
+        """
+        self.folder, self._stalled = folder, False
+        self.begun = 0.0
+        folder.mkdir()
+        (folder / _PREPARATION).write_bytes(pickle.dumps(prepare))
+        with (folder / _SAID).open("wb") as said:
+            self._process = started_python(_PROGRAM, said=said)
+        self._send(json.dumps([os.fspath(folder.resolve()), os.getpid()]))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.poll() is not None
+
+    def give(self, work: Work) -> None:
+        """Give it its work: a function of its folder and of what takes a line to be told.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        (self.folder / _WORK).write_bytes(pickle.dumps(work))
+        self.begun = time.perf_counter()
+        self._send("work")
+
+    def wait(self) -> None:
+        """Wait until it is over; one that no longer gets on is killed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        progress = _Progress(self._process.pid)
+        while not self.is_over:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LOOK_SECONDS)
+            heed_interrupt()
+            if progress.has_stalled():
+                self._stalled = True
+                self.close()
+                return
+
+    def ended(self) -> Ended:
+        """How its work ended; waits for that.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        self.wait()
+        if self._stalled:
+            return Ended(f"its process did nothing for {_STALL_SECONDS:g} s")
+        try:
+            return document_from_json(Ended, bytes_of_file(self.folder / _ENDED))
+        except (OSError, DocumentError):
+            return Ended(self._last_words())
+
+    def kill(self) -> None:
+        """End its process, if it has not ended; does not wait for that."""
+        if not self.is_over:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End its process, wait for that, and remove its folder; a second call does nothing."""
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILL_SECONDS)
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `ended` says how
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _last_words(self) -> str:
+        """Why a process ended that does not say how its work did."""
+        code = self._process.returncode
+        how = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+        try:
+            lines = (self.folder / _SAID).read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return how
+        said = next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
+        return f"{how}: {said:.300}" if said else how
+
+
+class _Progress:
+    """Whether a process gets on, by the time that it takes of the processor: one that waits takes next to none."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._since, self._seconds = time.monotonic(), _cpu_seconds(pid)
+
+    def has_stalled(self) -> bool:
+        """Whether it has done next to nothing for too long."""
+        now, seconds = time.monotonic(), _cpu_seconds(self._pid)
+        if seconds - self._seconds >= _STALL_CPU_SECONDS:
+            self._since, self._seconds = now, seconds
+        return now - self._since > _STALL_SECONDS
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time of a process, all threads together; 0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
+
+
+def main() -> NoReturn:
+    """What the child does."""
+    folder_name, parent = json.loads(sys.stdin.buffer.readline() or b'["", 0]')
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that was asked for
+        os._exit(1)
+    folder, notes, error = Path(folder_name), list[str](), ""
+    try:
+        _prepared = pickle.loads((folder / _PREPARATION).read_bytes())()  # held until the end
+        if not sys.stdin.buffer.readline():  # the parent has ended
+            os._exit(1)
+        pickle.loads((folder / _WORK).read_bytes())(folder, notes.append)
+    except CalibrationError as known:
+        error = str(known)
+    except BaseException as unknown:  # noqa: BLE001 - the parent says it
+        error = f"{type(unknown).__name__}: {unknown}"
+    ended = Ended(error, tuple(notes), time.perf_counter())
+    unfinished = folder / f"{_ENDED}.part"
+    unfinished.write_text(json.dumps(whole_characters(asdict(ended))), encoding="utf-8")
+    unfinished.replace(folder / _ENDED)
+    os._exit(0)  # at once: libraries that clean up at the end of a process may crash or hang there
