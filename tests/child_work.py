@@ -78,3 +78,82 @@ class ChildWork:
         build = OnnxRuntimeBackend().build(load_model(self.model), precision, self.cache, self.float_nodes)
         (folder / "built").write_bytes(contents(build))
         note(f"{precision}: built by a child")
+
+
+@dataclass(frozen=True)
+class Say:
+    """Says two lines and leaves a file."""
+
+    text: str
+
+    def __call__(self, folder, note):
+        note(self.text)
+        note("done")
+        (folder / "file").write_text(self.text)
+
+
+@dataclass(frozen=True)
+class Raise:
+    """Raises an error."""
+
+    error: Exception
+
+    def __call__(self, folder, note):
+        note("about to fail")
+        raise self.error
+
+
+def crash(folder, note):
+    """Ends as a C++ library does that gives up, after its last words."""
+    os.write(2, b"first line\n  terminate called:   \xff no kernel\n\n")
+    os.abort()
+
+
+def leave_at_once(folder, note):
+    """Ends the process."""
+    os._exit(3)
+
+
+def hold_python(folder, note):
+    """Never lets another thread of Python run, nor does anything."""
+    import ctypes
+
+    leave(folder / "holding", "")
+    ctypes.PyDLL(None).sleep(3600)
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """A preparation that fails."""
+
+    error: Exception
+
+    def __call__(self):
+        raise self.error
+
+
+@dataclass(frozen=True)
+class RtxWork:
+    """A build by TensorRT for RTX, which needs no GPU for it."""
+
+    model: Path
+    precision: str
+
+    def __call__(self, folder, note):
+        from quant.tensorrt.bindings import load_tensorrt_for_rtx
+        from quant.tensorrt.engines.engine_file import sidecar_path
+
+        built = rtx_engine(load_tensorrt_for_rtx(), self.model, self.precision)
+        (folder / "model.engine").write_bytes(built.data)
+        sidecar_path(folder / "model.engine").write_text(built.description)
+
+
+def rtx_engine(rtx, path, precision):
+    """An engine for a GPU that need not be there, and its description."""
+    from quant.onnx_graph.model import load_model
+    from quant.settings.batch_range import BatchRange
+    from quant.tensorrt.ahead_of_time import engine_ahead_of_time
+    from quant.tensorrt.building.options import BuilderOptions
+
+    options = BuilderOptions(level=0)
+    return engine_ahead_of_time(rtx, load_model(path), precision, "8.9", BatchRange(2, 2, 2), options)

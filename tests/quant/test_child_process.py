@@ -1,0 +1,180 @@
+"""Work in a process of its own: what it leaves and says, how it fails, and that it ends with its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from calib.interrupts import interrupts_deferred
+from quant import child_process
+from quant.child_process import ChildProcess, Ended, can_have_children
+from quant.errors import BuildError
+from tests import child_work
+from tests.child_work import LONG, Raise, Refuse, Say, appears, nothing
+
+pytestmark = pytest.mark.skipif(not can_have_children(), reason="children end with their parent on Linux only")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def child(tmp_path):
+    """Starts a child, which is over when the test is."""
+    started = []
+
+    def start(prepare=nothing):
+        started.append(ChildProcess(tmp_path / f"child-{len(started)}", prepare))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+        assert each.is_over
+        assert not each.folder.exists()
+
+
+def is_running(pid):
+    """A process that has ended and was not waited for is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_it_leaves_files_says_lines_and_when_it_ended(child):
+    working = child()
+    assert not working.is_over
+    before = time.perf_counter()
+    text = "a 'quoted' \n line, é"
+    working.give(Say(text))
+    ended = working.ended()
+    assert (ended.error, ended.notes) == ("", (text, "done"))
+    assert before <= working.begun <= ended.moment <= time.perf_counter()
+    assert (working.folder / "file").read_text() == text
+    assert working.ended() == ended
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BuildError("int8: no kernel; use fp16"), "int8: no kernel; use fp16"),  # of this project: as it is
+        (ValueError("half of a character: \udcff"), r"ValueError: half of a character: \udcff"),
+        (MemoryError(), "MemoryError: "),
+    ],
+)
+def test_an_error_is_told(child, error, told):
+    failing = child()
+    failing.give(Raise(error))
+    assert failing.ended().error == told
+    assert failing.ended().notes == ("about to fail",)
+
+
+def test_an_error_of_the_preparation_is_told_when_work_is_given(child):
+    failing = child(Refuse(BuildError("no GPU")))
+    failing.wait()
+    failing.give(Say("never"))
+    assert failing.ended().error == "no GPU"
+    assert not (failing.folder / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (child_work.crash, "its process was ended by signal 6: terminate called: \ufffd no kernel"),
+        (child_work.leave_at_once, "its process ended with exit code 3"),
+    ],
+)
+def test_a_process_that_ends_by_itself_is_told_with_its_last_words(child, work, told):
+    ending = child()
+    ending.give(work)
+    assert ending.ended() == Ended(told)
+
+
+def test_one_that_does_nothing_is_ended(child, monkeypatch):
+    """It takes no time of the processor, as two threads that wait for each other."""
+    hung = child()
+    hung.give(child_work.hold_python)
+    appears(hung.folder / "holding")
+    monkeypatch.setattr(child_process, "_STALL_SECONDS", 0.3)
+    assert hung.ended() == Ended("its process did nothing for 0.3 s")
+    assert hung.is_over
+
+
+def test_one_that_computes_gets_on_however_long_it_takes(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(child_process.time, "monotonic", lambda: now)
+    monkeypatch.setattr(child_process, "_STALL_CPU_SECONDS", 0.05)
+    progress = child_process._Progress(os.getpid())
+    for _ in range(2):
+        before = time.process_time()
+        while time.process_time() < before + 0.1:
+            pass
+        now += 1.5 * child_process._STALL_SECONDS
+        assert not progress.has_stalled()
+    now += 0.9 * child_process._STALL_SECONDS
+    assert not progress.has_stalled()
+    now += 0.2 * child_process._STALL_SECONDS
+    assert progress.has_stalled()
+
+
+def test_ctrl_c_ends_the_waiting_and_does_not_reach_the_child(child):
+    """A terminal sends it to every process of its session."""
+    waiting = child()
+    pid = waiting._process.pid
+    assert os.getsid(pid) == pid
+    waiting.give(child_work.hold_python)
+    appears(waiting.folder / "holding")
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        waiting.ended()
+        pytest.fail("it goes on")
+    assert is_running(pid)
+    waiting.close()
+    assert not is_running(pid)
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from quant.child_process import ChildProcess
+from tests.child_work import hold_python, nothing
+folder = Path(sys.argv[1])
+spare, working = ChildProcess(folder / "spare", nothing), ChildProcess(folder / "working", nothing)
+working.give(hold_python)
+print(spare._process.pid, working._process.pid, flush=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_child_outlives_its_parent(tmp_path, number):
+    """Neither one that waits for work nor one whose Python is held by what it calls."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, [ROOT, os.environ.get("PYTHONPATH")])))},
+    ) as parent:
+        children = [int(pid) for pid in parent.stdout.readline().split()]
+        appears(tmp_path / "working" / "holding")
+        parent.send_signal(number)
+    assert len(children) == 2
+    end = time.monotonic() + LONG
+    while any(map(is_running, children)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_one_whose_parent_has_ended_before_it_looks_ends_at_once(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "from quant.child_process import main; main()"],
+        input=f'["{tmp_path}", {os.getpid() + 1}]\n'.encode(),
+        check=False,
+        timeout=LONG,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
