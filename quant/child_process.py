@@ -38,7 +38,7 @@ _PREPARATION, _WORK, _ENDED, _SAID = "prepare.pickle", "work.pickle", "ended.jso
 _LOOK_SECONDS = 0.1  # between two looks at a child that is waited for
 _STALL_SECONDS = 180.0  # a child that takes less than this of the processor in that time waits for something
 _STALL_CPU_SECONDS = 1.0
-_KILL_SECONDS = 60.0  # a driver may take long to give back what a killed process had
+_KILL_SECONDS = 20.0  # a driver may take long to give back what a killed process had
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

@@ -1,1 +1,1 @@
-"""Parts of a run that go on at the same time: builds, calibration, evaluation."""
+"""A run's builds beside its calibration and evaluation."""
