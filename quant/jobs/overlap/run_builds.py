@@ -134,15 +134,18 @@ class RunBuilds:
         float_nodes: frozenset[str] = frozenset(),
         name: str = "",
     ) -> Begun:
-        self._listener.timings.add(_stage(name or precision), 0.0)  # stages within it come after it
         cache = calibration.cache if calibration is not None else None
-        if self._ahead is not None:
+        if self._ahead is None:
+            return WhenTaken(lambda: self._backend.build(self._model, precision, cache, float_nodes))
+        with self._listener.timings.of(_stage(name or precision)):  # one that is there already is loaded
             return self._ahead.begin(self._model, precision, cache, float_nodes)
-        return WhenTaken(lambda: self._backend.build(self._model, precision, cache, float_nodes))
 
     def _taken(self, begun: Begun, name: str) -> Build:
         """The build, whose time counts, also that of another process."""
         timings, stage, start = self._listener.timings, _stage(name), time.perf_counter()
+        if begun.reused:
+            return begun.take()
+        timings.add(stage, 0.0)  # stages within it come after it
         try:
             return begun.take()
         finally:

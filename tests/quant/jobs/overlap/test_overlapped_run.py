@@ -12,6 +12,7 @@ from quant.jobs import run as job
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import RecordingConsole
 from quant.settings.calib_toml import settings_from_options
+from quant.tensorrt.builds_ahead import Found
 from tests.child_builds import OnnxRuntimeAhead
 from tests.child_work import Behaviour, appears
 
@@ -59,6 +60,9 @@ class Begun:
 class AtOnce(OnnxRuntimeBackend):
     """A back end that begins builds, all of which are made when they are taken."""
 
+    def begun(self, *arguments):
+        return Begun(lambda: self.build(*arguments))
+
     def ahead(self):
         backend = self
 
@@ -67,7 +71,7 @@ class AtOnce(OnnxRuntimeBackend):
                 return self
 
             def begin(self, *arguments):
-                return Begun(lambda: backend.build(*arguments))
+                return backend.begun(*arguments)
 
             def expect(self, precision):
                 pass
@@ -164,6 +168,20 @@ def test_what_cannot_be_built_is_told_in_the_same_order(ran):
     assert [entry["precision"] for entry in beside["failed_builds"]] == ["fp16", "int8"]
     assert beside["failed_builds"] == turns["failed_builds"]
     assert not (out / "model.int8.onnx").exists()
+
+
+def test_what_is_there_already_is_loaded_before_calibration(ran):
+    class There(AtOnce):
+        def begun(self, *arguments):
+            return Found(self.build(*arguments))
+
+    report, _ = ran(There(), "out")
+    times = report["timeline"]
+    assert times["build fp32"][1] <= times["build fp16"][0]
+    assert times["build fp16"][1] <= times["calibration"][0]
+    assert times["calibration"][1] <= times["build int8"][0]
+    assert times["build int8"][1] <= times["evaluation"][0]
+    assert all(report["timings"][f"build {precision}"] > 0 for precision in ("fp32", "fp16", "int8"))
 
 
 def test_where_fp32_cannot_be_built_calibration_ends_and_nothing_is_written(ran, colours):
