@@ -146,6 +146,32 @@ class WhenTaken:
         """See `Begun`."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A build that was there already.
+
+    Attributes:
+        build: It.
+        reused: See `Begun`.
+        span: See `Begun`.
+    """
+
+    build: Build
+    reused: bool = True
+    span: tuple[float, float] | None = None
+
+    def is_there(self) -> bool:
+        """See `Begun`."""
+        return True
+
+    def take(self) -> Build:
+        """See `Begun`."""
+        return self.build
+
+    def drop(self) -> None:
+        """See `Begun`."""
+
+
 class Ahead(Protocol):
     """Builds beside the other work of this process; a context manager at whose end nothing is left running."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -19,7 +18,7 @@ from calib.caches.cache import CalibrationCache
 from calib.interrupts import interrupts_deferred
 from calib.processors import usable_processors
 from calib.scratch import owned_scratch
-from quant.backend import Begun, Build, WhenTaken
+from quant.backend import Begun, Build, Found, WhenTaken
 from quant.child_process import ChildProcess, Work, can_have_children
 from quant.errors import QuantError
 from quant.onnx_graph.model import OnnxModel
@@ -179,33 +178,13 @@ class BuildsAhead:
         return child
 
     def _quiet(self) -> None:
-        """Wait until no child builds; the spare one goes, with the memory that it holds."""
-        if self._spare is not None:
-            self._spare.close()
-            self._children.remove(self._spare)
-            self._spare = None
+        """Wait until no child builds; one that has nothing to build goes, with the memory that it holds."""
+        self._spare = None
         for child in self._children:
-            child.wait()
-
-
-@dataclass(frozen=True)
-class Found:
-    """A build that was there already."""
-
-    build: Build
-    reused: bool = True
-    span: tuple[float, float] | None = None
-
-    def is_there(self) -> bool:
-        """See `Begun`."""
-        return True
-
-    def take(self) -> Build:
-        """See `Begun`."""
-        return self.build
-
-    def drop(self) -> None:
-        """See `Begun`."""
+            if child.begun:
+                child.wait()
+            else:
+                child.close()
 
 
 class _InChild:

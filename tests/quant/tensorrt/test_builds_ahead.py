@@ -8,7 +8,7 @@ import pytest
 
 from quant import child_process
 from quant.backend import Build
-from quant.child_process import can_have_children
+from quant.child_process import ChildProcess, can_have_children
 from quant.errors import BuildError
 from quant.onnx_graph.model import load_model
 from quant.tensorrt import builds_ahead
@@ -157,6 +157,17 @@ def test_where_no_process_can_be_started_all_is_built_here(model, ahead, tmp_pat
         each.take()
     assert source.alone == ["fp32", "fp16"]
     assert "fp32: not built beside other work ([Errno 11] Resource temporarily unavailable)" in source.notes[0]
+
+
+def test_a_child_that_cannot_be_told_its_work_is_ended(model, ahead, tmp_path, monkeypatch):
+    def refuse(child, work):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ChildProcess, "give", refuse)
+    source = Failing(tmp_path)
+    ahead(source).begin(model, "fp16").take()
+    assert source.notes == ["fp16: not built beside other work ([Errno 28] No space left on device); it is built alone"]
+    assert (source.alone, children(tmp_path)) == (["fp16"], [])
 
 
 def test_one_that_is_not_needed_is_ended(model, ahead, tmp_path):

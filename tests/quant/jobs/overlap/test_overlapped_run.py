@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quant.backend import Found
+from quant.child_process import can_have_children
 from quant.errors import BuildError
 from quant.jobs import run as job
 from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import RecordingConsole
 from quant.settings.calib_toml import settings_from_options
-from quant.tensorrt.builds_ahead import Found
 from tests.child_builds import OnnxRuntimeAhead
 from tests.child_work import Behaviour, appears
 
+children = pytest.mark.skipif(not can_have_children(), reason="children end with their parent on Linux only")
 OF_THE_MOMENT = ("created", "timings", "timeline", "peak_rss_mb", "verdict", "reason", "next", "command", "settings")
 OF_SPEED = ("latency_ms", "latency_p99_ms", "latency_runs", "images_per_second", "speedup", "seconds")
 
@@ -103,6 +105,7 @@ def lasting(value):
     return [lasting(each) for each in value] if isinstance(value, list) else value
 
 
+@children
 def test_report_and_files_are_those_of_builds_in_turn_while_calibration_and_evaluation_go_on(ran, colours, tmp_path):
     """FP32 and FP16 are built once calibration has begun, INT8 once evaluation has."""
     turns, first = ran(OnnxRuntimeBackend(), "turns")
@@ -124,6 +127,7 @@ def test_report_and_files_are_those_of_builds_in_turn_while_calibration_and_eval
     assert times["build int8"][1] <= times["evaluation: latency"][0]  # nothing else runs while builds are timed
 
 
+@children
 def test_what_children_cannot_do_is_built_here_and_told_as_in_turn(ran, colours):
     """FP16 cannot be built at all; INT8's child is killed, but INT8 can."""
 
@@ -207,6 +211,7 @@ def test_where_fp32_cannot_be_built_calibration_ends_and_nothing_is_written(ran,
     assert [path.name for path in (colours / "out").rglob("*") if path.is_file() and path.name != ".lock"] == []
 
 
+@children
 def test_ctrl_c_ends_the_children_and_leaves_older_files_alone(ran, colours, snapshot, tmp_path):
     _, out = ran(AtOnce(), "out")
     before = snapshot(out)
