@@ -211,11 +211,12 @@ class TensorRTBackend:
         """The engine that a child has built.
 
         Raises:
-            BuildError: It is not what would be built now, or TensorRT cannot load it.
+            StaleEngineError: It is not what would be built now.
+            BuildError: TensorRT cannot load it.
             OutOfDeviceMemoryError: The GPU has too little memory.
         """
         if order.batch != self.batch:
-            raise BuildError(f"it takes batches of {order.batch}, which are of {self.batch} by now")
+            raise StaleEngineError(f"stale engine: the batch size was {order.batch}, now {self.batch}")
         return self._kept(self._maker.from_file(engine_path(folder, order.precision), model, order, reused=False))
 
     def _kept(self, build: EngineBuild) -> EngineBuild:

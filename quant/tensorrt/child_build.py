@@ -39,7 +39,7 @@ class ChildBuild:
         """
         model, order = load_model(self.model), self.order
         if model.sha256 != self.sha256:
-            raise BuildError(f"{self.model}: was changed since it was read")
+            raise BuildError(f"{self.model}: expected the model that this run has read, found another; run again")
         if order.sizes is not None:
             model = with_sizes(model, order.sizes)
         build = EngineMaker(load_tensorrt(), find_device(), note).built(model, order, beside=True)

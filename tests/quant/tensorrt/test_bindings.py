@@ -32,7 +32,7 @@ NAMESAKES = {
     "max",
     "pop",
 }
-NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights", "release", "min", "update"}
+NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights", "release", "min", "remove", "update"}
 SOURCES = sorted((Path(quant.__file__).parent / "tensorrt").rglob("*.py"))
 
 
