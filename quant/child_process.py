@@ -67,6 +67,7 @@ class ChildProcess:
 
     Attributes:
         folder: Where it works; its own.
+        pid: The number of its process.
         begun: When it was given its work, by `time.perf_counter`; 0 as long as it has none.
     """
 
@@ -86,6 +87,7 @@ class ChildProcess:
         (folder / _PREPARATION).write_bytes(pickle.dumps(prepare))
         with (folder / _SAID).open("wb") as said:
             self._process = started_python(_PROGRAM, said=said)
+        self.pid = self._process.pid
         self._send(json.dumps([os.fspath(folder.resolve()), os.getpid()]))
 
     @property
@@ -109,7 +111,7 @@ class ChildProcess:
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
         """
-        progress = _Progress(self._process.pid)
+        progress = _Progress(self.pid)
         while not self.is_over:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LOOK_SECONDS)
@@ -137,7 +139,7 @@ class ChildProcess:
         """End its process, if it has not ended; does not wait for that."""
         if not self.is_over:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End its process, wait for that, and remove its folder; a second call does nothing."""

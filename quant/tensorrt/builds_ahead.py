@@ -25,9 +25,10 @@ from quant.onnx_graph.model import OnnxModel
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.engine_build import EngineOrder
 
-# Each build has a child of its own, and none is made in this process meanwhile: it evaluates what is there. So FP32,
-# FP16 and INT8 take a processor each beside this process; on fewer, they would wait for each other.
-LEAST_PROCESSORS = 4
+# What has a child of its own. A child costs its start, some seconds of a processor that is free meanwhile, and this
+# process is free to calibrate and to evaluate what is there. What is left out is built here when it is needed.
+IN_CHILDREN = ("fp32", "fp16", "int8")
+LEAST_PROCESSORS = 4  # one for each child and one for this process; on fewer, they would wait for each other
 
 
 def can_build_ahead() -> bool:
@@ -116,6 +117,9 @@ class BuildsAhead:
         if found is not None:
             return Found(found)
 
+        if precision not in IN_CHILDREN:
+            return WhenTaken(lambda: self._source.build(model, precision, cache, float_nodes))
+
         def failed(reason: str) -> Build:
             self._failed = True
             self._note(f"{precision}: not built beside other work ({reason}); it is built alone")
@@ -137,7 +141,7 @@ class BuildsAhead:
 
     def expect(self, precision: str) -> None:
         """Let a child get ready for a build of this precision, where others are being built already."""
-        if self._children and self._spare is None:
+        if self._children and self._spare is None and precision in IN_CHILDREN:
             with contextlib.suppress(OSError):  # `begin` tries again, and says why not
                 self._spare = self._child(precision)
 

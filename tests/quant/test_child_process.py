@@ -123,7 +123,7 @@ def test_one_that_computes_gets_on_however_long_it_takes(monkeypatch):
 def test_ctrl_c_ends_the_waiting_and_does_not_reach_the_child(child):
     """A terminal sends it to every process of its session."""
     waiting = child()
-    pid = waiting._process.pid
+    pid = waiting.pid
     assert os.getsid(pid) == pid
     waiting.give(child_work.hold_python)
     appears(waiting.folder / "holding")
@@ -144,7 +144,7 @@ from tests.child_work import hold_python, nothing
 folder = Path(sys.argv[1])
 spare, working = ChildProcess(folder / "spare", nothing), ChildProcess(folder / "working", nothing)
 working.give(hold_python)
-print(spare._process.pid, working._process.pid, flush=True)
+print(spare.pid, working.pid, flush=True)
 time.sleep(3600)
 """
 

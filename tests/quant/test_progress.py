@@ -1,5 +1,6 @@
 """Seconds by stage."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,3 +47,14 @@ def test_warnings_of_later_work_stand_where_it_was_begun():
     place.warn("second")
     assert console.warnings == ["first", "second", "third"]
     assert shown.warnings == ["first", "third", "second"]  # as they were said
+
+
+def test_work_of_another_process_counts_by_its_own_clock():
+    timings = Timings()
+    now = time.perf_counter()
+    timings.between("build", now + 1, now + 3)
+    timings.between("build", now + 2, now + 5)
+    assert timings.seconds()["build"] == pytest.approx(5)
+    start, end = timings.spans()["build"]
+    assert end - start == pytest.approx(4)
+    assert start >= 1

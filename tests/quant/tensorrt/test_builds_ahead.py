@@ -122,6 +122,16 @@ def test_builds_that_are_timed_wait_for_the_others_and_are_made_here(model, ahea
     assert int8.span is None
 
 
+def test_a_precision_that_has_no_child_is_built_here_beside_the_others(model, ahead, tmp_path, monkeypatch):
+    monkeypatch.setattr(builds_ahead, "IN_CHILDREN", ("fp16",))
+    source = Failing(tmp_path, waits={"fp16": tmp_path / "never"})
+    builds = ahead(source)
+    half, full = builds.begin(model, "fp16"), builds.begin(model, "fp32")
+    builds.expect("int8")
+    full.take()
+    assert (source.alone, half.is_there(), children(tmp_path)) == (["fp32"], False, ["child-1"])
+
+
 def test_engines_that_are_there_are_not_built(model, ahead, tmp_path):
     there = Build("fp32", None, b"engine", ".engine", 6)
 
