@@ -25,6 +25,7 @@ NAMESAKES = {
     "builder",
     "data",
     "device_memory",
+    "dims",
     "extend",
     "engine",
     "kind",
