@@ -49,28 +49,19 @@ def _make_room(row: NDArray[np.int64], state: NDArray[np.int64], slot: int, larg
 
 
 @numba.njit(nogil=True, cache=True)
-def _extremes(bits: NDArray[np.int32]) -> tuple[int, int, int]:
-    """Smallest and largest order key, and the number of zeros, of the float32 values with these bits; -0.0 is 0.0.
+def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
+    """Smallest and largest order key of values; -0.0 is 0.0.
 
     Read as signed integers, the bits of positive floats keep their order, and those of negative floats lie below them
     in reverse order. So the largest signed integer is the largest positive value, and the largest unsigned integer is
     the negative value of largest magnitude. The smallest signed integer is needed only if all values have the same
     sign: it is the value closest to zero.
+
+    Args:
+        smallest: Smallest of the values' bits as signed integers.
+        largest: Largest of them.
+        unsigned: Largest of the values' bits as unsigned integers.
     """
-    smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
-    for i in range(bits.size):  # numba does not vectorise a loop over the array itself
-        b = bits[i]
-        smallest = min(smallest, b)
-        largest = max(largest, b)
-        unsigned = max(unsigned, np.uint32(b))
-        zeros += np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0))
-    low, high = _keys(smallest, largest, unsigned)
-    return low, high, zeros
-
-
-@numba.njit(nogil=True, cache=True)
-def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
-    """Smallest and largest order key from the extremes of the bits, see `_extremes`."""
     high = largest if largest >= 0 else smallest ^ np.int32(0x7FFFFFFF)
     negative = np.int32(unsigned)
     low = negative ^ np.int32(0x7FFFFFFF) if negative < 0 else smallest
@@ -78,39 +69,28 @@ def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _index(values: NDArray[np.float32], scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]) -> None:
-    """Position of each value in the flattened counts; a loop of its own without branches, so that it is vectorised."""
-    negative, positive = scales[NEGATIVE], scales[POSITIVE]
-    one_row = np.int32(bins)
-    for i in range(values.size):
-        value = values[i]
-        below = value < np.float32(0)
-        scale = negative if below else positive
-        index[i] = np.uint32(np.int32(abs(value) * scale) + (np.int32(0) if below else one_row))
-
-
-@numba.njit(nogil=True, cache=True)
-def _index_and_extremes(
+def _index(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],
     scales: NDArray[np.float32],
     bins: int,
     index: NDArray[np.uint32],
 ) -> tuple[int, int, int]:
-    """`_index` and `_extremes` in one loop, which reads the values only once.
+    """Write each value's position in the flattened counts; gives the extreme order keys and the number of zeros.
 
-    The positions are useless if the extremes need wider bins. In that case, and with a limit, the separate loops are
-    used.
+    The positions are useless if the extremes need wider bins, or a row for values above a limit. The loop has no
+    branches, so that it is vectorised. Every sum is made an int32 again, since numba adds two int32 to an int64, of
+    which a register holds half as many.
     """
     smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
     negative, positive = scales[NEGATIVE], scales[POSITIVE]
     one_row = np.int32(bins)
-    for i in range(bits.size):
+    for i in range(bits.size):  # numba does not vectorise a loop over the array itself
         b, value = bits[i], values[i]
         smallest = min(smallest, b)
         largest = max(largest, b)
         unsigned = max(unsigned, np.uint32(b))
-        zeros += np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0))
+        zeros = np.int32(zeros + np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0)))
         below = value < np.float32(0)
         scale = negative if below else positive
         index[i] = np.uint32(np.int32(abs(value) * scale) + (np.int32(0) if below else one_row))
@@ -122,14 +102,14 @@ def _index_and_extremes(
 def _index_with_limit(
     values: NDArray[np.float32], limit: float, scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]
 ) -> None:
-    """Like `_index`, with a separate row for values above the limit."""
+    """The positions alone, with a separate row for values above the limit."""
     negative, positive, above = scales[NEGATIVE], scales[POSITIVE], scales[ABOVE]
-    one_row = np.int32(bins)
+    one_row, two_rows = np.int32(bins), np.int32(2 * bins)
     for i in range(values.size):
         value = values[i]
         below, beyond = value < np.float32(0), value > limit
         scale = negative if below else (above if beyond else positive)
-        offset = np.int32(0) if below else (one_row + one_row if beyond else one_row)
+        offset = np.int32(0) if below else (two_rows if beyond else one_row)
         index[i] = np.uint32(np.int32(abs(value) * scale) + offset)
 
 
@@ -207,10 +187,7 @@ def accumulate(
     for start in range(0, values.size, CHUNK):
         stop = min(start + CHUNK, values.size)
         part = index[: stop - start]
-        if limited:
-            low, high, zeros = _extremes(bits[start:stop])
-        else:
-            low, high, zeros = _index_and_extremes(values[start:stop], bits[start:stop], scales, bins, part)
+        low, high, zeros = _index(values[start:stop], bits[start:stop], scales, bins, part)
         if high >= INFINITY_KEY or low <= -INFINITY_KEY - 1:
             return start + _first_not_finite(bits[start:stop])
         if state[STARTED] == 0:
@@ -230,9 +207,9 @@ def accumulate(
                 carry_over(tables, counts)
                 _make_room(counts[row], state, row, largest[row], log2_bins)
                 scales[row] = 2.0 ** -max(state[row], MIN_EXPONENT)
-        if limited:
+        if limited and high > limit_bits:  # rare: values that a Clip would cut, mostly none in a chunk
             _index_with_limit(values[start:stop], limit32, scales, bins, part)
         elif widened:
-            _index(values[start:stop], scales, bins, part)
+            _index(values[start:stop], bits[start:stop], scales, bins, part)
         _scatter(part, tables)
     return -1
