@@ -19,9 +19,7 @@ from calib.histograms.histogram import SplitHistogram
 
 Array = NDArray[Any]
 
-BYTES_OF_COUNTER = (
-    3 << 17
-)  # of a tensor that is counted: its histogram, and the tables in which values are counted first
+BYTES_OF_COUNTER = 3 << 16  # of a tensor that is counted: its histogram, with a row for values above a limit
 BYTES_OF_PACKED = 1 << 14  # of one that is packed between its parts, about
 
 
@@ -43,7 +41,7 @@ class Counted:
 
 
 class Counts:
-    """The histograms of a model's tensors; no two threads ever count the same tensor at the same time.
+    """The histograms of a model's tensors, which several threads may count at a time.
 
     Attributes:
         histograms: Histogram of each tensor, by name.
@@ -72,16 +70,17 @@ class Counts:
             required: Tensors in which NaN and infinity are errors. In others they end the counting of that tensor. None
                 for all.
             required_clipped: Tensors whose values clipped to [0, limit] are required, and no others of them.
-            packed: Whether a tensor's histogram is packed whenever it is not being counted.
+            packed: Whether a tensor's histogram is packed whenever no counts are being added to it.
         """
         self._holders = holders or {}
-        self.histograms = {name: _counter(limit, packed=packed) for name, limit in limits.items()}
+        self.histograms = {name: SplitHistogram(limit) for name, limit in limits.items()}
+        for histogram in self.histograms.values() if packed else ():
+            histogram.pack()
         self.first = {name: FirstBatchHistogram() for name in limits} if first_batch else None
         # Arrays of the current batch that cannot be counted on TensorRT's grid yet, because its range is not known.
         self._early: dict[str, list[Array]] = {name: [] for name in limits}
-        self._locks = {name: threading.Lock() for name in limits}
+        self._locks = {name: threading.Lock() for name in limits}  # of the histograms on TensorRT's grid
         self._required, self._required_clipped = required, required_clipped
-        self._pack = packed
         self.dropped: set[str] = set()
         self.rectified: set[str] = set()
 
@@ -110,8 +109,6 @@ class Counts:
                     errors[name] = error
                 else:
                     self.dropped.add(name)
-            if self._pack:
-                self.histograms[name].pack()
 
         self._for_each(activations, add, helpers, threads)
         for tensor, array in activations.items():
@@ -142,10 +139,11 @@ class Counts:
         if self.first is None:
             return
         largest = largest_magnitude(array)
-        if self.first[name].limit:
-            self.first[name].add(array, largest)
-        elif largest:  # zero in all earlier batches: the range comes from this whole batch, not from its first part
-            self._early[name].append(array.copy())
+        with self._locks[name]:
+            if self.first[name].limit:
+                self.first[name].add(array, largest)
+            elif largest:  # zero in all earlier batches: the range comes from this whole batch, not from its first part
+                self._early[name].append(array.copy())
 
     def end_batch(self) -> None:
         """Finish a batch: tensors that were zero in all earlier batches get their range from this one."""
@@ -178,7 +176,6 @@ class Counts:
     ) -> None:
         """Call `use` for each tensor, the largest first so that all threads end at about the same time."""
         left = deque(sorted(activations, key=lambda name: -activations[name].size))
-        put_off: set[str] = set()
 
         def work() -> None:
             while True:
@@ -186,27 +183,12 @@ class Counts:
                     name = left.popleft()
                 except IndexError:
                     return
-                lock = self._locks[name]
-                if not lock.acquire(blocking=name in put_off):  # another call is counting this tensor: try it later
-                    put_off.add(name)
-                    left.append(name)
-                    continue
-                try:
-                    use(name, activations[name])
-                finally:
-                    lock.release()
+                use(name, activations[name])
 
         jobs = [helpers.submit(work) for _ in range(min(threads, len(activations)) - 1)]
         work()
         for job in jobs:
             job.result()
-
-
-def _counter(limit: float, *, packed: bool) -> SplitHistogram:
-    histogram = SplitHistogram(limit)
-    if packed:
-        histogram.pack()
-    return histogram
 
 
 def named_error(error: NonFiniteError, tensor: str, array: Array, names: Sequence[str]) -> NonFiniteError:

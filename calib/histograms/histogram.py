@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,33 +45,42 @@ def _key_from_value(value: float) -> int:
     return bits if bits >= 0 else bits ^ 0x7FFFFFFF
 
 
-class _Counter:
-    """Counts values into a histogram's arrays; call `flush` before reading them."""
+_Tables = tuple[NDArray[np.uint32], NDArray[np.int64]]  # and their state
+# Tables that are all zero. Some are taken out while values are counted in them, so that an interrupt leaves none half
+# full.
+_spare: list[_Tables] = []
 
-    def __init__(self, counts: NDArray[np.int64], state: NDArray[np.int64], limit: float = math.inf) -> None:
-        self._counts, self._state, self._limit = counts, state, limit
-        self._tables = np.zeros((kernels.TABLES, counts.size), np.uint32)
-        self._held = 0
 
-    def add(self, values: ArrayLike) -> None:
-        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        for start in range(0, flat.size, kernels.MOST):
-            part = flat[start : start + kernels.MOST]
-            if self._held + part.size > kernels.MOST:
-                self.flush()
-            self._held += part.size
-            index = kernels.accumulate(part, part.view(np.int32), self._limit, self._tables, self._counts, self._state)
-            if index >= 0:
-                counted = start + index // kernels.CHUNK * kernels.CHUNK
-                index += start
-                raise NonFiniteError(
-                    f"value {index} is {flat[index]}, expected a finite number", index=index, counted=counted
-                )
+def _in_tables(values: ArrayLike, limit: float, state: NDArray[np.int64]) -> Iterator[_Tables]:
+    """Count values in tables, which are to be joined with a histogram before the next step; they stay in the caches.
 
-    def flush(self) -> None:
-        if self._held:
-            kernels.carry_over(self._tables, self._counts)
-            self._held = 0
+    Args:
+        values: Of any shape.
+        limit: Values above it have a row of their own; infinity for none.
+        state: The histogram's. It may change in the meantime: its exponents are only where the tables' begin.
+
+    Yields:
+        The tables and their state, for `kernels.join`.
+
+    Raises:
+        NonFiniteError: A value is NaN or infinite; those before its chunk are in the tables.
+    """
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    for start in range(0, flat.size, kernels.MOST):
+        part = flat[start : start + kernels.MOST]
+        try:
+            tables, own = _spare.pop()
+        except IndexError:
+            tables, own = np.zeros((kernels.TABLES, kernels.ROWS, BINS), np.uint32), _empty_state()
+        index = kernels.accumulate(part, part.view(np.int32), limit, tables, own, state)
+        yield tables, own
+        _spare.append((tables, own))
+        if index >= 0:
+            counted = start + index // kernels.CHUNK * kernels.CHUNK
+            index += start
+            raise NonFiniteError(
+                f"value {index} is {flat[index]}, expected a finite number", index=index, counted=counted
+            )
 
 
 @dataclass
@@ -90,9 +101,8 @@ class Histogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
         """
-        counter = _Counter(self.signed_counts, self._state)
-        counter.add(values)
-        counter.flush()
+        for tables, own in _in_tables(values, math.inf, self._state):
+            kernels.join(tables, own, math.inf, self.signed_counts, self._state)
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of values together; neither operand changes.
@@ -232,7 +242,8 @@ class Histogram:
 class SplitHistogram:
     """Counts values up to a limit and values above it separately, in one pass.
 
-    This gives the histograms of a tensor and of its Clip(0, limit), bit for bit as counting each of them would.
+    This gives the histograms of a tensor and of its Clip(0, limit), bit for bit as counting each of them would. Several
+    threads may add values at a time.
 
     Attributes:
         limit: Upper bound of the Clip, above zero; infinity for none.
@@ -241,7 +252,9 @@ class SplitHistogram:
     def __init__(self, limit: float = math.inf) -> None:
         self.limit = float(np.float32(limit))
         self._state = _empty_state()
-        self._unpack(np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64))
+        self._counts = np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64)
+        self._packed: PackedCounts | None = None
+        self._lock = threading.Lock()  # of the counts and the state
 
     @classmethod
     def from_counts(cls, limit: float, counts: NDArray[np.int64], state: NDArray[np.int64]) -> SplitHistogram:
@@ -253,28 +266,17 @@ class SplitHistogram:
             state: int64 [STATE_SLOTS]; taken over.
         """
         made = cls(limit)
-        made._state = state
-        made._unpack(counts)
+        made._counts, made._state = counts, state
         return made
 
-    def _unpack(self, counts: NDArray[np.int64]) -> None:
-        self._packed: PackedCounts | None = None
-        self._counts = counts
-        self._counter: _Counter | None = _Counter(counts, self._state, self.limit)
-
     def pack(self) -> None:
-        """Take little memory until values are added again; nothing else changes."""
+        """Take little memory from now on, whenever no counts are being added; nothing else changes."""
         if self._packed is None:
-            self._packed = PackedCounts.of(self._flushed())
-            self._counts, self._counter = np.zeros((len(self._counts), 0), np.int64), None
+            self._packed = PackedCounts.of(self._counts)
+            self._counts = np.zeros((len(self._counts), 0), np.int64)
 
-    def _flushed(self) -> NDArray[np.int64]:
-        """The counts, with all values that were added."""
-        if self._packed is not None:
-            return self._packed.unpacked()
-        if self._counter is not None:
-            self._counter.flush()
-        return self._counts
+    def _all_counts(self) -> NDArray[np.int64]:
+        return self._counts if self._packed is None else self._packed.unpacked()
 
     def add(self, values: ArrayLike) -> None:
         """Count values of any shape.
@@ -283,14 +285,16 @@ class SplitHistogram:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded, unless
                 the values after those that were counted are added in another form.
         """
-        if self._packed is not None:
-            self._unpack(self._packed.unpacked())
-        assert self._counter is not None
-        self._counter.add(values)
+        for tables, own in _in_tables(values, self.limit, self._state):
+            with self._lock:
+                counts = self._all_counts()
+                kernels.join(tables, own, self.limit, counts, self._state)
+                if self._packed is not None:
+                    self._packed = PackedCounts.of(counts)
 
     def whole(self) -> Histogram:
         """The histogram of the values."""
-        found = self._flushed()
+        found = self._all_counts()
         counts, state = found[:2].copy(), self._state.copy()
         if len(found) > 2:
             above, below = int(state[kernels.ABOVE]), int(state[kernels.POSITIVE])
@@ -303,7 +307,7 @@ class SplitHistogram:
 
     def clipped(self) -> Histogram:
         """The histogram of the values clipped to [0, limit]."""
-        found = self._flushed()
+        found = self._all_counts()
         counts, state = found[:2].copy(), self._state.copy()
         state[kernels.ABOVE] = kernels.UNSET
         for slot in (kernels.MIN_KEY, kernels.MAX_KEY):

@@ -11,7 +11,7 @@ from calib.entropy import SEARCH_BINS
 from calib.errors import NonFiniteError
 from calib.histograms import kernels
 from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
-from calib.histograms.histogram import BINS, Histogram, SplitHistogram
+from calib.histograms.histogram import BINS, Histogram, SplitHistogram, _in_tables
 
 F32 = np.finfo(np.float32)
 CHUNK = kernels.CHUNK
@@ -84,41 +84,87 @@ def test_any_finite_values_are_counted_as_numpy_counts_them(arrays, data):
     assert_is_numpy_s(split.clipped(), np.clip(values, 0, np.float32(limit or 1.0)))
 
 
+def empty_state():
+    state = np.zeros(kernels.STATE_SLOTS, np.int64)
+    state[: kernels.ZEROS] = kernels.UNSET
+    return state
+
+
 @settings(max_examples=60)
-@given(batches(), st.sampled_from([1.0, 6.0, 2.0**-130, float(F32.max)]))
+@given(batches(), st.sampled_from([1.0, 6.0, 2.0**-130, float(F32.max), math.inf]))
 def test_nothing_is_written_outside_the_counts(arrays, limit):
-    guarded = np.full((5, BINS), -7, np.int64)
-    counts = guarded[1:4]
+    rows = 2 if limit == math.inf else 3
+    guarded = np.full((rows + 2, BINS), -7, np.int64)
+    counts = guarded[1:-1]
     counts[:] = 0
-    guarded_tables = np.full((kernels.TABLES + 2, counts.size), 7, np.uint32)
+    guarded_tables = np.full((kernels.TABLES + 2, kernels.ROWS, BINS), 7, np.uint32)
     tables = guarded_tables[1:-1]
     tables[:] = 0
-    slots = np.full(kernels.STATE_SLOTS + 2, -7, np.int64)
-    state = slots[1:-1]
-    state[:] = 0
-    state[: kernels.ZEROS] = kernels.UNSET
+    slots = np.full((2, kernels.STATE_SLOTS + 2), -7, np.int64)
+    own, state = slots[:, 1:-1]
+    state[:] = empty_state()
     for array in arrays:
-        assert kernels.accumulate(array, array.view(np.int32), limit, tables, counts, state) == -1
-    kernels.carry_over(tables, counts)
-    assert not tables.any()
+        assert kernels.accumulate(array, array.view(np.int32), limit, tables, own, state) == -1
+        assert tables.sum() == len(array)
+        kernels.join(tables, own, limit, counts, state)
+        assert not tables.any()
     assert (guarded_tables[[0, -1]] == 7).all()
     assert counts.sum() == sum(map(len, arrays))
     assert (counts >= 0).all()
-    assert (guarded[[0, 4]] == -7).all()
-    assert (slots[[0, -1]] == -7).all()
+    assert (guarded[[0, -1]] == -7).all()
+    assert (slots[:, [0, -1]] == -7).all()
 
 
-def test_tables_are_carried_over_before_they_hold_too_much(monkeypatch):
+@settings(max_examples=60)
+@given(batches(), batches(), st.sampled_from([1.0, 6.0, 2.0**-130, math.inf]))
+def test_tables_begun_before_others_are_joined_give_the_same_counts(early, late, limit):
+    """As when two threads count the same tensor: the widths may have grown on either side in the meantime."""
+    values = np.concatenate([*early, *late])
+    if not len(values):
+        return
+    counted = SplitHistogram(limit)
+    begun = [steps for array in early for steps in [_in_tables(array, counted.limit, counted._state)] if len(array)]
+    waiting = [next(steps) for steps in begun]
+    for array in late:
+        counted.add(array)
+    for tables, own in reversed(waiting):
+        kernels.join(tables, own, counted.limit, counted._counts, counted._state)
+    assert_is_numpy_s(counted.whole(), values)
+    if limit < math.inf:
+        assert_is_numpy_s(counted.clipped(), np.clip(values, 0, np.float32(limit)))
+
+
+def test_tables_are_joined_before_they_hold_too_much(monkeypatch):
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    held, join = [], kernels.join
     monkeypatch.setattr(kernels, "MOST", 700)
+    monkeypatch.setattr(kernels, "join", lambda tables, *rest: (held.append(tables.sum()), join(tables, *rest)))
     counted = SplitHistogram()
     for part in np.split(values, [300, 600, 2900]):
         counted.add(part)
-        assert counted._counter._tables.sum() <= 700
+    assert (sum(held), max(held)) == (5000, 700)
     assert_is_numpy_s(counted.whole(), values)
     with pytest.raises(NonFiniteError) as caught:  # its position in the array, not in the chunk
         counted.add(np.where(np.arange(5000) == 1234, np.float32(np.nan), values))
     assert caught.value.index == 1234
+
+
+@pytest.mark.parametrize("counter", [Histogram, SplitHistogram])
+def test_an_interrupt_leaves_nothing_that_is_counted_later(monkeypatch, counter):
+    """Ctrl-C between counting and joining: the tables hold values of which nothing may be found later."""
+    values, join = np.ones(100, np.float32), kernels.join
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kernels, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        counter().add(values)
+    monkeypatch.setattr(kernels, "join", join)
+    for _ in range(3):
+        after = counter()
+        after.add(values[:7])
+        assert (after if counter is Histogram else after.whole()).count == 7
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])

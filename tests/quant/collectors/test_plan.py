@@ -143,9 +143,12 @@ def test_counts_take_at_most_half_of_a_limit_and_leave_the_rest_to_activations(m
     plan = collection_plan(model, MinMax(), unasked)
     counted = len({*plan.inputs, *plan.fetched})
     enough = 2 * counted * BYTES_OF_COUNTER
-    assert not plan.counts()._pack
-    assert not plan.counts(enough)._pack
-    assert plan.counts(enough - 2)._pack
+
+    def packed(limit=None):
+        return {histogram._packed is not None for histogram in plan.counts(limit).histograms.values()}
+
+    assert packed() == packed(enough) == {False}
+    assert packed(enough - 2) == {True}
     assert plan.left_for_activations(enough) == enough // 2
     assert plan.left_for_activations(enough - 2) == enough - 2 - counted * BYTES_OF_PACKED
     assert plan.left_for_activations(400) == 100
