@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datasets import Batch
 from datasets.labels.class_labels import are_labelled
 from datasets.source import AnySource
-from quant.backend import Build, Latency, Runnable
+from quant.backend import Backend, Build, Latency, Runnable
 from quant.calibration.run_data import RunData
 from quant.errors import QuantError
 from quant.evaluation.accuracy import Evaluating, Evaluation, Observe, reader_from_batch
@@ -21,6 +21,7 @@ from quant.evaluation.not_numbers import nan_in_words
 from quant.evaluation.one_by_one import evaluate_one_by_one
 from quant.evaluation.outputs import OutputReader
 from quant.evaluation.recorder import Recorder
+from quant.evaluation.unchanged import check_preparation
 from quant.jobs.overlap.arriving import Arriving
 from quant.onnx_graph.model import ModelInterface, OnnxModel
 from quant.onnx_graph.tracing import outputs_after
@@ -28,6 +29,25 @@ from quant.onnxruntime.resident import fit_together
 from quant.progress import Console, Timings
 from quant.report.result import Measurement
 from quant.settings.run_settings import RunSettings
+
+
+def check_model(
+    model: OnnxModel, backend: Backend, baseline: Callable[[], Runnable], batch: Batch, reader: OutputReader
+) -> None:
+    """Raise when what goes before quantization changes what a model computes, see `check_preparation`.
+
+    Args:
+        model: FP32 model.
+        backend: What runs the builds.
+        baseline: Gives its FP32 build.
+        batch: Real images.
+        reader: Which outputs are compared.
+
+    Raises:
+        BuildError: A step changes the outputs.
+    """
+    expected = baseline().run(batch.inputs) if backend.name == "onnxruntime" else None
+    check_preparation(model, batch.inputs, expected, reader)
 
 
 def measured(

@@ -25,9 +25,8 @@ from quant.evaluation.accuracy import Evaluation, EvaluationBatch, Observe
 from quant.evaluation.drop import Drop, agreement, drops_from_evaluations
 from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.recorder import Outputs
-from quant.evaluation.unchanged import check_preparation
 from quant.jobs.backend_choice import backend_by_name, collector_from_settings
-from quant.jobs.measurement import evaluated, first_batch, sample_shapes
+from quant.jobs.measurement import check_model, evaluated, first_batch, sample_shapes
 from quant.jobs.output_files import stage_build, stage_texts
 from quant.jobs.recovering.float_rules import given_precisions
 from quant.jobs.tasks.task_choice import ChosenTask, chosen_task, usable_recorder
@@ -88,7 +87,7 @@ def sweep(settings: RunSettings, console: Console | None = None, *, per_tensor: 
         batch = first_batch(data, settings)
         task = chosen_task(model, fp32.runnable, batch, data, settings, listener, metric)
         task = task.with_float(given.float_nodes)
-        check_preparation(model, batch.inputs, fp32.runnable.run(batch.inputs), task.reader)
+        check_model(model, backend, lambda: fp32.runnable, batch, task.reader)
         candidates = _candidates(calibration.statistics)
         amax = {name: amax_from_statistics(calibration.statistics, a) for name, a in candidates.items()}
         builds = {

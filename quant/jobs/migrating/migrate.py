@@ -19,7 +19,6 @@ from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import MetricDrop, agreement_with_interval, drops_from_evaluations
 from quant.evaluation.metric import recorder_from_settings
 from quant.evaluation.recorder import Recorder
-from quant.evaluation.unchanged import check_preparation
 from quant.evaluation.verdict import (
     EXIT_DONE,
     EXIT_DROP,
@@ -34,7 +33,7 @@ from quant.evaluation.verdict import (
 from quant.jobs.backend_choice import backend_from_settings
 from quant.jobs.cache_convert import read_cache_file
 from quant.jobs.compare import open_evaluated
-from quant.jobs.measurement import first_batch, measured, sample_shapes
+from quant.jobs.measurement import check_model, first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_texts
 from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.light_model import LightModel
@@ -114,7 +113,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
         metric = recorder_from_settings(settings, model, listener)
         baseline = made.builds[FP32].runnable
         task = chosen_task(model, baseline, batch, data, settings, listener, metric)
-        check_preparation(model, batch.inputs, baseline.run(batch.inputs), task.reader)
+        check_model(model, backend, lambda: baseline, batch, task.reader)
 
         def usable() -> bool:
             return usable_recorder(task, listener) is not None

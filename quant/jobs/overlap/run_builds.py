@@ -15,7 +15,7 @@ from datasets import Batch
 from quant.backend import Ahead, Backend, Begun, Build, Runnable, WhenTaken
 from quant.calibration.obtain import CalibrationResult
 from quant.errors import BuildError, ModelError
-from quant.evaluation.unchanged import check_preparation
+from quant.jobs.measurement import check_model
 from quant.jobs.overlap.arriving import Arriving, Coming
 from quant.jobs.run_warnings import BASELINE
 from quant.jobs.tasks.head_trial import OTHER_HEAD, other_head_nodes, warn_of_other_head
@@ -157,7 +157,7 @@ class RunBuilds:
                 timings.add(stage, end - max(start, begun.span[1]))  # its loading
 
     def _check(self, batch: Batch, task: ChosenTask) -> None:
-        check_preparation(self._model, batch.inputs, self.baseline().runnable.run(batch.inputs), task.reader)
+        check_model(self._model, self._backend, lambda: self.baseline().runnable, batch, task.reader)
 
     def _tried_as_it_comes(
         self,

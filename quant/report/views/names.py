@@ -1,4 +1,4 @@
-"""What a report calls its builds: by their precision, or by their files if two have the same precision."""
+"""What a report calls its builds: by their precision, or by their files after a migration or if two have the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def build_names(document: dict[str, Any]) -> list[str]:
     """A name for each row of `builds`, the baseline's first."""
     rows = document["builds"]
     precisions = [row["precision"].upper() for row in rows]
-    if len(set(precisions)) == len(rows):
+    if len(set(precisions)) == len(rows) and not document.get("migration"):
         return precisions
     paths = [row.get("file") or row["precision"] for row in rows]
     names = [PurePath(path).name for path in paths]

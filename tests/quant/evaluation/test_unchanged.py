@@ -1,13 +1,19 @@
 """What comes before quantization must not change the network; a step that does is named."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
 from quant.errors import BuildError
 from quant.evaluation.accuracy import reader_from_batch
 from quant.evaluation.unchanged import check_preparation
+from quant.jobs.measurement import check_model
 from quant.onnx_graph import opset
+from quant.onnx_graph.light_model import light_model
+from quant.onnx_graph.model import OnnxModel
 from quant.onnxruntime.session import OnnxRuntimeSession
 from quant.qdq import preparation
 
@@ -151,3 +157,44 @@ def test_a_single_number_must_agree(saved, batch_of, graph_of, random):
     check_preparation(model, inputs, [expected], reader)
     with pytest.raises(BuildError):
         check_preparation(model, inputs, [expected * np.float32(1.1)], reader)
+
+
+class _Rounded:
+    """A back end whose FP32 keeps 10 bits of each factor, as TensorRT's does with TF32."""
+
+    def __init__(self, model):
+        self._session = OnnxRuntimeSession(model.proto)
+
+    def run(self, inputs):
+        return self._session.run({name: _tf32(values) for name, values in inputs.items()})
+
+
+def _tf32(values):
+    return (values.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def test_a_gpu_s_rounding_is_not_put_down_to_the_preparation(saved, batch_of, graph_of, random):
+    """The outputs are small differences of large sums, so that 10 bits of each factor give 50 dB no more."""
+    nodes = [n("Gemm", ["x", "w", "b"], ["y"])]
+    weights = random(64, 4) + 3
+    constants = {"w": weights, "b": -64 * weights.mean(axis=0)}
+    model = saved(graph_of(nodes, {"x": ["N", 64]}, {"y": ["N", 4]}, constants, opset=11))
+    inputs = {"x": 1 + random(16, 64, seed=1) / 10}
+    session, on_gpu = OnnxRuntimeSession(model.proto), _Rounded(model)
+    reader = reader_from_batch(model.outputs, session, batch_of(**inputs))
+    with pytest.raises(BuildError, match="changes what the model computes"):
+        check_preparation(model, inputs, on_gpu.run(inputs), reader)
+    backend = SimpleNamespace(name="tensorrt")
+    check_model(model, backend, lambda: on_gpu, batch_of(**inputs), reader)
+
+
+def test_a_model_that_onnx_runtime_cannot_run_is_not_held_against_itself(saved, batch_of, graph_of, random, tmp_path):
+    node = n("Plugin", ["x"], ["y"], domain="example")
+    proto = graph_of([n("MatMul", ["x", "w"], ["y"])], {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": random(4, 3)})
+    model = saved(proto)
+    inputs = {"x": random(2, 4)}
+    reader = reader_from_batch(model.outputs, OnnxRuntimeSession(model.proto), batch_of(**inputs))
+    proto.graph.node[0].CopyFrom(node)
+    proto.opset_import.append(onnx.helper.make_opsetid("example", 1))
+    foreign = OnnxModel(tmp_path / "foreign.onnx", light_model(proto), "")
+    check_preparation(foreign, inputs, None, reader)
