@@ -84,7 +84,7 @@ def project(demo_master, tmp_path):
 
 
 def lasting(report):
-    """Of a report, what does not depend on speed, nor on kernels: at level 0 TensorRT's choice differs between builds."""
+    """Of a report, what depends neither on speed nor on kernels, whose choice differs between builds at level 0."""
     details = ("explicit", "batch", "network_layers", "filled_scales", "without_scale")
     builds = [[build["precision"], *(build["tensorrt"].get(key) for key in details)] for build in report["builds"]]
     return report["verdict"], report["warnings"], report["failed_builds"], builds
