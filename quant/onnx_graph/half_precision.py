@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Mapping
 
@@ -26,10 +27,12 @@ from quant.onnx_graph.light_model import (
     whole_model,
     with_initializers,
 )
-from quant.onnx_graph.tracing import with_unique_inner_names
+from quant.onnx_graph.tracing import names_within, nodes_within, with_tensors_renamed, with_unique_inner_names
 
 _LARGEST, _SMALLEST = float(np.finfo(np.float16).max), 2.0**-24  # magnitudes that half precision has
 _GIVING = {"Add", "Sub", "Where", "Max", "Min", "Clip"}  # give the constant, or what is about as large
+# Names of the casts that the converter adds, and of what they give.
+_CONVERTERS = re.compile(r"graph_(in|out)put_cast_?\d+|.*_cast_to_(fp32|fp16|bfloat16)(_node)?")
 _MASK = 1e30  # a magnitude that only masks have
 _LOSES = 2e-3  # relative error of a constant in half precision: four times that of rounding
 
@@ -52,7 +55,7 @@ def light_half_model(model: AnyModel) -> LightModel:
     """
     light = light_model(model)
     try:
-        editor = GraphEditor(LightModel(with_unique_inner_names(light.proto), light.weights))
+        editor = GraphEditor(LightModel(_with_own_names(with_unique_inner_names(light.proto)), light.weights))
         fold_batch_norm(editor)
         split_batch_norm(editor)
         for i, node in enumerate(editor.nodes):
@@ -67,6 +70,28 @@ def light_half_model(model: AnyModel) -> LightModel:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BuildError(f"FP16: the model cannot be converted: {reason}") from error
     return LightModel(proto, weights)
+
+
+def _with_own_names(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which nothing has a name that the converter gives: it does not look whether one is taken.
+
+    A model that was converted before has such names, whatever tool around the converter did it.
+    """
+    taken = set(names_within(proto.graph))
+
+    def fresh(name: str) -> str:
+        while name in taken:
+            name += "_before"
+        taken.add(name)
+        return name
+
+    fixed = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    made = {name for node in nodes_within(proto.graph) for name in node.output if _CONVERTERS.fullmatch(name)}
+    result = with_tensors_renamed(proto, {name: fresh(name) for name in sorted(made - fixed)})
+    for node in nodes_within(result.graph):
+        if _CONVERTERS.fullmatch(node.name):
+            node.name = fresh(node.name)
+    return result
 
 
 def _typed(proto: onnx.ModelProto, kept: list[str]) -> onnx.ModelProto:

@@ -224,7 +224,7 @@ def _built(
 def _old_engine(build: Build) -> OldEngine:
     graph = build.details["graph"]
     in_int8 = frozenset(node for layer in graph["layers"] if layer["precision"] == "int8" for node in layer["nodes"])
-    return OldEngine(in_int8, frozenset(graph["int8_tensors"]))
+    return OldEngine(in_int8, frozenset(graph.get("int8_tensors", ())))  # an older description lacks them
 
 
 def _unnamed(model: LightModel, path: Path) -> OnnxModel:

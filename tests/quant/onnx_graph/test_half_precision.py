@@ -23,6 +23,20 @@ def test_the_fp16_model_is_valid_typed_and_close(residual_net, run_onnx, random)
     assert not np.array_equal(found, expected)  # it is not FP32 under another name
 
 
+def test_a_model_that_was_converted_before_is_converted_again(residual_net, run_onnx, random):
+    """People bring FP16 models. The converter gives its casts the same names each time."""
+    once = half_model(residual_net)
+    assert any(name.startswith("graph_input_cast") for node in once.graph.node for name in node.output)
+    twice = half_model(once)
+    onnx.checker.check_model(twice, full_check=True)
+    names = [name for node in twice.graph.node for name in node.output]
+    assert len(set(names)) == len(names)
+    nodes = [node.name for node in twice.graph.node]
+    assert len(set(nodes)) == len(nodes)
+    x = random(2, 3, 8, 8)
+    np.testing.assert_allclose(run_onnx(twice, input=x)[0], run_onnx(once, input=x)[0], rtol=1e-2, atol=1e-2)
+
+
 def test_inputs_and_outputs_keep_their_types_and_names(residual_net):
     half = half_model(residual_net)
     for values, originals in (
