@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from calib.caches.cache import cache_from_amax
 from calib.calibrator import Calibrator, EntropyCalibrator
 from calib.files import Transaction
+from calib.histograms.loading import begin_loading
 from datasets import identify, open_source, sample_indices
 from datasets.arrays.memory import is_source, items_of, source_of_items
 from datasets.arrays.stream import PassingSamples
@@ -126,6 +127,7 @@ def build(
             "leave out `batches`, or use quant.collect_statistics with it"
         )
     loaded = model if isinstance(model, OnnxModel) else load_model(model)
+    begin_loading()
     source = _source_or_stream(images, loaded, settings)
     if isinstance(source, PassingSamples):
         _collect_into(calibrator, loaded, source.batches())

@@ -31,6 +31,7 @@ Array = NDArray[Any]
 
 _DOMAIN = "com.microsoft.nchwc"
 _LARGEST = 1 << 30  # bytes of a model; a larger one does not fit in one file
+SMALL = 32 << 20  # bytes of a model that is read and written in less time than it takes to optimise it once more
 _WORTH = 200  # bytes that convolutions must write per byte of constants for another session to pay off
 
 
@@ -54,6 +55,7 @@ def blocked_session(
     inputs: Mapping[str, Array],
     expected: Mapping[str, Array],
     threads: int | None = None,
+    optimized: onnx.ModelProto | None = None,
 ) -> OnnxRuntimeSession | None:
     """Open a session that gives the model's activations with the same values in another order.
 
@@ -63,12 +65,13 @@ def blocked_session(
         inputs: One image.
         expected: The activations that the plain session gives for it; the new session's are compared with them.
         threads: Threads for one run; None leaves it to ONNX Runtime.
+        optimized: What ONNX Runtime makes of the model with these activations as outputs, if that is known.
 
     Returns:
         The session; None if there is nothing to gain, or if the values differ.
     """
     try:
-        blocked = without_reordering(_optimized(model, name, list(expected)))
+        blocked = without_reordering(optimized or optimized_session(model, name, list(expected), threads=1)[1])
         if blocked is None:
             return None
         session = OnnxRuntimeSession(blocked, name=name, threads=threads, spin=False, optimize=False)
@@ -78,12 +81,18 @@ def blocked_session(
         return None  # also if the model gives NaN, which the plain session then reports
 
 
-def _optimized(model: AnyModel, name: str, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The model as ONNX Runtime would run it, with these tensors as outputs."""
+def optimized_session(
+    model: AnyModel, name: str, tensors: Sequence[str], threads: int | None
+) -> tuple[OnnxRuntimeSession, onnx.ModelProto]:
+    """A session of the model with these tensors as outputs, and the model as ONNX Runtime runs it.
+
+    Raises:
+        BuildError: ONNX Runtime cannot load the model, or cannot write what it made of it.
+    """
     with tempfile.TemporaryDirectory(prefix="calib-") as folder:
         path = Path(folder) / "optimized.onnx"
-        OnnxRuntimeSession(model, name=name, optimized_path=path, also=tensors)
-        return onnx.load_model(str(path))
+        session = OnnxRuntimeSession(model, name=name, threads=threads, spin=False, optimized_path=path, also=tensors)
+        return session, onnx.load_model(str(path))
 
 
 def _same_values(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:

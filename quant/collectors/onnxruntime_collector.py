@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from calib.calibrator import CalibrationBatch, Calibrator
 from calib.histograms.first_batch import largest_magnitude
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms.loading import begin_loading
 from calib.histograms.statistics import Statistics
 from calib.processors import usable_processors
 from datasets.arrays.stream import model_batches
@@ -144,7 +144,7 @@ def collect_statistics(
         ThreadPoolExecutor(spread.parts * spread.count_threads, "calib-count") as helpers,
         ThreadPoolExecutor(spread.parts, "calib-part") as parts,
     ):
-        parts.submit(_load_loops)
+        begin_loading()  # while ONNX Runtime loads the model
         runner = PartRunner(model, threads=spread.run_threads, at_work=spread.parts, part_bytes=spread.part_bytes)
         try:
             with timings.of("start-up"):
@@ -158,11 +158,6 @@ def collect_statistics(
         finally:
             runner.close()
     calibrator.merge(statistics)
-
-
-def _load_loops() -> None:
-    """Let numba load its compiled loops while ONNX Runtime loads the model, which takes a third of a second."""
-    SplitHistogram().add(np.zeros(1, np.float32))
 
 
 class _Pass:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+import onnx
 from numpy.typing import NDArray
 
 from calib.calibrator import CalibrationBatch
-from quant.collectors.blocked_layout import blocked_session, is_worth_blocking
+from quant.collectors.blocked_layout import SMALL, blocked_session, is_worth_blocking, optimized_session
 from quant.collectors.plan import PART_BYTES, CollectionPlan, division
 from quant.errors import BuildError, ModelError
+from quant.onnx_graph.light_model import bytes_of_constants
 from quant.onnx_graph.model import OnnxModel, with_free_batch
 from quant.onnxruntime.resident import bytes_of_session, fits, make_room
 from quant.onnxruntime.session import OnnxRuntimeSession
@@ -86,6 +88,7 @@ class PartRunner:
         for _ in range(at_work):
             self._buffers.put({})
         self._first: Activations | None = None  # activations of the first image, if they are a whole part
+        self._optimized: onnx.ModelProto | None = None  # what ONNX Runtime made of the model, until it is divided
 
     def types(self, tensors: Sequence[str]) -> Mapping[str, str]:
         """ONNX Runtime's types of these tensors."""
@@ -94,7 +97,18 @@ class PartRunner:
     def open(self, tensors: Sequence[str]) -> None:
         """Open the session that fetches these tensors."""
         self.groups = [self._group(tensors)]
+        if self._may_be_blocked():
+            make_room(bytes_of_session(self._model.light.values))
+            with contextlib.suppress(BuildError, OSError):  # the usual session says what is wrong, if anything is
+                self.groups[0].session, self._optimized = optimized_session(
+                    self._model.light, str(self._model.path), tensors, self._threads
+                )
         self._opened(self.groups[0])
+
+    def _may_be_blocked(self) -> bool:
+        """Whether what ONNX Runtime makes of the model is kept before anybody knows whether it will be needed."""
+        graph = self._model.graph
+        return any(node.op_type == "Conv" for node in graph.graph.node) and bytes_of_constants(graph) <= SMALL
 
     def _group(self, tensors: Sequence[str]) -> Group:
         return Group(tensors, lambda: self._session(tensors, free_batch=True))
@@ -146,8 +160,9 @@ class PartRunner:
         elif self.part == 1 and not plan.first_batch:
             self._first = one
             self._buffers.get()  # `one` takes its place once it is counted
+        optimized, self._optimized = self._optimized, None
         if fixed is None and is_worth_blocking(self._model.graph, one, images):
-            self._block(image, one)
+            self._block(image, one, optimized if len(self.groups) == 1 else None)
 
     def _fewer_at_work(self, most: int) -> None:
         """Run at most so many parts at a time, at least one, with the threads of those that are not run."""
@@ -161,11 +176,13 @@ class PartRunner:
         for group in self.groups:
             group.session = None  # opened again with more threads
 
-    def _block(self, image: Mapping[str, Array], one: Activations) -> None:
+    def _block(self, image: Mapping[str, Array], one: Activations, optimized: onnx.ModelProto | None) -> None:
         """Switch to sessions that give activations as convolutions write them, if they give the same values."""
         for group in self.groups:
             expected = {name: one[name] for name in group.tensors}
-            faster = blocked_session(self._model.light, str(self._model.path), image, expected, threads=self._threads)
+            faster = blocked_session(
+                self._model.light, str(self._model.path), image, expected, self._threads, optimized
+            )
             group.session = faster or self._opened(group)
 
     def take_first(self) -> Activations | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from calib.caches.provenance import stage_calibration
 from calib.files import Transaction, exclusive
+from calib.histograms.loading import begin_loading
 from calib.regular_files import resolved
 from quant.backend import Ahead, Backend, Build
 from quant.calibration.obtain import CalibrationResult, obtain_calibration
@@ -88,6 +89,8 @@ def run(
             raise SettingsError("model: expected an ONNX file, found nothing; give --model")
         model = load_model(settings.model)
         refuse_quantized(model)
+        if settings.precision == "int8" and not settings.cache_path.exists():
+            begin_loading()
         listener.note(model_line(model))
         given = given_precisions(settings, model)
         opened = open_data(settings, model, listener, data, evaluation)

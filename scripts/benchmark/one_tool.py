@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.histograms.loading import begin_loading
 from datasets import BatchStream
 from quant.calibration.run_data import RunData, open_data
 from quant.onnx_graph.model import OnnxModel, load_model
@@ -46,6 +47,8 @@ def measure(tool: str, settings: RunSettings, quantized: Path) -> dict[str, floa
     if settings.model is None:
         raise ValueError("benchmark: expected a model")
     model = load_model(settings.model)
+    if tool == "calib":
+        begin_loading()  # as `calib run` does
     data = open_data(settings, model, RecordingConsole())
     runner: Callable[[RunSettings, OnnxModel, RunData, Path], dict[str, float]] = {
         "forward": _forward,

@@ -1,6 +1,7 @@
 """Activations in ONNX Runtime's own layout: the values are those of the usual layout, whatever their order."""
 
 import platform
+import tempfile
 
 import numpy as np
 import onnx
@@ -104,6 +105,26 @@ def test_statistics_are_the_same_with_and_without(net, saved, batch_of, random, 
         other = histograms[1][name]
         np.testing.assert_array_equal(histogram.signed_counts, other.signed_counts, err_msg=name)
         assert (histogram.min, histogram.max, histogram.zeros) == (other.min, other.max, other.zeros), name
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_small_model_is_optimised_once_and_needs_no_temporary_folder(
+    net, saved, batch_of, random, monkeypatch, tmp_path, writable
+):
+    optimised = []
+
+    def blocked(*arguments):
+        optimised.append(arguments[-1] is not None)
+        return blocked_session(*arguments)
+
+    monkeypatch.setattr(part_runner, "is_worth_blocking", lambda *_: True)
+    monkeypatch.setattr(part_runner, "blocked_session", blocked)
+    if not writable:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    calibrator = MinMaxCalibrator([batch_of(x=random(20, 3, 10, 9, seed=7))])
+    collect_statistics(saved(net), calibrator)
+    assert optimised == [writable]
+    assert calibrator.statistics.histograms["first"].count == 20 * 32 * 10 * 9
 
 
 def test_another_session_has_to_be_regained_by_what_convolutions_write(net, plain):
