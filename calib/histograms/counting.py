@@ -19,7 +19,7 @@ from calib.histograms.histogram import SplitHistogram
 
 Array = NDArray[Any]
 
-BYTES_OF_COUNTER = 3 << 16  # of a tensor that is counted: its histogram, with a row for values above a limit
+BYTES_OF_COUNTER = 3 << 15  # of a tensor that is counted: its histogram, with a row for values above a limit
 BYTES_OF_PACKED = 1 << 14  # of one that is packed between its parts, about
 
 

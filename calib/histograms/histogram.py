@@ -51,7 +51,9 @@ _Tables = tuple[NDArray[np.uint32], NDArray[np.int64]]  # and their state
 _spare: list[_Tables] = []
 
 
-def _in_tables(values: ArrayLike, limit: float, state: NDArray[np.int64]) -> Iterator[_Tables]:
+def _in_tables(
+    values: ArrayLike, limit: float, state: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.int64], int]]:
     """Count values in tables, which are to be joined with a histogram before the next step; they stay in the caches.
 
     Args:
@@ -60,7 +62,7 @@ def _in_tables(values: ArrayLike, limit: float, state: NDArray[np.int64]) -> Ite
         state: The histogram's. It may change in the meantime: its exponents are only where the tables' begin.
 
     Yields:
-        The tables and their state, for `kernels.join`.
+        The tables and their state, for `kernels.join`, and the number of values that they hold at most.
 
     Raises:
         NonFiniteError: A value is NaN or infinite; those before its chunk are in the tables.
@@ -73,7 +75,7 @@ def _in_tables(values: ArrayLike, limit: float, state: NDArray[np.int64]) -> Ite
         except IndexError:
             tables, own = np.zeros((kernels.TABLES, kernels.ROWS, BINS), np.uint32), _empty_state()
         index = kernels.accumulate(part, part.view(np.int32), limit, tables, own, state)
-        yield tables, own
+        yield tables, own, part.size
         _spare.append((tables, own))
         if index >= 0:
             counted = start + index // kernels.CHUNK * kernels.CHUNK
@@ -101,7 +103,7 @@ class Histogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
         """
-        for tables, own in _in_tables(values, math.inf, self._state):
+        for tables, own, _ in _in_tables(values, math.inf, self._state):
             kernels.join(tables, own, math.inf, self.signed_counts, self._state)
 
     def merged(self, other: Histogram) -> Histogram:
@@ -252,7 +254,10 @@ class SplitHistogram:
     def __init__(self, limit: float = math.inf) -> None:
         self.limit = float(np.float32(limit))
         self._state = _empty_state()
-        self._counts = np.zeros((2 if math.isinf(limit) else 3, BINS), np.int64)
+        self._rows = 2 if math.isinf(limit) else 3
+        self._counts = np.zeros((self._rows, BINS), np.uint32)  # half of what int64 takes, in memory and in time
+        self._held = 0  # values in them
+        self._earlier: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None  # counts and state of values before
         self._packed: PackedCounts | None = None
         self._lock = threading.Lock()  # of the counts and the state
 
@@ -266,17 +271,24 @@ class SplitHistogram:
             state: int64 [STATE_SLOTS]; taken over.
         """
         made = cls(limit)
-        made._counts, made._state = counts, state
+        made._earlier, made._state = (counts, state), state.copy()
         return made
 
     def pack(self) -> None:
         """Take little memory from now on, whenever no counts are being added; nothing else changes."""
         if self._packed is None:
-            self._packed = PackedCounts.of(self._counts)
-            self._counts = np.zeros((len(self._counts), 0), np.int64)
+            self._packed = PackedCounts.of(self._all_counts())
+            self._earlier, self._counts = None, np.zeros((self._rows, 0), np.uint32)
 
     def _all_counts(self) -> NDArray[np.int64]:
-        return self._counts if self._packed is None else self._packed.unpacked()
+        if self._packed is not None:
+            return self._packed.unpacked()
+        counts = self._counts.astype(np.int64)
+        if self._earlier is not None:
+            earlier, state = self._earlier
+            for row in range(self._rows):
+                counts[row] += _folded(earlier[row], int(self._state[row]), int(state[row]))
+        return counts
 
     def add(self, values: ArrayLike) -> None:
         """Count values of any shape.
@@ -285,12 +297,21 @@ class SplitHistogram:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded, unless
                 the values after those that were counted are added in another form.
         """
-        for tables, own in _in_tables(values, self.limit, self._state):
+        for tables, own, held in _in_tables(values, self.limit, self._state):
             with self._lock:
-                counts = self._all_counts()
-                kernels.join(tables, own, self.limit, counts, self._state)
-                if self._packed is not None:
+                if self._packed is None:
+                    self._join(tables, own, held)
+                else:
+                    counts = self._packed.unpacked()
+                    kernels.join(tables, own, self.limit, counts, self._state)
                     self._packed = PackedCounts.of(counts)
+
+    def _join(self, tables: NDArray[np.uint32], own: NDArray[np.int64], values: int) -> None:
+        if self._held + values > kernels.MOST:
+            self._earlier, self._held = (self._all_counts(), self._state.copy()), 0
+            self._counts[:] = 0
+        kernels.join(tables, own, self.limit, self._counts, self._state)
+        self._held += values
 
     def whole(self) -> Histogram:
         """The histogram of the values."""

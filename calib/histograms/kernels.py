@@ -219,7 +219,7 @@ def join(
     tables: NDArray[np.uint32],
     own: NDArray[np.int64],
     limit: float,
-    counts: NDArray[np.int64],
+    counts: NDArray[np.integer[Any]],
     state: NDArray[np.int64],
 ) -> None:
     """Add what `accumulate` has counted to a histogram, and clear the tables.
@@ -228,7 +228,8 @@ def join(
         tables: uint32 [TABLES, ROWS, bins], changed in place.
         own: Their state, int64 [STATE_SLOTS]; its exponents are changed.
         limit: The limit that they were counted with.
-        counts: int64 [rows, bins], changed in place; see the row names above. Without a limit, two rows are enough.
+        counts: uint32 or int64 [rows, bins], changed in place; they must be able to hold all values. See the row names
+            above. Without a limit, two rows are enough.
         state: int64 [STATE_SLOTS] of the counts, changed in place.
     """
     if own[STARTED] == 0:

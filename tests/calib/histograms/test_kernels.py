@@ -118,7 +118,7 @@ def test_nothing_is_written_outside_the_counts(arrays, limit):
 @settings(max_examples=60)
 @given(batches(), batches(), st.sampled_from([1.0, 6.0, 2.0**-130, math.inf]))
 def test_tables_begun_before_others_are_joined_give_the_same_counts(early, late, limit):
-    """As when two threads count the same tensor: the widths may have grown on either side in the meantime."""
+    """As when two threads count a tensor at a time: the widths may have grown on either side in the meantime."""
     values = np.concatenate([*early, *late])
     if not len(values):
         return
@@ -127,23 +127,28 @@ def test_tables_begun_before_others_are_joined_give_the_same_counts(early, late,
     waiting = [next(steps) for steps in begun]
     for array in late:
         counted.add(array)
-    for tables, own in reversed(waiting):
-        kernels.join(tables, own, counted.limit, counted._counts, counted._state)
+    for tables, own, held in reversed(waiting):
+        counted._join(tables, own, held)
     assert_is_numpy_s(counted.whole(), values)
     if limit < math.inf:
         assert_is_numpy_s(counted.clipped(), np.clip(values, 0, np.float32(limit)))
 
 
-def test_tables_are_joined_before_they_hold_too_much(monkeypatch):
+@pytest.mark.parametrize("limit", [math.inf, 0.5])
+def test_neither_tables_nor_counts_hold_more_than_they_can(monkeypatch, limit):
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    values[2900:] *= 50  # later values widen the bins of earlier ones
     held, join = [], kernels.join
     monkeypatch.setattr(kernels, "MOST", 700)
     monkeypatch.setattr(kernels, "join", lambda tables, *rest: (held.append(tables.sum()), join(tables, *rest)))
-    counted = SplitHistogram()
+    counted = SplitHistogram(limit)
     for part in np.split(values, [300, 600, 2900]):
         counted.add(part)
+        assert counted._counts.sum() <= 700
     assert (sum(held), max(held)) == (5000, 700)
     assert_is_numpy_s(counted.whole(), values)
+    if limit < math.inf:
+        assert_is_numpy_s(counted.clipped(), np.clip(values, 0, np.float32(limit)))
     with pytest.raises(NonFiniteError) as caught:  # its position in the array, not in the chunk
         counted.add(np.where(np.arange(5000) == 1234, np.float32(np.nan), values))
     assert caught.value.index == 1234
