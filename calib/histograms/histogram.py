@@ -307,6 +307,7 @@ class SplitHistogram:
                     self._packed = PackedCounts.of(counts)
 
     def _join(self, tables: NDArray[np.uint32], own: NDArray[np.int64], values: int) -> None:
+        """Add tables of at most so many values; the counts make way first where uint32 might not hold both."""
         if self._held + values > kernels.MOST:
             self._earlier, self._held = (self._all_counts(), self._state.copy()), 0
             self._counts[:] = 0

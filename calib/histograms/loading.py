@@ -1,7 +1,7 @@
 """Loading the compiled loops before they are needed.
 
-The first call of any of them takes numba nearly half a second, compiled or not. Whoever knows that it will count says
-so early, and opens images and models in the meantime.
+The first call of any of them takes numba a third to half a second, though they were compiled before. Whoever knows
+that it will count says so early, and opens images and models in the meantime.
 """
 
 from __future__ import annotations

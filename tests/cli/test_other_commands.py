@@ -1,5 +1,6 @@
 """`calib demo`, `calib pack` and `calib cache`: what they do, and how they fail."""
 
+import gc
 import json
 import struct
 
@@ -207,3 +208,15 @@ def test_a_pack_keeps_what_the_preprocessing_needs_or_the_run_says_what_it_lost(
         "preprocessing has 'stretch'; pack them with calib pack --preprocess"
     ]
     assert calib("run", "--data", "fitted.h5", *arguments, "b", cwd=colours).warnings == []
+
+
+def test_only_a_process_of_its_own_looks_for_garbage_less_often(start_script, tmp_path):
+    script = (
+        "import gc, sys\nfrom calib.cli import main\ntry:\n    main({})\nfinally:\n    print(gc.get_threshold()[0])"
+    )
+    found = {}
+    for arguments in ("None", "['--version']"):
+        out, _ = start_script(script.format(arguments), "--version", cwd=tmp_path).communicate(timeout=300)
+        found[arguments] = int(out.split()[-1])
+    assert found["['--version']"] == gc.get_threshold()[0]  # that of the caller, who may have objects of another kind
+    assert found["None"] > 10 * found["['--version']"]
