@@ -13,7 +13,7 @@ import hashlib
 import math
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,21 +51,18 @@ _Tables = tuple[NDArray[np.uint32], NDArray[np.int64]]  # and their state
 _spare: list[_Tables] = []
 
 
-def _in_tables(
-    values: ArrayLike, limit: float, state: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.int64], int]]:
-    """Count values in tables, which are to be joined with a histogram before the next step; they stay in the caches.
+def _count_in_tables(
+    values: ArrayLike, count: Callable[[NDArray[np.float32], NDArray[np.uint32], NDArray[np.int64]], int]
+) -> None:
+    """Count values by way of tables, which stay in the caches.
 
     Args:
         values: Of any shape.
-        limit: Values above it have a row of their own; infinity for none.
-        state: The histogram's. It may change in the meantime: its exponents are only where the tables' begin.
-
-    Yields:
-        The tables and their state, for `kernels.join`, and the number of values that they hold at most.
+        count: Counts a part of the values in tables, of which the second array is the state, and joins the tables with
+            a histogram; gives the index of the first value that is not finite, or -1.
 
     Raises:
-        NonFiniteError: A value is NaN or infinite; those before its chunk are in the tables.
+        NonFiniteError: A value is NaN or infinite; those before its chunk were counted.
     """
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)
     for start in range(0, flat.size, kernels.MOST):
@@ -74,8 +71,7 @@ def _in_tables(
             tables, own = _spare.pop()
         except IndexError:
             tables, own = np.zeros((kernels.TABLES, kernels.ROWS, BINS), np.uint32), _empty_state()
-        index = kernels.accumulate(part, part.view(np.int32), limit, tables, own, state)
-        yield tables, own, part.size
+        index = count(part, tables, own)
         _spare.append((tables, own))
         if index >= 0:
             counted = start + index // kernels.CHUNK * kernels.CHUNK
@@ -103,8 +99,13 @@ class Histogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
         """
-        for tables, own, _ in _in_tables(values, math.inf, self._state):
-            kernels.join(tables, own, math.inf, self.signed_counts, self._state)
+        counts, state = self.signed_counts, self._state
+        _count_in_tables(
+            values,
+            lambda part, tables, own: kernels.accumulate_and_join(
+                part, part.view(np.int32), math.inf, tables, own, counts, state
+            ),
+        )
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of values together; neither operand changes.
@@ -297,17 +298,30 @@ class SplitHistogram:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded, unless
                 the values after those that were counted are added in another form.
         """
-        for tables, own, held in _in_tables(values, self.limit, self._state):
-            with self._lock:
-                if self._packed is None:
-                    self._join(tables, own, held)
-                else:
-                    counts = self._packed.unpacked()
-                    kernels.join(tables, own, self.limit, counts, self._state)
-                    self._packed = PackedCounts.of(counts)
+        _count_in_tables(values, self._count)
+
+    def _count(self, part: NDArray[np.float32], tables: NDArray[np.uint32], own: NDArray[np.int64]) -> int:
+        bits = part.view(np.int32)
+        # One compiled call where no other thread is at this tensor: after each, a thread waits for the interpreter.
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._packed is None and self._held + part.size <= kernels.MOST:
+                    self._held += part.size
+                    return kernels.accumulate_and_join(part, bits, self.limit, tables, own, self._counts, self._state)
+            finally:
+                self._lock.release()
+        index = kernels.accumulate(part, bits, self.limit, tables, own, self._state)
+        with self._lock:
+            self._join(tables, own, part.size)
+        return index
 
     def _join(self, tables: NDArray[np.uint32], own: NDArray[np.int64], values: int) -> None:
         """Add tables of at most so many values; the counts make way first where uint32 might not hold both."""
+        if self._packed is not None:
+            counts = self._packed.unpacked()
+            kernels.join(tables, own, self.limit, counts, self._state)
+            self._packed = PackedCounts.of(counts)
+            return
         if self._held + values > kernels.MOST:
             self._earlier, self._held = (self._all_counts(), self._state.copy()), 0
             self._counts[:] = 0

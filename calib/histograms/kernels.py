@@ -254,3 +254,19 @@ def join(
         first[:] = 0
         second[:] = 0
     _extend(state, own[MIN_KEY], own[MAX_KEY], own[ZEROS])
+
+
+@numba.njit(nogil=True, cache=True)
+def accumulate_and_join(
+    values: NDArray[np.float32],
+    bits: NDArray[np.int32],
+    limit: float,
+    tables: NDArray[np.uint32],
+    own: NDArray[np.int64],
+    counts: NDArray[np.integer[Any]],
+    state: NDArray[np.int64],
+) -> int:
+    """`accumulate` and `join` in one call, with their arguments; gives what `accumulate` gives."""
+    index = accumulate(values, bits, limit, tables, own, state)
+    join(tables, own, limit, counts, state)
+    return index

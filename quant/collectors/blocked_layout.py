@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from calib.errors import NonFiniteError
-from calib.histograms.histogram import Histogram
+from calib.histograms.histogram import SplitHistogram
 from quant.collectors.derivation import rectifier_limit, scalar_constants
 from quant.errors import BuildError, ModelError
 from quant.onnx_graph.light_model import AnyModel, bytes_of_constants
@@ -100,9 +100,9 @@ def _same_values(found: Mapping[str, Array], expected: Mapping[str, Array]) -> b
 
 
 def _histogram(values: Array) -> bytes:
-    histogram = Histogram()
+    histogram = SplitHistogram()
     histogram.add(values)
-    return histogram.digest()
+    return histogram.whole().digest()
 
 
 def without_reordering(optimized: onnx.ModelProto) -> onnx.ModelProto | None:

@@ -11,7 +11,7 @@ from calib.entropy import SEARCH_BINS
 from calib.errors import NonFiniteError
 from calib.histograms import kernels
 from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
-from calib.histograms.histogram import BINS, Histogram, SplitHistogram, _in_tables
+from calib.histograms.histogram import BINS, Histogram, SplitHistogram
 
 F32 = np.finfo(np.float32)
 CHUNK = kernels.CHUNK
@@ -123,11 +123,14 @@ def test_tables_begun_before_others_are_joined_give_the_same_counts(early, late,
     if not len(values):
         return
     counted = SplitHistogram(limit)
-    begun = [steps for array in early for steps in [_in_tables(array, counted.limit, counted._state)] if len(array)]
-    waiting = [next(steps) for steps in begun]
+    begun = []
+    for array in early:
+        tables, own = np.zeros((kernels.TABLES, kernels.ROWS, BINS), np.uint32), empty_state()
+        kernels.accumulate(array, array.view(np.int32), counted.limit, tables, own, counted._state)
+        begun.append((tables, own, len(array)))
     for array in late:
         counted.add(array)
-    for tables, own, held in reversed(waiting):
+    for tables, own, held in reversed(begun):
         counted._join(tables, own, held)
     assert_is_numpy_s(counted.whole(), values)
     if limit < math.inf:
@@ -138,9 +141,11 @@ def test_tables_begun_before_others_are_joined_give_the_same_counts(early, late,
 def test_neither_tables_nor_counts_hold_more_than_they_can(monkeypatch, limit):
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     values[2900:] *= 50  # later values widen the bins of earlier ones
-    held, join = [], kernels.join
+    held, count = [], SplitHistogram._count
     monkeypatch.setattr(kernels, "MOST", 700)
-    monkeypatch.setattr(kernels, "join", lambda tables, *rest: (held.append(tables.sum()), join(tables, *rest)))
+    monkeypatch.setattr(
+        SplitHistogram, "_count", lambda self, part, *rest: held.append(part.size) or count(self, part, *rest)
+    )
     counted = SplitHistogram(limit)
     for part in np.split(values, [300, 600, 2900]):
         counted.add(part)
@@ -154,22 +159,49 @@ def test_neither_tables_nor_counts_hold_more_than_they_can(monkeypatch, limit):
     assert caught.value.index == 1234
 
 
-@pytest.mark.parametrize("counter", [Histogram, SplitHistogram])
-def test_an_interrupt_leaves_nothing_that_is_counted_later(monkeypatch, counter):
-    """Ctrl-C between counting and joining: the tables hold values of which nothing may be found later."""
-    values, join = np.ones(100, np.float32), kernels.join
+@pytest.mark.parametrize("busy", [True, False])
+def test_an_interrupt_leaves_nothing_that_is_counted_later(monkeypatch, busy):
+    """Ctrl-C between counting and joining, or right after both: the tables may still hold values."""
+    values, counted = np.ones(100, np.float32), SplitHistogram()
+    called = "join" if busy else "accumulate_and_join"
+    original = getattr(kernels, called)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kernels, "join", interrupted)
+    monkeypatch.setattr(kernels, called, interrupted)
+    if busy:
+        monkeypatch.setattr(counted, "_lock", BusyLock())
     with pytest.raises(KeyboardInterrupt):
-        counter().add(values)
-    monkeypatch.setattr(kernels, "join", join)
+        counted.add(values)
+    monkeypatch.setattr(kernels, called, original)
     for _ in range(3):
-        after = counter()
+        after = SplitHistogram()
         after.add(values[:7])
-        assert (after if counter is Histogram else after.whole()).count == 7
+        assert after.whole().count == 7
+
+
+@given(batches(), st.sampled_from([1.0, 6.0, math.inf]))
+def test_a_thread_that_finds_a_tensor_busy_counts_the_same(arrays, limit):
+    alone, beside = SplitHistogram(limit), SplitHistogram(limit)
+    beside._lock = BusyLock()
+    for array in arrays:
+        alone.add(array)
+        beside.add(array)
+    assert alone.whole().digest() == beside.whole().digest()
+
+
+class BusyLock:
+    """Held by another thread whenever somebody asks, and free as soon as somebody waits."""
+
+    def acquire(self, *, blocking):
+        return blocking
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
