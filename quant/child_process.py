@@ -210,7 +210,13 @@ def main() -> NoReturn:
     except BaseException as unknown:  # noqa: BLE001 - the parent says it
         error = f"{type(unknown).__name__}: {unknown}"
     ended = Ended(error, tuple(notes), time.perf_counter())
-    unfinished = folder / f"{_ENDED}.part"
-    unfinished.write_text(json.dumps(whole_characters(asdict(ended))), encoding="utf-8")
-    unfinished.replace(folder / _ENDED)
-    os._exit(0)  # at once: libraries that clean up at the end of a process may crash or hang there
+    code = 0
+    try:
+        unfinished = folder / f"{_ENDED}.part"
+        unfinished.write_text(json.dumps(whole_characters(asdict(ended))), encoding="utf-8")
+        unfinished.replace(folder / _ENDED)
+    except OSError as unwritten:  # the disk is full, or the folder was removed: these are its last words
+        code = 1
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), (error or str(unwritten)).encode(errors="backslashreplace"))
+    os._exit(code)  # at once: libraries that clean up at the end of a process may crash or hang there
