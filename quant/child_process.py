@@ -58,8 +58,11 @@ class Ended:
 
 
 def can_have_children() -> bool:
-    """Whether children can be started, and end with this process: on Linux, by a Python that is there."""
-    return sys.platform == "linux" and has_python()
+    """Whether children can be started, end with this process, and are seen to get on.
+
+    That is on Linux, by a Python that is there, where /proc says how much time of the processor a process has taken.
+    """
+    return sys.platform == "linux" and has_python() and _cpu_seconds(os.getpid()) > 0
 
 
 class ChildProcess:
@@ -185,7 +188,7 @@ class _Progress:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process, all threads together; 0 if it has ended."""
+    """Processor time of a process, all threads together; 0 if it has ended, or nothing tells."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

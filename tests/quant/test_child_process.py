@@ -113,6 +113,16 @@ def test_one_that_does_nothing_is_ended(child, monkeypatch):
     assert hung.is_over
 
 
+def test_without_proc_there_are_no_children(monkeypatch):
+    """Each of them would seem to do nothing, and be ended."""
+
+    def hidden(path, **_):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(child_process.Path, "read_text", hidden)
+    assert not can_have_children()
+
+
 def test_one_that_computes_gets_on_however_long_it_takes(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(child_process.time, "monotonic", lambda: now)
