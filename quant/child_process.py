@@ -58,8 +58,11 @@ class Ended:
 
 
 def can_have_children() -> bool:
-    """Whether children can be started, and end with this process: on Linux, by a Python that is there."""
-    return sys.platform == "linux" and has_python()
+    """Whether children can be started, end with this process, and are seen to get on.
+
+    That is on Linux, by a Python that is there, where /proc says how much time of the processor a process has taken.
+    """
+    return sys.platform == "linux" and has_python() and _cpu_seconds(os.getpid()) > 0
 
 
 class ChildProcess:
@@ -185,7 +188,7 @@ class _Progress:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process, all threads together; 0 if it has ended."""
+    """Processor time of a process, all threads together; 0 if it has ended, or nothing tells."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -210,7 +213,13 @@ def main() -> NoReturn:
     except BaseException as unknown:  # noqa: BLE001 - the parent says it
         error = f"{type(unknown).__name__}: {unknown}"
     ended = Ended(error, tuple(notes), time.perf_counter())
-    unfinished = folder / f"{_ENDED}.part"
-    unfinished.write_text(json.dumps(whole_characters(asdict(ended))), encoding="utf-8")
-    unfinished.replace(folder / _ENDED)
-    os._exit(0)  # at once: libraries that clean up at the end of a process may crash or hang there
+    code = 0
+    try:
+        unfinished = folder / f"{_ENDED}.part"
+        unfinished.write_text(json.dumps(whole_characters(asdict(ended))), encoding="utf-8")
+        unfinished.replace(folder / _ENDED)
+    except OSError as unwritten:  # the disk is full, or the folder was removed: these are its last words
+        code = 1
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), (error or str(unwritten)).encode(errors="backslashreplace"))
+    os._exit(code)  # at once: libraries that clean up at the end of a process may crash or hang there

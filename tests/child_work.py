@@ -1,5 +1,6 @@
 """What children of tests do; it imports little, since each of them does."""
 
+import atexit
 import os
 import signal
 import time
@@ -107,6 +108,19 @@ def crash(folder, note):
     """Ends as a C++ library does that gives up, after its last words."""
     os.write(2, b"first line\n  terminate called:   \xff no kernel\n\n")
     os.abort()
+
+
+@dataclass(frozen=True)
+class Unwritable:
+    """Cannot write how it ended; what cleans up at the end of a process would never end."""
+
+    error: str = ""
+
+    def __call__(self, folder, note):
+        atexit.register(time.sleep, 3600)
+        (folder / "ended.json.part").mkdir()
+        if self.error:
+            raise BuildError(self.error)
 
 
 def leave_at_once(folder, note):

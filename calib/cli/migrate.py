@@ -53,9 +53,9 @@ def command(
 
     The scales do not change. model.int8.onnx and the reports are written to --out: what became of every tensor's
     scale, and the accuracy of FP32, of the old build and of the new one on the same images. The old build is the engine
-    itself on a GPU with TensorRT 8.6 or 10, and the new model has pairs where that computes in INT8; elsewhere it is a
-    forecast in exact arithmetic. The exit code is 3 when the new build loses more than --max-drop, against FP32 or
-    against the old one.
+    itself on a GPU with TensorRT 8.6 or 10, and the new model has pairs where that computes in INT8, or is
+    model.fp16.onnx if it does so nowhere; elsewhere it is a forecast in exact arithmetic. The exit code is 3 when the
+    new build loses more than --max-drop, against FP32 or against the old one.
     """
     from calib.cli.parts.task_option import settled
     from quant.settings.calib_toml import settings_from_options

@@ -14,7 +14,13 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
-_SAME_IMPORTS = "import json, sys\nsys.path[:] = json.loads(sys.stdin.buffer.readline())\n"
+# Python puts the working folder first for a program of `-c`: a file json.py there is the user's, and stays out.
+_SAME_IMPORTS = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import json
+sys.path[:] = json.loads(sys.stdin.buffer.readline())
+"""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -36,6 +42,7 @@ def started_python(
     Raises:
         OSError: No process can be started.
     """
+    places = json.dumps([entry for entry in sys.path if isinstance(entry, str)])  # Python's imports heed no others
     child = subprocess.Popen(
         [sys.executable, *flags, "-c", _SAME_IMPORTS + program],
         stdin=subprocess.PIPE,
@@ -46,6 +53,6 @@ def started_python(
     )
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # whoever waits for its end sees how it ended
-        child.stdin.write(json.dumps([os.fspath(entry) for entry in sys.path]).encode() + b"\n")
+        child.stdin.write(places.encode() + b"\n")
         child.stdin.flush()
     return child

@@ -38,7 +38,7 @@ def check_that_reading_ends(path: Path) -> None:
     """Let a child process read what a pack's opening reads; once for each state of the file.
 
     Raises:
-        DatasetError: The child did not come to an end, or HDF5 ended it.
+        DatasetError: The child did not come to an end, or HDF5 ended it, or none can be started.
     """
     try:
         status = path.stat()
@@ -46,7 +46,13 @@ def check_that_reading_ends(path: Path) -> None:
         return  # opening it says so
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     seconds = min(_CPU_SECONDS + status.st_size // _BYTES_A_SECOND, _MOST_CPU_SECONDS)
-    problem = _problem_of(str(path.resolve()), state, seconds)
+    try:
+        problem = _problem_of(str(path.resolve()), state, seconds)
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be read in a process of its own first, because none can be started ({error}); end other "
+            "programs, or mend the Python that runs this one, and run again"
+        ) from error
     if problem:
         raise DatasetError(f"{path}: damaged HDF5 file: {problem}; write the pack again")
 

@@ -55,7 +55,8 @@ def light_half_model(model: AnyModel) -> LightModel:
     """
     light = light_model(model)
     try:
-        editor = GraphEditor(LightModel(_with_own_names(with_unique_inner_names(light.proto)), light.weights))
+        named, back = _with_own_names(light)
+        editor = GraphEditor(named)
         fold_batch_norm(editor)
         split_batch_norm(editor)
         for i, node in enumerate(editor.nodes):
@@ -63,20 +64,26 @@ def light_half_model(model: AnyModel) -> LightModel:
         lost: dict[tuple[str, bool], bool] = {}
         too_fine = [node.name for node in editor.nodes if _loses_a_constant(node, editor, lost)]
         folded = editor.light()
-        proto = sorted_nodes(_typed(folded.proto, too_fine))
+        proto = with_tensors_renamed(sorted_nodes(_typed(folded.proto, too_fine)), back)
         types = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
-        weights = {name: _in_type(array, types[name]) for name, array in folded.weights.items()}
+        folded_weights = {back.get(name, name): array for name, array in folded.weights.items()}
+        weights = {name: _in_type(array, types[name]) for name, array in folded_weights.items()}
     except Exception as error:  # the converter raises whatever its graph surgery runs into
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BuildError(f"FP16: the model cannot be converted: {reason}") from error
     return LightModel(proto, weights)
 
 
-def _with_own_names(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _with_own_names(model: LightModel) -> tuple[LightModel, dict[str, str]]:
     """A copy in which nothing has a name that the converter gives: it does not look whether one is taken.
 
-    A model that was converted before has such names, whatever tool around the converter did it.
+    A model that was converted before has such names, whatever tool around the converter did it; so has what was cut out
+    of one, whose inputs and outputs they may be.
+
+    Returns:
+        The copy, and the names to give its converted form, which restore those of inputs and outputs.
     """
+    proto = with_unique_inner_names(model.proto)
     taken = set(names_within(proto.graph))
 
     def fresh(name: str) -> str:
@@ -86,12 +93,14 @@ def _with_own_names(proto: onnx.ModelProto) -> onnx.ModelProto:
         return name
 
     fixed = {value.name for value in (*proto.graph.input, *proto.graph.output)}
-    made = {name for node in nodes_within(proto.graph) for name in node.output if _CONVERTERS.fullmatch(name)}
-    result = with_tensors_renamed(proto, {name: fresh(name) for name in sorted(made - fixed)})
+    renamed = {name: fresh(name) for name in sorted(taken) if _CONVERTERS.fullmatch(name)}
+    result = with_tensors_renamed(proto, renamed)
     for node in nodes_within(result.graph):
         if _CONVERTERS.fullmatch(node.name):
             node.name = fresh(node.name)
-    return result
+    weights = {renamed.get(name, name): values for name, values in model.weights.items()}
+    back = {new: name for name, new in renamed.items() if name in fixed}
+    return LightModel(result, weights), back | {name: new for new, name in back.items()}  # the converter's own swap
 
 
 def _typed(proto: onnx.ModelProto, kept: list[str]) -> onnx.ModelProto:

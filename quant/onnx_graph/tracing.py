@@ -82,7 +82,7 @@ def with_tensors_renamed(proto: onnx.ModelProto, renamed: Mapping[str, str]) -> 
 
     Args:
         proto: The model; not edited.
-        renamed: New names by the old ones; no new one stands anywhere in the model.
+        renamed: New names by the old ones; no new one stands anywhere in the model, unless it is renamed as well.
     """
     result = onnx.ModelProto()
     result.CopyFrom(proto)

@@ -144,11 +144,11 @@ def migrated(
 
 
 def _as_it_ran(editor: GraphEditor, scales: Mapping[str, float], engine: OldEngine | None) -> Placement:
-    """The placement that follows an engine; the default one without."""
+    """The placement that follows an engine; the default one without. Each tensor keeps the scale that it was given."""
     if engine is None:
         return DEFAULT_PLACEMENT
     floats = frozenset(node_key(node) for node in editor.nodes if is_product(node)) - engine.in_int8
-    return Placement(float_nodes=floats, held=engine.held & scales.keys())
+    return Placement(float_nodes=floats, held=engine.held & scales.keys(), joined=False)
 
 
 def _placed(editor: GraphEditor, scales: Mapping[str, float], wanted: Placement) -> tuple[Placement, dict[str, str]]:

@@ -41,6 +41,7 @@ class Placement:
         unscaled: Activations without a scale: they get no pair, and the kernels that read them stay float.
         rules: Names of `quant.qdq.rules.RULES`: on all reads of the tensors that these keep in INT8.
         held: Other tensors that are INT8 for all of their readers.
+        joined: With rules or tensors that are held: one scale for all that a Concat joins, which then copies nothing.
     """
 
     moves: bool = True
@@ -51,6 +52,7 @@ class Placement:
     unscaled: frozenset[str] = frozenset()
     rules: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
+    joined: bool = True
 
 
 DEFAULT_PLACEMENT = Placement()
@@ -115,7 +117,7 @@ def _in_order(edges: Iterable[QuantizableInput]) -> list[QuantizableInput]:
 def _between_kernels(
     editor: GraphEditor, placement: Placement, edges: list[QuantizableInput]
 ) -> list[QuantizableInput]:
-    """The same, and those that the placement's rules add, with one scale for all that a Concat joins."""
+    """The same, and those that the placement's rules add."""
     kernels = {i for i, node in enumerate(editor.nodes) if is_quantized_kernel(node, editor, placement)}
     between = Between(editor, kernels, {edge.tensor for edge in edges})
     tensors = (tensors_of_rules(between, placement.rules) | placement.held) - placement.unscaled
@@ -128,6 +130,8 @@ def _between_kernels(
     edges = _in_order([*edges, *added])
     if placement.moves:
         edges = _with_moves(editor, placement, edges)
+    if not placement.joined:
+        return edges
     shared = shared_scales(between, {edge.tensor for edge in edges} | tensors)
     return [
         replace(edge, scale=shared[edge.tensor][0], joined=shared[edge.tensor][1:]) if edge.tensor in shared else edge

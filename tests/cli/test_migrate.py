@@ -163,12 +163,13 @@ def test_a_metric_of_one_s_own_decides_between_old_and_new_too(migrated, old):
         (("old.cache", "--data", "nothing"), "nothing"),
         (("old.cache", "--model", "quantized.onnx"), "quantized.onnx"),
         (("held/model.int8.onnx", "--out", "held"), "would be overwritten by the new model; choose another --out"),
+        (("held/model.fp16.onnx", "--out", "held"), "would be overwritten by the new model; choose another --out"),
     ],
 )
 def test_what_cannot_be_migrated_is_one_line_and_writes_nothing(calib, old, arguments, message):
     (old / "other.cache").write_text("TRT-8600-MinMaxCalibration\nrelu: 3c010204\n")
     (old / "held").mkdir()
-    for name in ("quantized.onnx", "held/model.int8.onnx"):
+    for name in ("quantized.onnx", "held/model.int8.onnx", "held/model.fp16.onnx"):
         calib("cache", "convert", "old.cache", name, "--model", "model.onnx", cwd=old)
     result = calib("migrate", *arguments, cwd=old)
     assert result.code == 1

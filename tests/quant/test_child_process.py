@@ -93,6 +93,16 @@ def test_a_process_that_ends_by_itself_is_told_with_its_last_words(child, work, 
     assert ending.ended() == Ended(told)
 
 
+@pytest.mark.parametrize(("error", "told"), [("int8: no space left", "int8: no space left"), ("", "Is a directory")])
+def test_one_that_cannot_write_how_it_ended_ends_at_once_all_the_same(child, monkeypatch, error, told):
+    monkeypatch.setattr(child_process, "_STALL_SECONDS", 60.0)
+    ending = child()
+    ending.give(child_work.Unwritable(error))
+    said = ending.ended().error
+    assert said.startswith("its process ended with exit code 1: ")
+    assert told in said
+
+
 def test_one_that_does_nothing_is_ended(child, monkeypatch):
     """It takes no time of the processor, as two threads that wait for each other."""
     hung = child()
@@ -101,6 +111,16 @@ def test_one_that_does_nothing_is_ended(child, monkeypatch):
     monkeypatch.setattr(child_process, "_STALL_SECONDS", 0.3)
     assert hung.ended() == Ended("its process did nothing for 0.3 s")
     assert hung.is_over
+
+
+def test_without_proc_there_are_no_children(monkeypatch):
+    """Each of them would seem to do nothing, and be ended."""
+
+    def hidden(path, **_):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(child_process.Path, "read_text", hidden)
+    assert not can_have_children()
 
 
 def test_one_that_computes_gets_on_however_long_it_takes(monkeypatch):

@@ -100,7 +100,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
     _say_what_is_missing(taken, path, listener)
     source = open_evaluated(settings, model, listener)
     settings = replace(settings, precision="int8", explicit=False)
-    if resolved(settings.out / build_name("int8", MODEL_SUFFIX)) == resolved(path):
+    if resolved(path) in {resolved(_new_file(settings, precision)) for precision in ("int8", "fp16")}:
         raise CacheError(f"{path}: would be overwritten by the new model; choose another --out")
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive(settings.out))
@@ -149,6 +149,10 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
             stage_model(files, new.path.name, taken.model)
             stage_texts(files, texts)
     return ShownReport(document)
+
+
+def _new_file(settings: RunSettings, precision: str) -> Path:
+    return settings.out / build_name(precision, MODEL_SUFFIX)
 
 
 def _say_what_is_missing(taken: Migration, path: Path, console: Console) -> None:
@@ -213,7 +217,7 @@ def _built(
                 f"{path}: on this GPU, at this batch size, TensorRT computes no product in INT8; so the new model is "
                 "FP16 as well, and needs no scales"
             )
-    file = settings.out / build_name(taken.precision, MODEL_SUFFIX)
+    file = _new_file(settings, taken.precision)
     new = OnnxModel(file, taken.model, sha256_of_model(taken.model, file.name))
     builds[NEW] = backend.load(new, taken.precision)
     # None is written by the measurement: the new model is staged by itself, and an engine is of this machine only.

@@ -187,6 +187,13 @@ def test_reading_that_never_ends_is_a_damaged_file(made):
     assert "pack.h5: damaged HDF5 file: " in refusal(path)
 
 
+def test_where_no_process_can_be_started_to_try_it_a_pack_is_one_line(made, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    told = refusal(made(lambda file: file.create_dataset("images", data=PIXELS)))
+    assert "pack.h5: cannot be read in a process of its own first, because none can be started" in told
+    assert "No such file or directory" in told
+
+
 def test_names_that_are_all_one_huge_text_are_refused_before_they_take_the_memory(made):
     """Texts of any length are stored as references: thousands of them may lead to the same bytes."""
 

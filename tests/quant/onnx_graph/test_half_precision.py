@@ -37,6 +37,37 @@ def test_a_model_that_was_converted_before_is_converted_again(residual_net, run_
     np.testing.assert_allclose(run_onnx(twice, input=x)[0], run_onnx(once, input=x)[0], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("x", "graph_input_cast_0"),
+        ("y", "graph_output_cast_0"),
+        ("w", "graph_input_cast_0"),
+        ("w", "graph_output_cast_0"),
+        ("b", "p_cast_to_fp32"),  # what the converter calls the product's cast for CumSum, which has no half kernel
+        ("w", "s_cast_to_fp16"),
+    ],
+)
+def test_any_tensor_may_have_a_name_that_the_converter_gives(graph_of, random, run_onnx, place, name):
+    """What is cut out of a converted model has them at its ends; what is simplified, as constants."""
+    called = {key: name if key == place else key for key in ("x", "w", "b", "y")}
+    nodes = [
+        helper.make_node("MatMul", [called["x"], called["w"]], ["p"]),
+        helper.make_node("CumSum", ["p", "axis"], ["s"]),
+        helper.make_node("Add", ["s", called["b"]], ["t"]),
+        helper.make_node("MatMul", ["t", called["w"]], [called["y"]]),
+    ]
+    constants = {called["w"]: random(64, 64) / 64, called["b"]: random(64), "axis": np.array(1)}
+    net = graph_of(nodes, {called["x"]: ["N", 64]}, {called["y"]: ["N", 64]}, constants)
+    half = half_model(net)
+    onnx.checker.check_model(half, full_check=True)
+    assert [value.name for value in (*half.graph.input, *half.graph.output)] == [called["x"], called["y"]]
+    assert {node.op_type for node in half.graph.node} > {"Cast"}
+    given = {called["x"]: random(2, 64)}
+    (expected,), (found,) = run_onnx(net, **given), OnnxRuntimeSession(half).run(given)
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
 def test_inputs_and_outputs_keep_their_types_and_names(residual_net):
     half = half_model(residual_net)
     for values, originals in (

@@ -90,6 +90,28 @@ def test_pairs_follow_the_old_engine(residual_net):
     assert list(accounts) == list(SCALES)
 
 
+def test_what_a_concat_joins_keeps_the_scales_of_the_cache(graph_of, random):
+    """An explicit build is faster where they share one, but it is another model: "right" has a larger scale alone."""
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["left"], name="first"),
+        onnx.helper.make_node("Conv", ["x", "w"], ["right"], name="second"),
+        onnx.helper.make_node("Concat", ["left", "right"], ["both"], name="join", axis=1),
+        onnx.helper.make_node("Concat", ["right", "both"], ["all"], name="again", axis=1),
+        onnx.helper.make_node("Conv", ["both", "v"], ["y"], name="third"),
+        onnx.helper.make_node("Conv", ["all", "u"], ["z"], name="fourth"),
+    ]
+    constants = {"w": random(2, 2, 1, 1), "v": random(3, 4, 1, 1), "u": random(3, 6, 1, 1)}
+    proto = graph_of(nodes, {"x": ["N", 2, 4, 4]}, {"y": ["N", 3, 4, 4], "z": ["N", 3, 4, 4]}, constants)
+    scales = {"x": 0.1, "left": 0.02, "right": 0.5, "both": 0.04, "all": 0.3, "y": 0.1, "z": 0.1}
+    held = frozenset({"x", "left", "right", "both", "all"})
+    engine = OldEngine(frozenset({"first", "second", "third", "fourth"}), held)
+    found, accounts = taken(proto, scales, engine=engine)
+    assert {name: account.kind for name, account in accounts.items() if account.after is not None} == dict.fromkeys(
+        held, KEPT
+    )
+    assert pair_scales(found.model) == {name: np.float32(scales[name]) for name in held}
+
+
 def test_an_engine_without_int8_is_followed_by_an_fp16_model(residual_net):
     found, accounts = taken(residual_net, engine=OldEngine(frozenset({"relu1"}), frozenset({"relu1"})))
     assert found.precision == "fp16"
