@@ -11,4 +11,5 @@ if [ ! -x .venv/bin/python ]; then
   echo "expected Python 3.10 to 3.13 with the venv module on PATH, found none; install one" >&2
   exit 1
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${CALIB_EXTRAS:+[$CALIB_EXTRAS]}"
+# Python compiles what it imports; pip would compile every file of every package, which takes longer than installing.
+.venv/bin/python -m pip install --no-compile --quiet --disable-pip-version-check -e ".${CALIB_EXTRAS:+[$CALIB_EXTRAS]}"
