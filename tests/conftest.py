@@ -65,14 +65,20 @@ def no_spinning():
         yield
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Leaves charts out of the reports that are made from now on."""
+    return lambda: monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+
+
 @pytest.fixture(autouse=True)
-def charts(request, monkeypatch):
+def charts(request, plain):
     """Leaves charts out of reports: drawing takes over half of a short run's processor time, in hundreds of runs.
 
     Tests of reports and tests marked `charts` have them.
     """
     if not request.node.get_closest_marker("charts"):
-        monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+        plain()
 
 
 @pytest.fixture
