@@ -82,6 +82,12 @@ def charts(request, plain):
 
 
 @pytest.fixture
+def trusted_packs(monkeypatch):
+    """Opens packs without the trial reading in a process of its own: test_hostile_packs.py and the commands have it."""
+    monkeypatch.setattr("datasets.packs.trial._problem_of", lambda *state: "")
+
+
+@pytest.fixture
 def one_processor():
     """Leaves the test only one of the machine's processors, as taskset does."""
     if not hasattr(os, "sched_setaffinity"):

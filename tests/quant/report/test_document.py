@@ -19,6 +19,12 @@ HOSTILE = "<script>alert('1')</script> \"q\" & a|b *c* _d_ `e` [f](g) <b>h</b>"
 TIMES = 8  # reason, model, device, file, its reason, warning, preprocessing, command
 
 
+@pytest.fixture(autouse=True)
+def charts(plain):
+    """Draws none: test_charts.py reads them."""
+    plain()
+
+
 @pytest.fixture(scope="module")
 def document(demo_master, tmp_path_factory):
     """The report of a small real run."""
