@@ -50,13 +50,16 @@ def show(cache: Path, as_json: bool) -> None:
 @click.argument("cache", type=_FILE)
 @click.option("--model", type=_FILE, help="ONNX model that the cache should fit.")
 @_reader("Program that is to read it: ONNX Runtime's TensorRT provider splits lines in another way than TensorRT.")
-def check(cache: Path, model: Path | None, reader: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all tensors that do not fit.")
+def check(cache: Path, model: Path | None, reader: str | None, as_json: bool) -> None:
     """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have."""
     from calib.errors import CacheError
-    from quant.jobs.cache_check import check_cache_file
+    from quant.jobs.cache_check import check_cache_file, json_from_check
 
     result = check_cache_file(cache, model, reader)
-    for line in result.lines:
+    if as_json:
+        say(json_from_check(result), nl=False)
+    for line in () if as_json else result.lines:
         say_line(line)
     if result.failure:
         raise CacheError(result.failure)
