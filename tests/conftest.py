@@ -31,6 +31,18 @@ def demo(demo_master, tmp_path):
 
 
 @pytest.fixture
+def few_digits(demo_master, tmp_path):
+    """The same with every third image: 300 of them, for tests whose point is no number of images."""
+    images = sorted((demo_master / "imgs").rglob("*.png"))
+    left = {path for i, path in enumerate(images) if i % 3}
+
+    def left_out(folder, names):
+        return [name for name in names if Path(folder, name) in left]
+
+    return shutil.copytree(demo_master, tmp_path / "digits", ignore=left_out)
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """Mounts an empty file system with tmpfs options. Skips where that is not allowed."""
     folder = tmp_path / "disk"
