@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calib.texts import plain_text, table_of_names, wrapped
-from quant.report.views.svg import chart_tail, standalone_svg
+from quant.report.views.svg import chart_tail, plain_ticks, standalone_svg
 from quant.settings.output_names import SENSITIVITY_JSON, SENSITIVITY_PLOT
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def draw_sensitivity(axes: Axes, rows: list[Document], colours: tuple[str, str])
     axes.set_yticks(range(len(rows[:_SHOWN])), [chart_tail(row["node"], _LABEL) for row in rows[:_SHOWN]])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    plain_ticks(axes.xaxis)
     axes.margins(x=0.2)
     axes.set_xlabel("noise in the outputs relative to the signal; beside it the share of the work")
 
