@@ -65,7 +65,7 @@ def plain_ticks(axis: Axis) -> None:
     """Give a logarithmic axis figures instead of formulas, and of the ticks between them only those at 2 and 5."""
     from matplotlib.ticker import LogLocator
 
-    def between(value: float, place: int | None) -> str:
+    def between(value: float, place: float) -> str:
         low, high = axis.get_view_interval()
         return f"{value:g}" if high < 10 * low else ""  # where few powers of ten are to be seen
 
