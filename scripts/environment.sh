@@ -3,7 +3,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ ! -x .venv/bin/python ]; then
   for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
-      "$candidate" -m venv .venv && break
+      "$candidate" -m venv --upgrade-deps .venv && break # an old pip takes three times as long to look for packages
     fi
   done
 fi
