@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # invisible too, but scripts and emoji need them
@@ -50,10 +51,31 @@ def whole_characters(value: Any) -> Any:  # noqa: ANN401 - JSON holds several ty
     return value
 
 
-def wrapped(sentence: str, width: int | None) -> list[str]:
+def wrapped(sentence: str, width: int | None, indent: int = 2) -> list[str]:
     """A sentence in lines that are broken between words, all but the first indented; None leaves it on one line."""
     if width is None:
         return [sentence]
     return textwrap.wrap(
-        sentence, max(width, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        sentence, max(width, 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     ) or [""]
+
+
+def table_of_names(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], width: int | None) -> list[str]:
+    """A table of figures by name, in lines of `width` columns; no name is cut.
+
+    A name that leaves no room for its figures has a line of its own above theirs.
+
+    Args:
+        titles: Of all columns, that of the names first.
+        rows: Each name with its figures.
+        width: Of the terminal; None for any.
+    """
+    sizes = [max(map(len, column)) for column in zip(titles[1:], *(cells for _, cells in rows), strict=True)]
+    widest = max(len(name) for name in (titles[0], *(name for name, _ in rows)))
+    if width is not None:
+        widest = max(len(titles[0]), min(widest, width - sum(size + 2 for size in sizes)))
+    lines = []
+    for name, cells in ((titles[0], titles[1:]), *rows):
+        figures = "".join(f"  {cell:>{size}}" for cell, size in zip(cells, sizes, strict=True))
+        lines += [f"{name:<{widest}}{figures}"] if len(name) <= widest else [name, " " * widest + figures]
+    return lines

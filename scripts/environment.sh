@@ -3,7 +3,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ ! -x .venv/bin/python ]; then
   for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
-      "$candidate" -m venv .venv && break
+      "$candidate" -m venv --upgrade-deps .venv && break # an old pip takes three times as long to look for packages
     fi
   done
 fi
@@ -11,4 +11,5 @@ if [ ! -x .venv/bin/python ]; then
   echo "expected Python 3.10 to 3.13 with the venv module on PATH, found none; install one" >&2
   exit 1
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${CALIB_EXTRAS:+[$CALIB_EXTRAS]}"
+# Python compiles what it imports; pip would compile every file of every package, which takes longer than installing.
+.venv/bin/python -m pip install --no-compile --quiet --disable-pip-version-check -e ".${CALIB_EXTRAS:+[$CALIB_EXTRAS]}"

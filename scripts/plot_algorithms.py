@@ -73,6 +73,7 @@ def draw(path, found, draw_one):
         draw_one(axes, np.abs(values))
         for name, amax in found[tensor].items():
             axes.axvline(amax, color=STYLES[name][0], linestyle=STYLES[name][1], linewidth=2, label=name)
+        axes.minorticks_off()  # those of a logarithmic axis take most of the time
         axes.set_title(tensor, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="lower center", ncols=7, frameon=False)

@@ -31,6 +31,18 @@ def demo(demo_master, tmp_path):
 
 
 @pytest.fixture
+def few_digits(demo_master, tmp_path):
+    """The same with every third image: 300 of them, for tests whose point is no number of images."""
+    images = sorted((demo_master / "imgs").rglob("*.png"))
+    left = {path for i, path in enumerate(images) if i % 3}
+
+    def left_out(folder, names):
+        return [name for name in names if Path(folder, name) in left]
+
+    return shutil.copytree(demo_master, tmp_path / "digits", ignore=left_out)
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """Mounts an empty file system with tmpfs options. Skips where that is not allowed."""
     folder = tmp_path / "disk"
@@ -65,14 +77,26 @@ def no_spinning():
         yield
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Leaves charts out of the reports that are made from now on."""
+    return lambda: monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+
+
 @pytest.fixture(autouse=True)
-def charts(request, monkeypatch):
+def charts(request, plain):
     """Leaves charts out of reports: drawing takes over half of a short run's processor time, in hundreds of runs.
 
     Tests of reports and tests marked `charts` have them.
     """
     if not request.node.get_closest_marker("charts"):
-        monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+        plain()
+
+
+@pytest.fixture
+def trusted_packs(monkeypatch):
+    """Opens packs without the trial reading in a process of its own: test_hostile_packs.py and the commands have it."""
+    monkeypatch.setattr("datasets.packs.trial._problem_of", lambda *state: "")
 
 
 @pytest.fixture

@@ -220,13 +220,13 @@ except SystemExit as done:
     assert loaded_after(program) == ["numpy"]
 
 
-def test_a_run_loads_nothing_that_it_does_not_need(demo):
+def test_a_run_loads_nothing_that_it_does_not_need(colours):
     program = f"""
 from pathlib import Path
 from quant import run
 from quant.settings.calib_toml import settings_from_options
-options = dict(data={str(demo / "imgs")!r}, num_images=32, backend="onnxruntime", out=Path({str(demo / "out")!r}))
-run(settings_from_options(options, Path({str(demo)!r})))
+options = dict(data={str(colours / "imgs")!r}, backend="onnxruntime", out=Path({str(colours / "out")!r}))
+run(settings_from_options(options, Path({str(colours)!r})))
 """
     loaded = set(loaded_after(program))
     assert loaded > {"numba", "onnxruntime", "jinja2"}

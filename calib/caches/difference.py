@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from calib.caches.cache import CalibrationCache
-from calib.texts import plain_text
+from calib.texts import plain_text, table_of_names, wrapped
 
 
 @dataclass(frozen=True)
@@ -76,33 +75,23 @@ def json_from_difference(found: CacheDifference) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def text_from_difference(found: CacheDifference, names: tuple[str, str]) -> str:
+def text_from_difference(found: CacheDifference, names: tuple[str, str], width: int | None = None) -> str:
     """A table for people: the median ratio, the tensors with the worst first, and those that only one cache holds.
 
     Args:
         found: What to show.
         names: What to call the two caches.
+        width: Columns of the terminal; None for any.
     """
     if not found.tensors:
         lines = ["no tensors in both"]
     else:
         shares = (f"{found.share_within(part):.0%} within {part:.0%}" for part in (0.01, 0.05))
-        lines = [
-            f"{len(found.tensors)} tensors in both; amax of {names[1]} over {names[0]}: "
-            f"median ratio {found.median_ratio:.4f}, {', '.join(shares)}",
-            *_table(found.tensors),
-        ]
+        summary = f"{len(found.tensors)} tensors in both; amax of {names[1]} over {names[0]}: "
+        summary += f"median ratio {found.median_ratio:.4f}, {', '.join(shares)}"
+        rows = [(plain_text(t.tensor), (f"{t.first:.6g}", f"{t.second:.6g}", f"{t.ratio:.4f}")) for t in found.tensors]
+        lines = [*wrapped(summary, width), *table_of_names(("tensor", "amax A", "amax B", "ratio"), rows, width)]
     for name, only in zip(names, (found.only_first, found.only_second), strict=True):
         if only:
             lines += [f"only in {name}, {len(only)}:", *(f"  {plain_text(tensor)}" for tensor in only)]
     return "\n".join(lines) + "\n"
-
-
-def _table(tensors: Sequence[TensorDifference]) -> list[str]:
-    names = [plain_text(t.tensor) for t in tensors]
-    widest = max(len("tensor"), *(len(name) for name in names))
-    rows = (
-        f"{name:<{widest}}  {t.first:>12.6g}  {t.second:>12.6g}  {t.ratio:>8.4f}"
-        for name, t in zip(names, tensors, strict=True)
-    )
-    return [f"{'tensor':<{widest}}  {'amax A':>12}  {'amax B':>12}  {'ratio':>8}", *rows]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from calib.cli.parts.terminal import say, say_line
+from calib.cli.parts.terminal import columns, say, say_line
 from calib.names import ALGORITHMS, CALIBRATORS
 
 _FILE = click.Path(path_type=Path)
@@ -43,20 +44,23 @@ def show(cache: Path, as_json: bool) -> None:
         found, notes = read_text_or_json(cache), ()
     for note in notes:
         say_line(f"warning: {note}", err=True)
-    say(json_from_cache(found) if as_json else table_from_cache(found, str(cache)), nl=False)
+    say(json_from_cache(found) if as_json else table_from_cache(found, str(cache), columns(sys.stdout)), nl=False)
 
 
 @command.command("check", epilog="Example: calib cache check calib-out/calibration.cache --model model.onnx")
 @click.argument("cache", type=_FILE)
 @click.option("--model", type=_FILE, help="ONNX model that the cache should fit.")
 @_reader("Program that is to read it: ONNX Runtime's TensorRT provider splits lines in another way than TensorRT.")
-def check(cache: Path, model: Path | None, reader: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all tensors that do not fit.")
+def check(cache: Path, model: Path | None, reader: str | None, as_json: bool) -> None:
     """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have."""
     from calib.errors import CacheError
-    from quant.jobs.cache_check import check_cache_file
+    from quant.jobs.cache_check import check_cache_file, json_from_check
 
     result = check_cache_file(cache, model, reader)
-    for line in result.lines:
+    if as_json:
+        say(json_from_check(result), nl=False)
+    for line in () if as_json else result.lines:
         say_line(line)
     if result.failure:
         raise CacheError(result.failure)
@@ -75,7 +79,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     from quant.jobs.cache_convert import diff_cache_files
 
     found = diff_cache_files(a, b)
-    say(json_from_difference(found) if as_json else text_from_difference(found, (str(a), str(b))), nl=False)
+    names = (str(a), str(b))
+    say(json_from_difference(found) if as_json else text_from_difference(found, names, columns(sys.stdout)), nl=False)
 
 
 @command.command("convert", epilog="Example: calib cache convert old.cache new.cache --tensorrt 10.3.0")
@@ -113,7 +118,7 @@ def convert(
     done = convert_cache_file(source, target, model=model, tensorrt=tensorrt, header=header, reader=reader)
     for note in done.notes:
         say_line(f"warning: {note}", err=True)
-    say(f"{target}: {len(done.cache.scales)} scales, {done.cache.header}")
+    say_line(f"{target}: {len(done.cache.scales)} scales, {done.cache.header}")
 
 
 @command.command(
@@ -134,4 +139,4 @@ def merge(shards: tuple[Path, ...], out: Path, algo: str, percentile: float) -> 
     for line in done.warnings:
         say_line(f"warning: {line}", err=True)
     provenance = "with provenance" if done.provenance else "without provenance: not every shard has it"
-    say(f"{out}: {done.tensors} tensors from {done.images} images, {provenance}")
+    say_line(f"{out}: {done.tensors} tensors from {done.images} images, {provenance}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from calib.cli.parts.terminal import say
+from calib.cli.parts.terminal import columns, say
 
 
 @click.command("doctor", epilog="Example: calib doctor")
@@ -14,4 +16,4 @@ def command(as_json: bool) -> None:
     from quant.jobs.doctor import examine, json_from_findings, text_from_findings
 
     findings = examine()
-    say(json_from_findings(findings) if as_json else text_from_findings(findings), nl=False)
+    say(json_from_findings(findings) if as_json else text_from_findings(findings, columns(sys.stdout)), nl=False)

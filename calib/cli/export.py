@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from calib.cli.parts.options import parsed_size
-from calib.cli.parts.terminal import say
+from calib.cli.parts.terminal import say_line
 
 _FILE = click.Path(path_type=Path)
 
@@ -41,8 +41,8 @@ def command(input_size: str | None, **options: Any) -> None:  # noqa: ANN401 - o
 
     done = export(ExportSettings(input_size=parsed_size(input_size, "--input-size"), **options))
     shape = " x ".join(str(size or "?") for size in done.inputs)
-    say(f"{done.path}: input {shape}, outputs {', '.join(done.outputs)}")
-    say(
+    say_line(f"{done.path}: input {shape}, outputs {', '.join(done.outputs)}")
+    say_line(
         f"largest difference between ONNX Runtime and PyTorch on {done.images} images: {done.difference:.3g} "
         f"(outputs reach {done.largest:.3g})"
     )

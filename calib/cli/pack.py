@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from calib.cli.parts.options import parsed_size
-from calib.cli.parts.terminal import TerminalConsole, say
+from calib.cli.parts.terminal import TerminalConsole, say_line
 
 _FILE = click.Path(path_type=Path)
 
@@ -59,4 +59,4 @@ def command(
         console.note(line)
     for item in left_out:
         console.warn(f"{item.file} was left out: {item.reason}")
-    say(f"{pack}: {len(source) - len(left_out)} images")
+    say_line(f"{pack}: {len(source) - len(left_out)} images")

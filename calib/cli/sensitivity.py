@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from calib.cli.parts.options import run_options
-from calib.cli.parts.terminal import TerminalConsole, say
+from calib.cli.parts.terminal import TerminalConsole, columns, say
 
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "algo", "percentile",
@@ -45,4 +46,4 @@ def command(
     if as_json:
         say(json_from_document(document), nl=False)
     else:
-        say(text_from_sensitivity(document, settings.out))
+        say(text_from_sensitivity(document, settings.out, columns(sys.stdout)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
-from calib.cli.parts.terminal import TerminalConsole, say
+from calib.cli.parts.terminal import TerminalConsole, columns, say
 from calib.cli.parts.tracking import option as log_option
 from calib.cli.parts.tracking import tracked
 
@@ -69,4 +70,4 @@ def command(
     if as_json:
         say(json_from_document(document), nl=False)
     else:
-        say(text_from_sweep(document, settings.out))
+        say(text_from_sweep(document, settings.out, columns(sys.stdout)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
+from posixpath import splitext
 
 from datasets.masks.reading import SUFFIXES
 
@@ -30,16 +32,16 @@ _TRIED = 50  # images that are looked at to find the habit of a set
 
 def without_masks(names: Sequence[str]) -> tuple[str, ...]:
     """Names of images without those that lie in a folder of masks, or are called as the mask of another."""
-    stems = {str(PurePosixPath(name).with_suffix("")) for name in names}
+    stems = {splitext(name)[0] for name in names}
     return tuple(name for name in names if not _is_of_masks(name) and not _is_mask_beside(name, stems))
 
 
 def _is_of_masks(name: str) -> bool:
-    return not _OF_MASKS.isdisjoint(PurePosixPath(name).parts[:-1])
+    return not _OF_MASKS.isdisjoint(name.split("/")[:-1])
 
 
 def _is_mask_beside(name: str, stems: set[str]) -> bool:
-    stem = str(PurePosixPath(name).with_suffix(""))
+    stem = splitext(name)[0]
     return any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in _ENDINGS[1:])
 
 
@@ -55,12 +57,21 @@ def mask_files(folder: Path, names: Sequence[str], masks: Path | None = None) ->
             that of the images, or the images' own.
     """
     files, step = _Listings(), max(1, len(names) // _TRIED)
-    habits = {habit: None for name in names[::step] for habit in _found(files, folder, name, masks)}
+
+    @cache
+    def places(of: PurePosixPath) -> list[tuple[str, Path]]:
+        return [(place, where) for place, where in _places(folder, of, masks) if files[where]]
+
+    def masks_of(name: str) -> dict[Habit, Path]:
+        image = PurePosixPath(name)
+        return _found(files, places(image.parent), image)
+
+    habits = {habit: None for name in names[::step] for habit in masks_of(name)}
     if not habits:
         return [None] * len(names)
     found: list[Path | None] = []
     for name in names:
-        paths = _found(files, folder, name, masks)
+        paths = masks_of(name)
         found.append(next((paths[habit] for habit in habits if habit in paths), None))
     return found
 
@@ -81,16 +92,14 @@ class _Listings(dict[Path, frozenset[str]]):
 Habit = tuple[str, str, str]
 
 
-def _found(files: _Listings, folder: Path, name: str, masks: Path | None) -> dict[Habit, Path]:
+def _found(files: _Listings, places: Sequence[tuple[str, Path]], image: PurePosixPath) -> dict[Habit, Path]:
     """Masks of an image, each with its habit: folder, what follows the name, ending."""
-    image = PurePosixPath(name)
     stems = {ending: image.stem + ending for ending in _ENDINGS}
     if image.stem.endswith(_CITYSCAPES):
         stems |= {ending: image.stem.removesuffix(_CITYSCAPES) + ending for ending in _ENDINGS[1:]}
     return {
         (place, ending, suffix): where / (stem + suffix)
-        for place, where in _places(folder, image, masks)
-        if files[where]
+        for place, where in places
         for ending, stem in stems.items()
         if place != _BESIDE or ending  # else it is the same picture in another format
         for suffix in SUFFIXES
@@ -98,14 +107,14 @@ def _found(files: _Listings, folder: Path, name: str, masks: Path | None) -> dic
     }
 
 
-def _places(folder: Path, image: PurePosixPath, masks: Path | None) -> Iterator[tuple[str, Path]]:
-    """Folders in which an image's mask may lie, each with the word that stands for it."""
+def _places(folder: Path, of: PurePosixPath, masks: Path | None) -> Iterator[tuple[str, Path]]:
+    """Folders in which the masks of the images in the folder `of` may lie, each with the word that stands for it."""
     if masks is not None:
-        yield "given", masks / image.parent
+        yield "given", masks / of
         yield "given, flat", masks
         return
-    parts = Path(folder.absolute(), image).parts
-    for i in range(len(parts) - 2, 0, -1):  # the folder nearest to the image first
+    parts = Path(folder.absolute(), of).parts
+    for i in range(len(parts) - 1, 0, -1):  # the folder nearest to the image first
         for other in _MASK_FOLDERS.get(parts[i], ()):
-            yield other, Path(*parts[:i], other, *parts[i + 1 : -1])
-    yield _BESIDE, folder / image.parent
+            yield other, Path(*parts[:i], other, *parts[i + 1 :])
+    yield _BESIDE, folder / of

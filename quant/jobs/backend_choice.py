@@ -107,6 +107,9 @@ def _onnxruntime(settings: RunSettings, console: Console, reason: str = "") -> B
 
 def _tensorrt(settings: RunSettings, console: Console, shapes: SampleShapes | None, *, reuse: bool = True) -> Backend:
     from quant.settings.batch_range import batch_range_from_text
+    from quant.tensorrt.bindings import load_tensorrt
+
+    load_tensorrt()  # raises where it is not installed, before all that works with it is imported
     from quant.tensorrt.backend import TensorRTBackend
 
     backend = TensorRTBackend(

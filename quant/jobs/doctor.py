@@ -7,6 +7,7 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 
+from calib.texts import wrapped
 from quant.errors import QuantError
 
 
@@ -120,8 +121,8 @@ def json_from_findings(findings: list[Finding]) -> str:
     return json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1) + "\n"
 
 
-def text_from_findings(findings: list[Finding]) -> str:
-    """The findings as text, one line each."""
+def text_from_findings(findings: list[Finding], width: int | None = None) -> str:
+    """The findings as text, one line each; at `width` columns, long ones go on below their own column."""
     widest = max(len(finding.what) for finding in findings)
-    lines = (f"{'ok' if f.works else '--'}  {f.what:<{widest}}  {f.text}" for f in findings)
-    return "\n".join(lines) + "\n"
+    lines = (wrapped(f"{'ok' if f.works else '--'}  {f.what:<{widest}}  {f.text}", width, widest + 6) for f in findings)
+    return "\n".join(line for part in lines for line in part) + "\n"

@@ -5,6 +5,7 @@ Each part is a module of this package, named as in `parts.PARTS`, with
     SIZE: int        cases of a whole campaign
     WHOLE: bool      whether all cases follow each other in one process (optional)
     SECONDS: int     limit of one case
+    MOST_MB: int     of memory in one case; left out, 2048
     prepare(folder)  writes, once for each child process, what the cases start from
     attempt(chance, folder) -> str
                      tries one case, drawn with `chance` (a random.Random), and returns in a word or two how it ended;

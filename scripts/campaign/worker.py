@@ -46,7 +46,7 @@ def _tried(part: Any, case: str, folder: Path) -> dict[str, Any]:
     except BaseException as error:  # noqa: BLE001 - whatever escapes is what the campaign looks for
         word, fault = "fault", f"escaped: {last_line(error)}"
     peak = _peak_mb()
-    if fault is None and peak > MOST_MB:
+    if fault is None and peak > getattr(part, "MOST_MB", MOST_MB):
         word, fault = "fault", f"{peak:.0f} MB of memory"
     return {"word": word, "fault": fault, "seconds": time.monotonic() - start, "mb": peak}
 

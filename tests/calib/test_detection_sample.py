@@ -1,7 +1,6 @@
 """The embedded detection sample: small, of held-out digits, and its detector finds most of them."""
 
 import io
-import json
 import zipfile
 from importlib.resources import files
 
@@ -48,18 +47,3 @@ def test_the_detector_says_what_it_is_and_its_head_is_found():
 
 def test_folder_is_small_enough_to_ship():
     assert sum(len(file.read_bytes()) for file in SAMPLE.iterdir()) < 1_000_000
-
-
-def test_the_literal_lines_of_the_guide(calib, tmp_path):
-    assert calib("demo", "--task", "detect", "d", cwd=tmp_path).code == 0
-    result = calib("run", "--data", "imgs/", cwd=tmp_path / "d")
-    assert result.code == 0, result.err
-    document = json.loads((tmp_path / "d/calib-out/report.json").read_text())
-    builds = {row["precision"]: row for row in document["builds"]}
-    assert document["verdict"] == "pass"
-    assert builds["fp32"]["map50"] > 75
-    assert builds["fp32"]["map"] > 50
-    assert builds["fp16"]["drop_map"] < 0.2
-    assert builds["int8"]["drop_map"] <= 1.0
-    assert [row["head"] for row in document["detection"]["head_kept"]["builds"]] == ["float", "int8"]
-    assert document["data"]["evaluation"]["images"] == 192

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from calib.texts import plain_lines, plain_text, whole_characters
+from calib.texts import plain_lines, plain_text, table_of_names, whole_characters, wrapped
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,27 @@ def test_values_without_halves_of_characters_can_be_written():
     whole = whole_characters(value)
     assert whole == {"a\\udcff": ["\\ud800", ["ü", 5, None]], "b": 1.5}
     json.dumps(whole, ensure_ascii=False).encode()
+
+
+ROWS = [("short", ("1", "22.5")), ("a/name/of/twenty-five/chars", ("333", "4"))]
+
+
+def test_a_table_of_names_has_a_column_for_them_where_there_is_room():
+    assert table_of_names(("tensor", "n", "amax"), ROWS, None) == [
+        "tensor                         n  amax",
+        "short                          1  22.5",
+        "a/name/of/twenty-five/chars  333     4",
+    ]
+
+
+def test_a_name_that_leaves_no_room_has_a_line_of_its_own_above_its_figures():
+    assert table_of_names(("tensor", "n", "amax"), ROWS, 24) == [
+        "tensor           n  amax",
+        "short            1  22.5",
+        "a/name/of/twenty-five/chars",
+        "               333     4",
+    ]
+
+
+def test_lines_after_the_first_go_on_below_their_column():
+    assert wrapped("ok  GPU  one two three four five", 24, 9) == ["ok  GPU  one two three", "         four five"]

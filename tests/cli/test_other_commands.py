@@ -156,6 +156,37 @@ def test_cache_check_of_a_bare_cache_that_lacks_a_tensor(calib, finished):
     assert "1 are not the model's ('elsewhere' first)" in line
 
 
+def test_cache_check_of_another_model_s_cache_is_a_summary_and_json_lists_all(calib, finished):
+    others = [f"elsewhere{i}" for i in range(100)]
+    (finished / "bare.cache").write_text("TRT-8600-MinMaxCalibration\n" + "".join(f"{o}: 3f800000\n" for o in others))
+    options = (*CHECK, "bare.cache", "--model", "model.onnx")
+    shown = calib(*options, cwd=finished)
+    assert shown.code == 1
+    assert shown.out.splitlines()[2:] == [
+        "model: covers 0 of the 2 tensors that model.onnx needs",
+        "missing: input",
+        "missing: flat",
+        *(f"not the model's: elsewhere{i}" for i in range(5)),
+        "not the model's: and 95 more, which --json lists",
+    ]
+    result = calib(*options, "--json", cwd=finished)
+    document = json.loads(result.out)
+    assert (result.code, result.err) == (shown.code, shown.err)
+    assert (document["algo"], document["tensors"], document["provenance"]) == ("minmax", 100, None)
+    expected = {"model": "model.onnx", "needed": 2, "missing": ["input", "flat"], "foreign": others, "masks": []}
+    assert document["fit"] == expected
+    assert document["failure"] in result.err
+
+
+def test_cache_check_as_json_of_a_cache_that_fits(calib, finished):
+    result = calib(*CHECK, OURS, "--model", "model.onnx", "--json", cwd=finished)
+    document = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert document["failure"] is None
+    assert document["provenance"] == {"algo": "minmax", "images": 24}
+    assert (document["fit"]["missing"], document["fit"]["foreign"]) == ([], [])
+
+
 @pytest.mark.parametrize("command", [SHOW, CHECK])
 @pytest.mark.parametrize(
     ("contents", "part"),

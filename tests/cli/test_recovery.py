@@ -15,9 +15,9 @@ READERS = ("block1/conv1.weight", "block2/conv1.weight", "block2/conv_shortcut.w
 
 
 @pytest.fixture
-def loud_demo(demo):
+def loud_demo(few_digits):
     """The sample with two of 16 channels in its first residual stream 256 times louder; its function is the same."""
-    model = onnx.load(demo / "model.onnx")
+    model = onnx.load(few_digits / "model.onnx")
     inputs = {"input": np.random.default_rng(0).uniform(size=(4, 1, 8, 8)).astype(np.float32)}
     expected = run_exactly(model, inputs)["logits"]
     for tensor in model.graph.initializer:
@@ -29,8 +29,8 @@ def loud_demo(demo):
                 values[:, :2] /= 256
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     np.testing.assert_allclose(run_exactly(model, inputs)["logits"], expected, rtol=1e-4, atol=1e-4)
-    onnx.save(model, demo / "model.onnx")
-    return demo
+    onnx.save(model, few_digits / "model.onnx")
+    return few_digits
 
 
 def int8_of(found):
@@ -101,22 +101,22 @@ def test_the_percentile_that_was_asked_for_is_that_of_the_recovered_scales(calib
     assert refused.code == 1
 
 
-def test_where_int8_is_good_nothing_is_searched(calib, report, demo):
-    result = calib("run", "--data", "imgs", cwd=demo)
-    found = report(demo)
+def test_where_int8_is_good_nothing_is_searched(calib, report, few_digits):
+    result = calib("run", "--data", "imgs", cwd=few_digits)
+    found = report(few_digits)
     assert (result.code, found["verdict"], found["recovery"]) == (0, "pass", None)
     assert "recovering" not in result.err
-    assert not (demo / "calib-out" / "recovered.onnx").exists()
+    assert not (few_digits / "calib-out" / "recovered.onnx").exists()
 
 
-def test_a_step_that_does_not_exist_is_named(calib, demo):
-    result = calib("run", "--data", "imgs", "--recover", "equalize,magic", cwd=demo)
+def test_a_step_that_does_not_exist_is_named(calib, few_digits):
+    result = calib("run", "--data", "imgs", "--recover", "equalize,magic", cwd=few_digits)
     assert result.code == 1
     assert "expected auto, off, or some of equalize, ranges, bias, weights, float, found 'magic'" in result.error
 
 
 @pytest.mark.charts
-def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(calib, report, loud_demo):
+def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(calib, report, loud_demo, plain):
     options = ("--data", "imgs", "--algo", "minmax", "--quiet")
     calib("run", *options, "--recover", "float", cwd=loud_demo)
     found, out = report(loud_demo), loud_demo / "calib-out"
@@ -126,6 +126,7 @@ def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(c
     assert {row["node"] for row in found["recovery"]["sensitivity"] if row["precision"] == "float"} == set(left)
     assert "of the work" in (out / "precision.toml").read_text()
     assert "Sensitivity of products" in (out / "report.html").read_text()
+    plain()
     kept = (out / "precision.toml").rename(loud_demo / "mine.toml")
     calib("run", *options, "--recover", "off", "--precisions", kept.name, "--out", "again", cwd=loud_demo)
     again = json.loads((loud_demo / "again" / "report.json").read_text())

@@ -4,6 +4,8 @@ import pytest
 from datasets import DatasetError, ImageFolder, ImagePack, TensorPack, open_source
 from datasets.source import ImageSource, TensorSource
 
+pytestmark = pytest.mark.usefixtures("trusted_packs")
+
 PIXELS = np.zeros((2, 3, 5, 3), np.uint8)
 
 

@@ -11,6 +11,8 @@ from datasets.arrays.memory import in_memory
 from datasets.batches import Quarantined
 from datasets.errors import TooManyUnreadableError
 
+pytestmark = pytest.mark.usefixtures("trusted_packs")
+
 
 @dataclass
 class Input:

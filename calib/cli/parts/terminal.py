@@ -25,20 +25,18 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     click.echo(shown, err=err, nl=nl)
 
 
-def columns(stream: TextIO) -> int | None:
-    """Columns of the terminal that a stream goes to; None of files and pipes, where a line is a line."""
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+def columns(stream: TextIO | None) -> int | None:
+    """Columns of the terminal that a stream goes to; None of files and pipes, where a line is a line.
+
+    A stream that was closed before the process began is None.
+    """
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
 
 
 def say_line(text: str, *, err: bool = False) -> None:
-    """The same for a text that is one line, whatever is in it."""
-    say(plain_text(text), err=err)
-
-
-def _say_wrapped(text: str) -> None:
-    """Print a line on standard error; on a terminal it is broken between words, not within them."""
-    for part in wrapped(plain_text(text), columns(sys.stderr)):
-        say(part, err=True)
+    """The same for a text that is one line, whatever is in it; a terminal breaks it between words, not within them."""
+    for part in wrapped(plain_text(text), columns(sys.stderr if err else sys.stdout)):
+        say(part, err=err)
 
 
 class TerminalConsole:
@@ -50,16 +48,16 @@ class TerminalConsole:
     def note(self, line: str) -> None:
         """Print one line about what is being done."""
         if not self._quiet:
-            _say_wrapped(line)
+            say_line(line, err=True)
 
     def warn(self, line: str) -> None:
         """Print one line that the user should read."""
-        _say_wrapped(f"warning: {one_line(line, _LONGEST_WARNING)}")
+        say_line(f"warning: {one_line(line, _LONGEST_WARNING)}", err=True)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar with images/s and the time left."""
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or columns(sys.stderr) is None:
             yield lambda images: stop_if_interrupted()
             return
         from rich.console import Console
@@ -79,14 +77,14 @@ class TerminalConsole:
                 speed = task.finished_speed or task.speed
                 return Text(f"{speed:,.0f} images/s" if speed else "")
 
-        columns = (
+        shown = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             RateColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task(description, total=total)
 
             def advance(images: int) -> None:

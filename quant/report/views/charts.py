@@ -12,7 +12,7 @@ from quant.report.views.detection.charts import f1_by_threshold, precision_recal
 from quant.report.views.names import baseline_name, build_names, examined_name
 from quant.report.views.sections import Document
 from quant.report.views.sensitivity import draw_sensitivity
-from quant.report.views.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, svg_from_drawing
+from quant.report.views.svg import BAD, BUILD, FP32, GOOD, GRID, INK, PAPER, chart_text, plain_ticks, svg_from_drawing
 from quant.report.views.tensor_charts import histogram_charts, overview_chart
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ def _convergence(document: Document) -> list[tuple[str, str]]:
             line.set_gid(f"value.moves.{place}")
         axes[0].axhline(1, color=GOOD, linestyle="--", linewidth=1)
         axes[0].set(yscale="log", xlabel="calibration images", title="scales moved until the end, %")
+        plain_ticks(axes[0].yaxis)
         axes[0].set_xlim(0, found["images"])
         axes[0].legend(loc="upper right")
         if verdict:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from calib.texts import plain_lines, whole_characters
 from quant.report.views.charts import charts_from_document
 from quant.report.views.headline import advice, headline, reason_says_more
 from quant.report.views.sections import Document, sections_from_document
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def json_from_document(document: Document) -> str:
@@ -24,16 +29,11 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
         document: The report.
         thumbnails: Data URIs of images by name, see `flipped_files`, and by place, see `changed_files`.
     """
-    import jinja2
     import markupsafe
 
-    template = resources.files("quant.report.views").joinpath("report.html.j2").read_text(encoding="utf-8")
     style = resources.files("quant.report.views").joinpath("report.css").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain
-    )
     charts = charts_from_document(document)
-    return environment.from_string(template).render(
+    return _template().render(
         document=document,
         headline=headline(document),
         advice=advice(document),
@@ -45,6 +45,18 @@ def html_from_document(document: Document, thumbnails: Mapping[str, str] | None 
         },
         thumbnails=thumbnails or {},
     )
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    """The page, compiled once for all reports of a process."""
+    import jinja2
+
+    text = resources.files("quant.report.views").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain
+    )
+    return environment.from_string(text)
 
 
 def _plain(value: object) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quant.report.views.svg import chart_tail, standalone_svg
+from calib.texts import plain_text, table_of_names, wrapped
+from quant.report.views.svg import chart_tail, plain_ticks, standalone_svg
 from quant.settings.output_names import SENSITIVITY_JSON, SENSITIVITY_PLOT
 
 if TYPE_CHECKING:
@@ -13,39 +14,30 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 _SHOWN = 20  # in the table and in the plot
-_NAME, _LABEL = 44, 24  # characters of names, in the table and in the plot
+_LABEL = 24  # characters of names in the plot
 
 
-def text_from_sensitivity(document: Document, out: Path) -> str:
-    """The noisiest groups of products as a table, in at most 80 columns, and where everything is."""
+def text_from_sensitivity(document: Document, out: Path, width: int | None = None) -> str:
+    """The noisiest groups of products as a table in `width` columns, and where everything is."""
     rows, shown = document["products"], document["products"][:_SHOWN]
     titles = ["Product", "SQNR, dB", "Work, %"]
-    cells = [
-        [chart_tail(row["node"], _NAME), _figure(row["sqnr_db"], "{:.1f}"), _figure(row["macs_share"], "{:.2f}")]
-        for row in shown
-    ]
+    cells = [[_figure(row["sqnr_db"], "{:.1f}"), _figure(row["macs_share"], "{:.2f}")] for row in shown]
     if document["labelled"]:
         titles.append("Lost, pts")
         cells = [[*line, f"{row['lost']:+.2f}"] for line, row in zip(cells, shown, strict=True)]
     elif document["answers"]:
         titles.append("Changed")
         cells = [[*line, f"{row['changed']}"] for line, row in zip(cells, shown, strict=True)]
-    widths = [max(len(line[i]) for line in [titles, *cells]) for i in range(len(titles))]
-    lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in [titles, *cells]
-    ]
+    table = [(plain_text(row["node"]), line) for row, line in zip(shown, cells, strict=True)]
     more = f"{len(rows) - len(shown)} more in {out / SENSITIVITY_JSON}" if len(rows) > len(shown) else ""
     kept = f"{len(document['in_float'])} products stay float whatever they cost" if document["in_float"] else ""
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{document['images']:,} images, {document['algo']}; INT8 computes one line alone, all else is FP32",
-            *filter(None, (more, kept)),
-            f"plot: {out / SENSITIVITY_PLOT}",
-        ]
-    )
+    sentences = [
+        f"{document['images']:,} images, {document['algo']}; INT8 computes one line alone, all else is FP32",
+        *filter(None, (more, kept)),
+        f"plot: {out / SENSITIVITY_PLOT}",
+    ]
+    told = [line for sentence in sentences for line in wrapped(sentence, width)]
+    return "\n".join([*table_of_names(titles, table, width), "", *told])
 
 
 def draw_sensitivity(axes: Axes, rows: list[Document], colours: tuple[str, str]) -> None:
@@ -65,6 +57,7 @@ def draw_sensitivity(axes: Axes, rows: list[Document], colours: tuple[str, str])
     axes.set_yticks(range(len(rows[:_SHOWN])), [chart_tail(row["node"], _LABEL) for row in rows[:_SHOWN]])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    plain_ticks(axes.xaxis)
     axes.margins(x=0.2)
     axes.set_xlabel("noise in the outputs relative to the signal; beside it the share of the work")
 

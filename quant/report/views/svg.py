@@ -15,6 +15,7 @@ from calib.texts import plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 WIDTH = 5.0  # inches: 360 units of the SVG, about the width of a phone, so that letters keep their size there
@@ -31,6 +32,7 @@ _VARIABLES = {
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called $x$
+    "font.family": ["DejaVu Sans"],  # for widths alone; to look for others takes time, and comes with none of them
     "font.size": 11,
     "text.color": INK,
     "axes.edgecolor": GRID,
@@ -57,6 +59,19 @@ def load_matplotlib() -> None:
     """Import what drawing needs, which takes a second: a run does it while it waits for a build."""
     import matplotlib.backends.backend_svg
     import matplotlib.figure  # noqa: F401
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Give a logarithmic axis figures instead of formulas, and of the ticks between them only those at 2 and 5."""
+    from matplotlib.ticker import LogLocator
+
+    def between(value: float, place: float) -> str:
+        low, high = axis.get_view_interval()
+        return f"{value:g}" if high < 10 * low else ""  # where few powers of ten are to be seen
+
+    axis.set_major_formatter(lambda value, place: f"{value:g}")
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine take longer than the rest of a chart
+    axis.set_minor_formatter(between)
 
 
 def svg_from_drawing(name: str, height: float, draw: Callable[[Figure], None], label: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calib.texts import table_of_names, wrapped
 from quant.report.contents.sweep import Document
 from quant.report.views.svg import standalone_svg
-from quant.settings.output_names import CACHE, SWEEP_PLOT
+from quant.settings.output_names import CACHE, SWEEP_JSON, SWEEP_PLOT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,44 +16,47 @@ if TYPE_CHECKING:
 _COLUMNS = (
     ("name", "Algorithm", "{}"),
     ("top1", "Top-1 %", "{:.2f}"),
-    ("drop_top1", "Drop, points", "{:+.2f}"),
-    ("drop_ci95", "Drop's 95 % CI", "{0[0]:+.2f} to {0[1]:+.2f}"),
+    ("drop_top1", "Drop", "{:+.2f}"),
+    ("drop_ci95", "95 % interval", "{0[0]:+.2f} to {0[1]:+.2f}"),
     ("metric", "Metric", "{:.4g}"),
-    ("metric_drop", "Metric's drop", "{:+.4g}"),
-    ("metric_ci95", "its 95 % CI", "{0[0]:+.4g} to {0[1]:+.4g}"),
-    ("agreement", "Agreement %", "{:.2f}"),
-    ("sqnr_db", "SQNR, dB", "{:.2f}"),
+    ("metric_drop", "its drop", "{:+.4g}"),
+    ("metric_ci95", "its 95 % interval", "{0[0]:+.4g} to {0[1]:+.4g}"),
+    ("agreement", "Agree %", "{:.2f}"),
+    ("sqnr_db", "SQNR dB", "{:.2f}"),
 )
+_LEFT_OUT = ("agreement", "drop_ci95", "drop_top1", "top1")  # where a terminal is too narrow, in this order
 
 
-def text_from_sweep(document: Document, out: Path) -> str:
-    """The result for a terminal: a table, best first, and what was kept."""
+def text_from_sweep(document: Document, out: Path, width: int | None = None) -> str:
+    """The result for a terminal of `width` columns: a table, best first, and what was kept."""
     rows = document["rows"]
-    columns = [column for column in _COLUMNS if any(row[column[0]] is not None for row in rows)]
-    cells = [[title for _, title, _ in columns]]
-    cells += [["-" if row[key] is None else form.format(row[key]) for key, _, form in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in cells
-    ]
+    columns = {
+        key: [title, *("-" if row[key] is None else form.format(row[key]) for row in rows)]
+        for key, title, form in _COLUMNS
+        if any(row[key] is not None for row in rows)
+    }
+    left_out = []
+    for key in filter(columns.__contains__, _LEFT_OUT):
+        if width is not None and sum(max(map(len, cells)) + 2 for cells in columns.values()) - 2 > width:
+            left_out.append(columns.pop(key)[0])
+    (names, *figures) = columns.values()
+    (titles, *table) = zip(*figures, strict=True)
+    lines = table_of_names((names[0], *titles), list(zip(names[1:], table, strict=True)), width)
     baseline = f"{document['images']:,} images"
     if document["fp32_top1"] is not None:
         baseline += f", FP32 top-1 {document['fp32_top1']:.2f} %"
     if document["metric"]:
         baseline += f", FP32 {document['metric']['name']} {document['metric']['fp32']:.4g}"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            baseline,
-            f"best: {document['best']}, kept as {out / CACHE} and {out / document['kept']}",
-            f"worst: {document['worst']}",
-            *_choice_lines(document),
-            f"plot: {out / SWEEP_PLOT}",
-            f"next: {document['again']}",
-        ]
-    )
+    sentences = [
+        baseline,
+        *([f"no room for {', '.join(left_out)}: see {out / SWEEP_JSON}"] if left_out else []),
+        f"best: {document['best']}, kept as {out / CACHE} and {out / document['kept']}",
+        f"worst: {document['worst']}",
+        *_choice_lines(document),
+        f"plot: {out / SWEEP_PLOT}",
+    ]
+    told = [line for sentence in sentences for line in wrapped(sentence, width)]
+    return "\n".join([*lines, "", *told, f"next: {document['again']}"])
 
 
 def _choice_lines(document: Document) -> list[str]:

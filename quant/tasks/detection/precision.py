@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,15 +97,28 @@ def _grid_of_precisions(
 
     known = [{"id": i + 1, "name": str(i)} for i in range(classes)]
     images = [{"id": i + 1, "width": 1, "height": 1} for i in range(len(truth))]
-    annotations = _rows(truth, area=[each.areas for each in truth], iscrowd=[each.crowd for each in truth])
-    found = _rows(detections, score=[each.scores for each in detections])
-    if not found or not annotations:
-        return _without_detections(truth, classes)
-    expected: Any = COCO({"images": images, "annotations": annotations, "categories": known})
-    evaluation = COCOeval_faster(expected, expected.loadRes(found), "bbox", print_function=_silent)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"], np.float64)[..., -1]
+    with _without_collector():
+        annotations = _rows(truth, area=[each.areas for each in truth], iscrowd=[each.crowd for each in truth])
+        found = _rows(detections, score=[each.scores for each in detections])
+        if not found or not annotations:
+            return _without_detections(truth, classes)
+        expected: Any = COCO({"images": images, "annotations": annotations, "categories": known})
+        evaluation = COCOeval_faster(expected, expected.loadRes(found), "bbox", print_function=_silent)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return np.asarray(evaluation.eval["precision"], np.float64)[..., -1]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep Python's collector of cycles from going through a million rows, which are in none, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _rows(images: Sequence[ImageBoxes | Detections], **columns: Sequence[NDArray[Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ import pytest
 from datasets import DatasetError, ImageFolder, ImagePack, Preprocessing, write_pack
 from datasets.packs.fitting import ATTRIBUTE, lost_fitting
 
+pytestmark = pytest.mark.usefixtures("trusted_packs")
+
 SIZE = (16, 16)
 
 

@@ -7,6 +7,8 @@ import pytest
 from datasets import DatasetError, ImagePack, TensorPack, identify, open_source
 from datasets.errors import UnreadableImageError
 
+pytestmark = pytest.mark.usefixtures("trusted_packs")
+
 
 def images(count=4, height=3, width=5):
     return np.arange(count * height * width * 3).reshape(count, height, width, 3).astype(np.uint8)

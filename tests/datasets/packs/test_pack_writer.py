@@ -8,6 +8,8 @@ from PIL import Image
 from datasets import DatasetError, ImageFolder, ImagePack, Quarantined, write_pack
 from datasets.errors import TooManyUnreadableError
 
+pytestmark = pytest.mark.usefixtures("trusted_packs")
+
 
 @pytest.fixture
 def classes_folder(tmp_path, save_image):

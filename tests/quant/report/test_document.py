@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from quant import run
+from quant.report.views.charts import charts_from_document
 from quant.report.views.headline import headline
 from quant.report.views.markdown import escaped, markdown_from_document
 from quant.report.views.render import html_from_document, json_from_document
@@ -17,6 +18,12 @@ from tests.outcome import quick_enough
 
 HOSTILE = "<script>alert('1')</script> \"q\" & a|b *c* _d_ `e` [f](g) <b>h</b>"
 TIMES = 8  # reason, model, device, file, its reason, warning, preprocessing, command
+
+
+@pytest.fixture(autouse=True)
+def charts(plain):
+    """Draws none: test_charts.py reads them."""
+    plain()
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +155,17 @@ def test_html_loads_nothing_from_elsewhere(html):
     assert [value for value in linked if not value.startswith(("#", "data:image/jpeg;base64,"))] == []
     assert set(re.findall(r"url\((.)", html)) <= {"#"}
     assert "@import" not in html
+
+
+@pytest.mark.parametrize(("largest", "ticks"), [([40.0, 8.0, 0.5], {"1", "10"}), ([1.6, 1.3, 1.1], {"1.1", "1.5"})])
+def test_charts_write_figures_and_no_formulas(short, largest, ticks):
+    """A logarithmic axis writes its powers of ten as formulas, which the page would show as they are written."""
+    scales = [{"images": 16 * i, "largest": part, "median": 1.05} for i, part in enumerate(largest, start=1)]
+    charts = charts_from_document(short(convergence={"images": 64, "scales": scales, "verdict": []}))
+    ((_, svg),) = charts["convergence"]
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert ticks <= set(texts)
+    assert [text for text in texts if "$" in text] == []
 
 
 def test_markdown_shows_hostile_texts_as_they_are(hostile, document):

@@ -12,6 +12,12 @@ from quant.report.views.terminal.summary import WIDTH, summary_from_document, ta
 from quant.settings.calib_toml import settings_from_options
 
 
+@pytest.fixture(autouse=True)
+def charts(plain):
+    """Draws none: test_charts.py reads them."""
+    plain()
+
+
 @pytest.fixture
 def found(finished):
     return json.loads((finished / "calib-out" / "report.json").read_text())

@@ -7,7 +7,7 @@ takes a GPU. Where it refuses a model, the error names the node and gives NVIDIA
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import compose, helper
 
 from calib.algorithms import MinMax
 from calib.caches.cache import cache_from_amax
@@ -32,6 +32,14 @@ n = helper.make_node
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
+def groups(most):
+    """Names of graphs of one opset, at most so many together."""
+    opsets = {name: graph.opset_import[0].version for name, graph in GRAPHS.items()}
+    for opset in sorted(set(opsets.values())):
+        names = [name for name in GRAPHS if opsets[name] == opset]
+        yield from (names[i : i + most] for i in range(0, len(names), most))
+
+
 def forms(proto, ones, placement=None):
     """The four that a model is built in, by name."""
     quantized = qdq_model_from_amax(proto, ones(proto), placement or Placement())
@@ -39,9 +47,19 @@ def forms(proto, ones, placement=None):
     return {"fp32": proto, "fp16": half_model(proto), "int8": quantized, "int8 fp16": half_qdq_model(quantized)}
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_is_built_as_floats_and_with_pairs(built, ones, name):
-    for precision, proto in forms(GRAPHS[name], ones).items():
+@pytest.mark.parametrize("names", list(groups(10)), ids=lambda names: f"{names[0]} to {names[-1]}")
+def test_graphs_are_built_as_floats_and_with_pairs(built, ones, names):
+    """Side by side in one model, whose nodes an error names with their graph: a build by itself takes as long."""
+    whole = onnx.ModelProto()
+    for name in names:
+        part = compose.add_prefix(GRAPHS[name], f"{name}: ")
+        whole.graph.MergeFrom(part.graph)
+    whole.ir_version, whole.graph.name = part.ir_version, "graphs"
+    whole.opset_import.extend(part.opset_import)
+    found = forms(whole, ones)
+    read = [node.input[0] for node in found["int8"].graph.node if node.op_type in PAIRS]
+    assert [name for name in names if not any(tensor.startswith(f"{name}: ") for tensor in read)] == []
+    for precision, proto in found.items():
         assert built(proto).data, precision
 
 
