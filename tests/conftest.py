@@ -78,19 +78,19 @@ def no_spinning():
 
 
 @pytest.fixture
-def plain(monkeypatch):
+def without_charts(monkeypatch):
     """Leaves charts out of the reports that are made from now on."""
     return lambda: monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
 
 
 @pytest.fixture(autouse=True)
-def charts(request, plain):
+def charts(request, without_charts):
     """Leaves charts out of reports: drawing takes over half of a short run's processor time, in hundreds of runs.
 
     Tests of reports and tests marked `charts` have them.
     """
     if not request.node.get_closest_marker("charts"):
-        plain()
+        without_charts()
 
 
 @pytest.fixture

@@ -116,7 +116,9 @@ def test_a_step_that_does_not_exist_is_named(calib, few_digits):
 
 
 @pytest.mark.charts
-def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(calib, report, loud_demo, plain):
+def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(
+    calib, report, loud_demo, without_charts
+):
     options = ("--data", "imgs", "--algo", "minmax", "--quiet")
     calib("run", *options, "--recover", "float", cwd=loud_demo)
     found, out = report(loud_demo), loud_demo / "calib-out"
@@ -126,7 +128,7 @@ def test_what_a_search_left_in_float_is_a_file_that_gives_the_same_build_again(c
     assert {row["node"] for row in found["recovery"]["sensitivity"] if row["precision"] == "float"} == set(left)
     assert "of the work" in (out / "precision.toml").read_text()
     assert "Sensitivity of products" in (out / "report.html").read_text()
-    plain()
+    without_charts()
     kept = (out / "precision.toml").rename(loud_demo / "mine.toml")
     calib("run", *options, "--recover", "off", "--precisions", kept.name, "--out", "again", cwd=loud_demo)
     again = json.loads((loud_demo / "again" / "report.json").read_text())

@@ -113,8 +113,9 @@ def test_no_name_is_cut(on_terminal, long_names, words):
     assert len({len(line) for line in figures}) == 1  # right below the others
 
 
-def test_a_terminal_tells_its_size(start_calib, shown_on, finished):
+def test_a_terminal_tells_its_size(start_calib, shown_on, finished, monkeypatch):
     """A real one, with what a failing command says on standard output and on standard error."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # which workers of pytest-xdist have, and which decides
     (finished / "bare.cache").write_text("TRT-8600-MinMaxCalibration\nelsewhere: 3f800000\n")
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))

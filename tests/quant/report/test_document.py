@@ -21,9 +21,9 @@ TIMES = 8  # reason, model, device, file, its reason, warning, preprocessing, co
 
 
 @pytest.fixture(autouse=True)
-def charts(plain):
+def charts(without_charts):
     """Draws none: test_charts.py reads them."""
-    plain()
+    without_charts()
 
 
 @pytest.fixture(scope="module")

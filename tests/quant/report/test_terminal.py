@@ -13,9 +13,9 @@ from quant.settings.calib_toml import settings_from_options
 
 
 @pytest.fixture(autouse=True)
-def charts(plain):
+def charts(without_charts):
     """Draws none: test_charts.py reads them."""
-    plain()
+    without_charts()
 
 
 @pytest.fixture
