@@ -140,6 +140,15 @@ def test_one_that_computes_gets_on_however_long_it_takes(monkeypatch):
     assert progress.has_stalled()
 
 
+@pytest.fixture
+def ctrl_c():
+    """As from a terminal: tests that run in the background inherit an ignored Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_waiting_and_does_not_reach_the_child(child):
     """A terminal sends it to every process of its session."""
     waiting = child()
