@@ -97,7 +97,6 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
     for note in found.notes:
         listener.warn(f"{path}: {note}")
     taken = migrated(model.light, found.cache, str(path), str(model.path))
-    _say_what_is_missing(taken, path, listener)
     source = open_evaluated(settings, model, listener)
     settings = replace(settings, precision="int8", explicit=False)
     if resolved(path) in {resolved(_new_file(settings, precision)) for precision in ("int8", "fp16")}:
@@ -109,6 +108,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
         stack.callback(backend.close)
         made = _built(backend, model, found.cache, taken, path, settings, listener)
         taken, new = made.taken, made.new
+        _say_what_is_missing(taken, path, listener)
         batch = first_batch(data, settings)
         metric = recorder_from_settings(settings, model, listener)
         baseline = made.builds[FP32].runnable
