@@ -43,6 +43,7 @@ from quant.onnxruntime.backend import OnnxRuntimeBackend
 from quant.progress import Console, RecordingConsole
 from quant.qdq.implicit import implicit_model
 from quant.qdq.migration import HAD_NONE, UNKNOWN, Migration, OldEngine, migrated
+from quant.qdq.reader import ReadScales
 from quant.report.contents.document import Document, document_from_run
 from quant.report.result import ComparedModel, Measurement, MigrationResult, RunResult
 from quant.report.views.notebook.shown import ShownReport
@@ -88,14 +89,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
         DatasetError: The images cannot be used.
     """
     listener = RecordingConsole(console)
-    if settings.model is None:
-        raise SettingsError("model: expected an ONNX file, found nothing; give --model")
-    found = read_cache_file(path)
-    model = load_model(settings.model)
-    refuse_quantized(model)
-    listener.note(model_line(model))
-    for note in found.notes:
-        listener.warn(f"{path}: {note}")
+    found, model = _read(path, settings, listener)
     taken = migrated(model.light, found.cache, str(path), str(model.path))
     source = open_evaluated(settings, model, listener)
     settings = replace(settings, precision="int8", explicit=False)
@@ -120,7 +114,6 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
 
         together = measured(made.builds, FP32, data, settings, listener, task.reader, task.recorder, usable)
         outcome = _outcome(path, found.cache, new.path, taken, made.forecast, together, task.recorder, settings)
-        verdict = _verdict(settings, together, outcome)
         document = document_from_run(
             RunResult(
                 settings=settings,
@@ -130,15 +123,11 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
                 builds=made.builds,
                 baseline=FP32,
                 measured=together,
-                verdict=verdict,
+                verdict=_verdict(settings, together, outcome),
                 quarantined=together.quarantined,
                 warnings=tuple(listener.warnings),
                 files={FP32: str(model.path), OLD: str(path), NEW: str(new.path)},
-                compared={
-                    FP32: ComparedModel(path=str(model.path), sha256=model.sha256, precision="fp32"),
-                    OLD: ComparedModel(path=str(path), sha256=sha256_of_files(path), precision="int8"),
-                    NEW: ComparedModel(path=str(new.path), sha256=new.sha256, precision=taken.precision),
-                },
+                compared=_compared(model, path, new, taken.precision),
                 migration=outcome,
                 command=migrate_command(settings, path),
                 working_folder=str(Path.cwd()),
@@ -153,6 +142,27 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
 
 def _new_file(settings: RunSettings, precision: str) -> Path:
     return settings.out / build_name(precision, MODEL_SUFFIX)
+
+
+def _read(path: Path, settings: RunSettings, listener: RecordingConsole) -> tuple[ReadScales, OnnxModel]:
+    """The cache and the model."""
+    if settings.model is None:
+        raise SettingsError("model: expected an ONNX file, found nothing; give --model")
+    found = read_cache_file(path)
+    model = load_model(settings.model)
+    refuse_quantized(model)
+    listener.note(model_line(model))
+    for note in found.notes:
+        listener.warn(f"{path}: {note}")
+    return found, model
+
+
+def _compared(model: OnnxModel, path: Path, new: OnnxModel, precision: str) -> dict[str, ComparedModel]:
+    return {
+        FP32: ComparedModel(path=str(model.path), sha256=model.sha256, precision="fp32"),
+        OLD: ComparedModel(path=str(path), sha256=sha256_of_files(path), precision="int8"),
+        NEW: ComparedModel(path=str(new.path), sha256=new.sha256, precision=precision),
+    }
 
 
 def _say_what_is_missing(taken: Migration, path: Path, console: Console) -> None:

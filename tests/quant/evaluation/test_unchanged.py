@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from quant.errors import BuildError
+from quant.errors import BuildError, ModelError
 from quant.evaluation.accuracy import reader_from_batch
 from quant.evaluation.unchanged import check_preparation
 from quant.jobs.measurement import check_model
@@ -197,4 +197,8 @@ def test_a_model_that_onnx_runtime_cannot_run_is_not_held_against_itself(saved, 
     proto.graph.node[0].CopyFrom(node)
     proto.opset_import.append(onnx.helper.make_opsetid("example", 1))
     foreign = OnnxModel(tmp_path / "foreign.onnx", light_model(proto), "")
-    check_preparation(foreign, inputs, None, reader)
+    with pytest.raises((BuildError, ModelError), match="Plugin"):
+        OnnxRuntimeSession(foreign.light)
+    assert check_preparation(foreign, inputs, None, reader) is None
+    with pytest.raises(BuildError, match="do not agree at all"):  # where its outputs are known, they are asked for
+        check_preparation(foreign, inputs, [np.zeros((2, 3), np.float32)], reader)
