@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -15,17 +16,28 @@ from quant.tensorrt.building.options import BuilderOptions
 FAST = BuilderOptions(level=0)
 
 
+def _own_gpu() -> str:
+    """The GPU of this process: of several in CUDA_VISIBLE_DEVICES, pytest's workers take turns."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return gpus[int(worker) % len(gpus)]
+
+
+if "CUDA_VISIBLE_DEVICES" in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu()  # before CUDA starts; children see the same one
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    """Let tests that ask for `alone` or `memory_returns` run alone, whatever other workers do: set-up and end included.
+    """Let tests that ask for `alone` or `memory_returns` have their GPU alone, set-up and end included.
 
     All others share the lock. Who waits to be alone holds the gate, so that no other test slips in before.
     """
     import fcntl
 
     alone = bool({"memory_returns", "alone"} & set(getattr(item, "fixturenames", ())))
-    folder = Path(tempfile.gettempdir())
-    with (folder / "calib-gpu-tests.gate").open("w") as gate, (folder / "calib-gpu-tests.lock").open("w") as lock:
+    name = str(Path(tempfile.gettempdir()) / f"calib-gpu-tests{os.environ.get('CUDA_VISIBLE_DEVICES', '')}")
+    with Path(f"{name}.gate").open("w") as gate, Path(f"{name}.lock").open("w") as lock:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
