@@ -1,9 +1,9 @@
 """Work in a process of its own, beside what this process does.
 
 The child is another Python, never a fork: what a C++ library has begun here would be half there. It gets a function for
-its preparations, which it does at once, and later one for its work. Both are pickled, so they are of modules that can
-be imported. No child outlives its parent, however that ends: the kernel kills it with the thread that started it, and
-one that still waits for its work finds its input closed.
+its preparations, which it does at once, and later others for its pieces of work, which it does one after another. All
+are pickled, so they are of modules that can be imported. No child outlives its parent, however that ends: the kernel
+kills it with the thread that started it, and one that waits for work finds its input closed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from calib.documents import DocumentError, document_from_json
 from calib.errors import CalibrationError
@@ -44,16 +44,18 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child's work ended.
+    """How a piece of a child's work ended.
 
     Attributes:
         error: Why it was not done; empty if it was.
         notes: What it had to say.
-        moment: When it ended, by `time.perf_counter` of any process of this machine.
+        begun: When it began, by `time.perf_counter` of any process of this machine.
+        moment: When it ended.
     """
 
     error: str
     notes: tuple[str, ...] = ()
+    begun: float = 0.0
     moment: float = 0.0
 
 
@@ -69,9 +71,8 @@ class ChildProcess:
     """A child with its folder.
 
     Attributes:
-        folder: Where it works; its own.
         pid: The number of its process.
-        begun: When it was given its work, by `time.perf_counter`; 0 as long as it has none.
+        work: What it was given, in order.
     """
 
     def __init__(self, folder: Path, prepare: Callable[[], object]) -> None:
@@ -84,8 +85,8 @@ class ChildProcess:
         Raises:
             OSError: The folder cannot be written to, or no process can be started.
         """
-        self.folder, self._stalled = folder, False
-        self.begun = 0.0
+        self.work: list[GivenWork] = []
+        self._folder, self._takes_more, self._stalled = folder, True, False
         folder.mkdir()
         (folder / _PREPARATION).write_bytes(pickle.dumps(prepare))
         with (folder / _SAID).open("wb") as said:
@@ -98,45 +99,48 @@ class ChildProcess:
         """Whether its process has ended."""
         return self._process.poll() is not None
 
-    def give(self, work: Work) -> None:
-        """Give it its work: a function of its folder and of what takes a line to be told.
+    @property
+    def takes_more(self) -> bool:
+        """Whether it can be given work."""
+        return self._takes_more and not self.is_over
+
+    def give(self, work: Work) -> GivenWork:
+        """Give it work, which it does after what it has: a function of a folder and of what takes a line to be told.
 
         Raises:
             OSError: The folder cannot be written to.
         """
-        (self.folder / _WORK).write_bytes(pickle.dumps(work))
-        self.begun = time.perf_counter()
-        self._send("work")
+        folder = self._folder / f"work-{len(self.work) + 1}"
+        folder.mkdir(exist_ok=True)
+        (folder / _WORK).write_bytes(pickle.dumps(work))
+        self.work.append(GivenWork(self, folder))
+        self._send(folder.name)
+        return self.work[-1]
 
-    def wait(self) -> None:
-        """Wait until it is over; one that no longer gets on is killed.
+    def finish(self) -> None:
+        """Give it no more work, and wait until it has done what it has; one that no longer gets on is killed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        self._end_of_work()
+        self.wait(lambda: self.is_over)
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Wait until something is so, at the latest until this is over; one that no longer gets on is killed.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
         """
         progress = _Progress(self.pid)
-        while not self.is_over:
+        while not done():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LOOK_SECONDS)
             heed_interrupt()
             if progress.has_stalled():
                 self._stalled = True
-                self.close()
+                self._stop()
                 return
-
-    def ended(self) -> Ended:
-        """How its work ended; waits for that.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C was pressed.
-        """
-        self.wait()
-        if self._stalled:
-            return Ended(f"its process did nothing for {_STALL_SECONDS:g} s")
-        try:
-            return document_from_json(Ended, bytes_of_file(self.folder / _ENDED))
-        except (OSError, DocumentError):
-            return Ended(self._last_words())
 
     def kill(self) -> None:
         """End its process, if it has not ended; does not wait for that."""
@@ -146,17 +150,33 @@ class ChildProcess:
 
     def close(self) -> None:
         """End its process, wait for that, and remove its folder; a second call does nothing."""
+        self._stop()
+        self._end_of_work()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def reason_of_end(self) -> str:
+        """Why its process ended before its work was done."""
+        if self._stalled:
+            return f"its process did nothing for {_STALL_SECONDS:g} s"
+        try:
+            return document_from_json(Ended, bytes_of_file(self._folder / _ENDED)).error
+        except (OSError, DocumentError):
+            return self._last_words()
+
+    def _stop(self) -> None:
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_KILL_SECONDS)
+
+    def _end_of_work(self) -> None:
+        self._takes_more = False
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: `ended` says how
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `reason_of_end` says how
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
@@ -165,11 +185,46 @@ class ChildProcess:
         code = self._process.returncode
         how = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
         try:
-            lines = (self.folder / _SAID).read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = (self._folder / _SAID).read_text(encoding="utf-8", errors="replace").split("\n")
         except OSError:
             return how
         said = next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
         return f"{how}: {said:.300}" if said else how
+
+
+class GivenWork:
+    """A piece of work that a child has.
+
+    Attributes:
+        folder: Where it is done; its own.
+    """
+
+    def __init__(self, child: ChildProcess, folder: Path) -> None:
+        self.folder = folder
+        self._child, self._is_settled = child, False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its child has."""
+        return (self.folder / _ENDED).exists() or self._child.is_over
+
+    def ended(self) -> Ended:
+        """How it ended; waits for that.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        self._child.wait(lambda: self.is_over)
+        try:
+            return document_from_json(Ended, bytes_of_file(self.folder / _ENDED))
+        except (OSError, DocumentError):
+            return Ended(self._child.reason_of_end())
+
+    def settle(self) -> None:
+        """It is not waited for any more, nor is what it left: a child with no other work is closed."""
+        self._is_settled = True
+        if all(each._is_settled for each in self._child.work):
+            self._child.close()
 
 
 class _Progress:
@@ -202,24 +257,44 @@ def main() -> NoReturn:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that was asked for
         os._exit(1)
-    folder, notes, error = Path(folder_name), list[str](), ""
+    folder, began = Path(folder_name), time.perf_counter()
     try:
-        _prepared = pickle.loads((folder / _PREPARATION).read_bytes())()  # held until the end
-        if not sys.stdin.buffer.readline():  # the parent has ended
-            os._exit(1)
-        pickle.loads((folder / _WORK).read_bytes())(folder, notes.append)
-    except CalibrationError as known:
-        error = str(known)
-    except BaseException as unknown:  # noqa: BLE001 - the parent says it
-        error = f"{type(unknown).__name__}: {unknown}"
-    ended = Ended(error, tuple(notes), time.perf_counter())
-    code = 0
+        _prepared = _unpickled(folder / _PREPARATION)()  # held until the end
+    except BaseException as error:  # noqa: BLE001 - the parent says it
+        os._exit(_told(folder, Ended(_reason(error), (), began, time.perf_counter())))
+    for line in sys.stdin.buffer:  # until the parent ends, or has no more
+        code = _done(folder / line.decode().strip())
+        if code:
+            os._exit(code)
+    os._exit(0)  # at once: libraries that clean up at the end of a process may crash or hang there
+
+
+def _done(folder: Path) -> int:
+    """Do a piece of work, and leave how it ended; gives the exit code, where that could not be left."""
+    notes, error, began = list[str](), "", time.perf_counter()
+    try:
+        _unpickled(folder / _WORK)(folder, notes.append)
+    except BaseException as raised:  # noqa: BLE001 - the parent says it
+        error = _reason(raised)
+    return _told(folder, Ended(error, tuple(notes), began, time.perf_counter()))
+
+
+def _unpickled(file: Path) -> Any:  # noqa: ANN401 - a function, of which the parent knows the type
+    return pickle.loads(file.read_bytes())
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, CalibrationError) else f"{type(error).__name__}: {error}"
+
+
+def _told(folder: Path, ended: Ended) -> int:
+    """Leave how work ended; gives the exit code, where that could not be left."""
     try:
         unfinished = folder / f"{_ENDED}.part"
         unfinished.write_text(json.dumps(whole_characters(asdict(ended))), encoding="utf-8")
         unfinished.replace(folder / _ENDED)
     except OSError as unwritten:  # the disk is full, or the folder was removed: these are its last words
-        code = 1
         with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), (error or str(unwritten)).encode(errors="backslashreplace"))
-    os._exit(code)  # at once: libraries that clean up at the end of a process may crash or hang there
+            os.write(sys.stderr.fileno(), (ended.error or str(unwritten)).encode(errors="backslashreplace"))
+        return 1
+    return 0

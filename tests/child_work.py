@@ -94,6 +94,16 @@ class Say:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Waits for a file."""
+
+    file: Path
+
+    def __call__(self, folder, note):
+        appears(self.file)
+
+
+@dataclass(frozen=True)
 class Raise:
     """Raises an error."""
 

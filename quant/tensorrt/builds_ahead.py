@@ -1,4 +1,4 @@
-"""Builds beside the other work of a run, each in a process of its own.
+"""Builds beside the other work of a run, in processes of their own: one for FP32 and FP16, one for INT8.
 
 Threads of one process will not do: a build of TensorRT 8.6 logs through Python and waits for its lock, which other
 calls of the bindings hold while they wait for that build. So this process starts children and loads the engines that
@@ -19,16 +19,17 @@ from calib.interrupts import interrupts_deferred
 from calib.processors import usable_processors
 from calib.scratch import owned_scratch
 from quant.backend import Begun, Build, Found, WhenTaken
-from quant.child_process import ChildProcess, Work, can_have_children
+from quant.child_process import ChildProcess, GivenWork, Work, can_have_children
 from quant.errors import QuantError
 from quant.onnx_graph.model import OnnxModel
 from quant.tensorrt.building.build_job import Note
 from quant.tensorrt.engine_build import EngineOrder
 
-# What has a child of its own. A child costs its start, some seconds of a processor that is free meanwhile, and this
-# process is free to calibrate and to evaluate what is there. What is left out is built here when it is needed.
-IN_CHILDREN = ("fp32", "fp16", "int8")
-LEAST_PROCESSORS = 4  # one for each child and one for this process; on fewer, they would wait for each other
+# Which child builds what, one after another. A child loads the builder's kernels once, as long as half of a build of a
+# small network takes, with 3 GB of memory and 0.75 GB of the GPU's; and builds beside each other wait for the driver.
+# INT8, which has to wait for scales and takes longest, has a child to itself.
+CHILD_OF = {"fp32": "float", "fp16": "float", "int8": "int8"}
+LEAST_PROCESSORS = 3  # one for each child and one for this process; on fewer, they would wait for each other
 
 
 def can_build_ahead() -> bool:
@@ -86,8 +87,7 @@ class BuildsAhead:
         self._source, self._note = source, note
         self._scratch = owned_scratch(folder)
         self._children: list[ChildProcess] = []
-        self._spare: ChildProcess | None = None
-        self._started = 0
+        self._by_name: dict[str, ChildProcess] = {}
         self._failed = False
 
     def begin(
@@ -117,9 +117,6 @@ class BuildsAhead:
         if found is not None:
             return Found(found)
 
-        if precision not in IN_CHILDREN:
-            return WhenTaken(lambda: self._source.build(model, precision, cache, float_nodes))
-
         def failed(reason: str) -> Build:
             self._failed = True
             self._note(f"{precision}: not built beside other work ({reason}); it is built alone")
@@ -129,21 +126,21 @@ class BuildsAhead:
             child = self._child(precision)
             if child is None:
                 return WhenTaken(alone)
-            child.give(self._source.child_work(model, order))
+            given = child.give(self._source.child_work(model, order))
         except OSError as error:
             reason = str(error)
             return WhenTaken(lambda: failed(reason))
 
         def loaded() -> Build:
-            return self._source.from_child(child.folder, fitted, order)
+            return self._source.from_child(given.folder, fitted, order)
 
-        return _InChild(child, loaded, failed, self._note)
+        return _InChild(given, loaded, failed, self._note)
 
     def expect(self, precision: str) -> None:
         """Let a child get ready for a build of this precision, where others are being built already."""
-        if self._children and self._spare is None and precision in IN_CHILDREN:
+        if self._children:
             with contextlib.suppress(OSError):  # `begin` tries again, and says why not
-                self._spare = self._child(precision)
+                self._child(precision)
 
     def end(self) -> None:
         """End what has not ended; a second call does nothing."""
@@ -152,7 +149,7 @@ class BuildsAhead:
         while self._children:
             self._children[-1].close()
             self._children.pop()
-        self._spare = None
+        self._by_name.clear()
 
     def __enter__(self) -> BuildsAhead:
         return self
@@ -165,28 +162,28 @@ class BuildsAhead:
             self._scratch.remove()
 
     def _child(self, precision: str) -> ChildProcess | None:
-        """A child that is getting ready, for a build that is given to it; None where there is to be none.
+        """The child that a build is given to, which may be getting ready; None where there is to be none.
 
         Raises:
             OSError: There is no memory, process or file for one.
         """
         if self._failed or self._source.times_builds(precision):
             return None
-        if self._spare is not None:
-            spare, self._spare = self._spare, None
-            return spare
-        self._started += 1
+        there = self._by_name.get(CHILD_OF[precision])
+        if there is not None and there.takes_more:
+            return there
         with interrupts_deferred():
-            child = ChildProcess(self._scratch.path / f"child-{self._started}", self._source.prepare_child())
+            folder = self._scratch.path / f"child-{len(self._children) + 1}"
+            child = ChildProcess(folder, self._source.prepare_child())
             self._children.append(child)
+            self._by_name[CHILD_OF[precision]] = child
         return child
 
     def _quiet(self) -> None:
-        """Wait until no child builds; one that has nothing to build goes, with the memory that it holds."""
-        self._spare = None
+        """Wait until no child builds, and end them all, for the memory that they hold; what they left stays."""
         for child in self._children:
-            if child.begun:
-                child.wait()
+            if child.work:
+                child.finish()
             else:
                 child.close()
 
@@ -197,18 +194,18 @@ class _InChild:
     reused = False
 
     def __init__(
-        self, child: ChildProcess, loaded: Callable[[], Build], failed: Callable[[str], Build], note: Note
+        self, given: GivenWork, loaded: Callable[[], Build], failed: Callable[[str], Build], note: Note
     ) -> None:
         self.span: tuple[float, float] | None = None
-        self._child, self._loaded, self._failed, self._note = child, loaded, failed, note
+        self._given, self._loaded, self._failed, self._note = given, loaded, failed, note
 
     def is_there(self) -> bool:
         """See `Begun`."""
-        return self._child.is_over
+        return self._given.is_over
 
     def take(self) -> Build:
         """See `Begun`."""
-        ended = self._child.ended()
+        ended = self._given.ended()
         reason = ended.error
         if not reason:
             try:
@@ -218,12 +215,12 @@ class _InChild:
             else:
                 for line in ended.notes:
                     self._note(line)
-                self.span = self._child.begun, ended.moment
-                self._child.close()
+                self.span = ended.begun, ended.moment
+                self._given.settle()
                 return build
-        self._child.close()
+        self._given.settle()
         return self._failed(reason)
 
     def drop(self) -> None:
         """See `Begun`."""
-        self._child.close()
+        self._given.settle()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def child(tmp_path):
     for each in started:
         each.close()
         assert each.is_over
-        assert not each.folder.exists()
+        assert not each.takes_more
+    assert not list(tmp_path.glob("child-*"))
 
 
 def is_running(pid):
@@ -49,12 +51,47 @@ def test_it_leaves_files_says_lines_and_when_it_ended(child):
     assert not working.is_over
     before = time.perf_counter()
     text = "a 'quoted' \n line, é"
-    working.give(Say(text))
-    ended = working.ended()
+    given = working.give(Say(text))
+    ended = given.ended()
     assert (ended.error, ended.notes) == ("", (text, "done"))
-    assert before <= working.begun <= ended.moment <= time.perf_counter()
-    assert (working.folder / "file").read_text() == text
-    assert working.ended() == ended
+    assert before <= ended.begun <= ended.moment <= time.perf_counter()
+    assert (given.folder / "file").read_text() == text
+    assert given.ended() == ended
+
+
+def test_it_does_one_piece_of_work_after_another_and_ends_with_the_last_one_that_is_waited_for(child, tmp_path):
+    working = child()
+    first = working.give(child_work.Wait(tmp_path / "go"))
+    second, third = working.give(Raise(BuildError("no kernel"))), working.give(Say("third"))
+    assert not any(each.is_over for each in (first, second, third))
+    (tmp_path / "go").touch()
+    spans = [(each.ended().begun, each.ended().moment) for each in (first, second, third)]
+    assert [moment for span in spans for moment in span] == sorted(moment for span in spans for moment in span)
+    assert [each.ended().error for each in (first, second, third)] == ["", "no kernel", ""]
+    assert working.takes_more
+    third.settle()
+    first.settle()
+    assert (third.folder / "file").read_text() == "third"  # the second may still be looked at
+    second.settle()
+    assert working.is_over
+
+
+def test_what_it_had_still_to_do_is_told_when_it_crashes(child):
+    crashing = child()
+    done, crash, after = (crashing.give(work) for work in (Say("done"), child_work.crash, Say("never")))
+    told = "its process was ended by signal 6: terminate called: \ufffd no kernel"
+    assert after.ended() == crash.ended() == Ended(told)
+    assert done.ended().notes == ("done", "done")
+
+
+def test_one_that_gets_no_more_work_does_what_it_has(child, tmp_path):
+    finishing = child()
+    first, second = finishing.give(child_work.Wait(tmp_path / "go")), finishing.give(Say("second"))
+    threading.Timer(0.2, (tmp_path / "go").touch).start()
+    finishing.finish()
+    assert finishing.is_over
+    assert [each.ended().error for each in (first, second)] == ["", ""]
+    assert (second.folder / "file").read_text() == "second"
 
 
 @pytest.mark.parametrize(
@@ -66,18 +103,17 @@ def test_it_leaves_files_says_lines_and_when_it_ended(child):
     ],
 )
 def test_an_error_is_told(child, error, told):
-    failing = child()
-    failing.give(Raise(error))
+    failing = child().give(Raise(error))
     assert failing.ended().error == told
     assert failing.ended().notes == ("about to fail",)
 
 
 def test_an_error_of_the_preparation_is_told_when_work_is_given(child):
     failing = child(Refuse(BuildError("no GPU")))
-    failing.wait()
-    failing.give(Say("never"))
-    assert failing.ended().error == "no GPU"
-    assert not (failing.folder / "file").exists()
+    failing.wait(lambda: failing.is_over)
+    given = failing.give(Say("never"))
+    assert given.ended().error == "no GPU"
+    assert not (given.folder / "file").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,17 +124,13 @@ def test_an_error_of_the_preparation_is_told_when_work_is_given(child):
     ],
 )
 def test_a_process_that_ends_by_itself_is_told_with_its_last_words(child, work, told):
-    ending = child()
-    ending.give(work)
-    assert ending.ended() == Ended(told)
+    assert child().give(work).ended() == Ended(told)
 
 
 @pytest.mark.parametrize(("error", "told"), [("int8: no space left", "int8: no space left"), ("", "Is a directory")])
 def test_one_that_cannot_write_how_it_ended_ends_at_once_all_the_same(child, monkeypatch, error, told):
     monkeypatch.setattr(child_process, "_STALL_SECONDS", 60.0)
-    ending = child()
-    ending.give(child_work.Unwritable(error))
-    said = ending.ended().error
+    said = child().give(child_work.Unwritable(error)).ended().error
     assert said.startswith("its process ended with exit code 1: ")
     assert told in said
 
@@ -106,10 +138,10 @@ def test_one_that_cannot_write_how_it_ended_ends_at_once_all_the_same(child, mon
 def test_one_that_does_nothing_is_ended(child, monkeypatch):
     """It takes no time of the processor, as two threads that wait for each other."""
     hung = child()
-    hung.give(child_work.hold_python)
-    appears(hung.folder / "holding")
+    holding, after = hung.give(child_work.hold_python), hung.give(Say("never"))
+    appears(holding.folder / "holding")
     monkeypatch.setattr(child_process, "_STALL_SECONDS", 0.3)
-    assert hung.ended() == Ended("its process did nothing for 0.3 s")
+    assert holding.ended() == after.ended() == Ended("its process did nothing for 0.3 s")
     assert hung.is_over
 
 
@@ -154,11 +186,11 @@ def test_ctrl_c_ends_the_waiting_and_does_not_reach_the_child(child):
     waiting = child()
     pid = waiting.pid
     assert os.getsid(pid) == pid
-    waiting.give(child_work.hold_python)
-    appears(waiting.folder / "holding")
+    given = waiting.give(child_work.hold_python)
+    appears(given.folder / "holding")
     with pytest.raises(KeyboardInterrupt), interrupts_deferred():
         os.kill(os.getpid(), signal.SIGINT)
-        waiting.ended()
+        given.ended()
         pytest.fail("it goes on")
     assert is_running(pid)
     waiting.close()
@@ -188,7 +220,7 @@ def test_no_child_outlives_its_parent(tmp_path, number):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, [ROOT, os.environ.get("PYTHONPATH")])))},
     ) as parent:
         children = [int(pid) for pid in parent.stdout.readline().split()]
-        appears(tmp_path / "working" / "holding")
+        appears(tmp_path / "working" / "work-1" / "holding")
         parent.send_signal(number)
     assert len(children) == 2
     end = time.monotonic() + LONG

@@ -60,8 +60,7 @@ def test_what_fails_is_built_again_when_no_child_builds_and_nothing_is_begun_aft
     source = Failing(tmp_path, waits={"int8": tmp_path / "go"}, begun=tmp_path)
     builds = ahead(source)
     half, int8 = builds.begin(model, "fp16"), builds.begin(model, "int8")
-    builds.expect("int8")
-    assert children(tmp_path) == ["child-1", "child-2", "child-3"]
+    assert children(tmp_path) == ["child-1", "child-2"]
     seen = []
 
     def look():
@@ -76,7 +75,7 @@ def test_what_fails_is_built_again_when_no_child_builds_and_nothing_is_begun_aft
     thread.join(LONG)
     assert seen == [([], False)]
     assert source.alone == ["fp16"]
-    assert children(tmp_path) == ["child-2"]  # the spare one gave back its memory
+    assert children(tmp_path) == ["child-2"]
     int8.take()
     late = builds.begin(model, "fp32")
     builds.expect("int8")
@@ -86,19 +85,53 @@ def test_what_fails_is_built_again_when_no_child_builds_and_nothing_is_begun_aft
     assert source.notes == [f"{each}: not built beside other work (no); it is built alone" for each in ("fp16", "int8")]
 
 
-def test_a_child_that_is_ready_takes_the_next_build(model, ahead, tmp_path):
+def test_a_child_that_waits_gives_back_its_memory_before_a_build_is_made_alone(model, ahead, tmp_path):
+    source = Failing(tmp_path)
+    builds = ahead(source)
+    half = builds.begin(model, "fp16")
+    builds.expect("int8")
+    assert children(tmp_path) == ["child-1", "child-2"]
+    half.take()
+    assert children(tmp_path) == []
+
+
+def test_fp32_and_fp16_share_a_child_and_int8_has_one_that_gets_ready(model, ahead, tmp_path):
     source = Failing(tmp_path)
     builds = ahead(source)
     builds.expect("int8")
     assert children(tmp_path) == []  # where nothing is being built, the engines may all be there
     builds.begin(model, "fp32")
+    builds.begin(model, "fp16")
+    assert children(tmp_path) == ["child-1"]
     builds.expect("int8")
     builds.expect("int8")
     assert children(tmp_path) == ["child-1", "child-2"]
     builds.begin(model, "int8")
+    builds.begin(model, "int8")
     assert children(tmp_path) == ["child-1", "child-2"]
-    builds.begin(model, "fp16")
-    assert children(tmp_path) == ["child-1", "child-2", "child-3"]
+
+
+def test_a_child_whose_builds_are_taken_is_over_and_another_takes_its_place(model, ahead, tmp_path):
+    source = OnnxRuntimeAhead(tmp_path)
+    builds = ahead(source)
+    full, half = builds.begin(model, "fp32"), builds.begin(model, "fp16")
+    half.take()
+    assert full.is_there()
+    assert children(tmp_path) == ["child-1"]
+    full.take()
+    assert children(tmp_path) == []
+    builds.begin(model, "fp16").take()
+    assert source.loaded == ["fp16", "fp32", "fp16"]
+    assert source.alone == []
+
+
+def test_what_children_have_built_is_taken_after_a_build_that_was_made_alone(model, ahead, tmp_path):
+    source = OnnxRuntimeAhead(tmp_path, Behaviour(fails={"fp16": "kill"}))
+    builds = ahead(source)
+    full, half = builds.begin(model, "fp32"), builds.begin(model, "fp16")
+    half.take()
+    full.take()
+    assert (source.loaded, source.alone) == (["fp32"], ["fp16"])
 
 
 def test_builds_that_are_timed_wait_for_the_others_and_are_made_here(model, ahead, tmp_path):
@@ -120,16 +153,6 @@ def test_builds_that_are_timed_wait_for_the_others_and_are_made_here(model, ahea
     int8.take()
     assert source.alone == ["int8"]
     assert int8.span is None
-
-
-def test_a_precision_that_has_no_child_is_built_here_beside_the_others(model, ahead, tmp_path, monkeypatch):
-    monkeypatch.setattr(builds_ahead, "IN_CHILDREN", ("fp16",))
-    source = Failing(tmp_path, waits={"fp16": tmp_path / "never"})
-    builds = ahead(source)
-    half, full = builds.begin(model, "fp16"), builds.begin(model, "fp32")
-    builds.expect("int8")
-    full.take()
-    assert (source.alone, half.is_there(), children(tmp_path)) == (["fp32"], False, ["child-1"])
 
 
 def test_engines_that_are_there_are_not_built(model, ahead, tmp_path):
@@ -189,8 +212,8 @@ def test_one_that_is_not_needed_is_ended(model, ahead, tmp_path):
     assert children(tmp_path) == []
 
 
-def test_it_needs_a_processor_for_each_build_and_one_more(monkeypatch):
-    monkeypatch.setattr(builds_ahead, "usable_processors", lambda: 4)
-    assert can_build_ahead()
+def test_it_needs_a_processor_for_each_child_and_one_more(monkeypatch):
     monkeypatch.setattr(builds_ahead, "usable_processors", lambda: 3)
+    assert can_build_ahead()
+    monkeypatch.setattr(builds_ahead, "usable_processors", lambda: 2)
     assert not can_build_ahead()
