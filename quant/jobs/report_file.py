@@ -70,6 +70,7 @@ class ReportDocument:
     calibration: CalibrationRow | None = None
     settings: dict[str, Any] | None = None
     compared: list[Any] | None = None
+    migration: dict[str, Any] | None = None
     working_folder: str | None = None
 
     @property

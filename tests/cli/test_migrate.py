@@ -153,6 +153,23 @@ def test_a_metric_of_one_s_own_decides_between_old_and_new_too(migrated, old):
     assert "of the score" in result.out
 
 
+def test_the_model_of_an_earlier_migration_goes_with_its_report(migrated, old):
+    """On a GPU it may have been FP16, of an engine without INT8."""
+    _, document = migrated()
+    out = old / "calib-migrate"
+    (out / "model.int8.onnx").rename(out / "model.fp16.onnx")
+    document["migration"]["model"] = "calib-migrate/model.fp16.onnx"
+    (out / "report.json").write_text(json.dumps(document))
+    _, again = migrated()
+    said = "calib-migrate: model.fp16.onnx of an earlier migration is removed, because the new model is model.int8.onnx"
+    assert said in again["warnings"]
+    assert sorted(path.name for path in out.glob("*.onnx")) == ["model.int8.onnx"]
+    (out / "model.fp16.onnx").write_bytes(b"of a run")
+    _, again = migrated()
+    assert said not in again["warnings"]
+    assert (out / "model.fp16.onnx").read_bytes() == b"of a run"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,7 +14,7 @@ from calib.regular_files import resolved
 from quant.backend import Backend, Build, SampleShapes
 from quant.calibration.run_data import evaluation_data
 from quant.calibration.told import model_line
-from quant.errors import SettingsError
+from quant.errors import QuantError, SettingsError
 from quant.evaluation.accuracy import Evaluation
 from quant.evaluation.drop import MetricDrop, agreement_with_interval, drops_from_evaluations
 from quant.evaluation.metric import recorder_from_settings
@@ -35,6 +35,7 @@ from quant.jobs.cache_convert import read_cache_file
 from quant.jobs.compare import open_evaluated
 from quant.jobs.measurement import check_model, first_batch, measured, sample_shapes
 from quant.jobs.output_files import report_texts, stage_texts
+from quant.jobs.report_file import read_report
 from quant.jobs.tasks.task_choice import chosen_task, usable_recorder
 from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.model import OnnxModel, load_model, refuse_quantized
@@ -48,7 +49,7 @@ from quant.report.contents.document import Document, document_from_run
 from quant.report.result import ComparedModel, Measurement, MigrationResult, RunResult
 from quant.report.views.notebook.shown import ShownReport
 from quant.settings.command_line import migrate_command
-from quant.settings.output_names import MODEL_SUFFIX, build_name
+from quant.settings.output_names import MODEL_SUFFIX, REPORT_JSON, build_name, data_name
 from quant.settings.run_settings import RunSettings
 from quant.tensorrt.building.mask_scales import scales_of_masks, without_scales_of
 
@@ -103,6 +104,7 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
         made = _built(backend, model, found.cache, taken, path, settings, listener)
         taken, new = made.taken, made.new
         _say_what_is_missing(taken, path, listener)
+        outdated = _of_earlier_migration(settings, new.path, listener)
         batch = first_batch(data, settings)
         metric = recorder_from_settings(settings, model, listener)
         baseline = made.builds[FP32].runnable
@@ -135,6 +137,8 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
         )
         texts = report_texts(document, source)
         with Transaction(settings.out) as files:
+            for name in outdated:
+                files.discard(name)
             stage_model(files, new.path.name, taken.model)
             stage_texts(files, texts)
     return ShownReport(document)
@@ -142,6 +146,21 @@ def migrate(path: Path, settings: RunSettings, console: Console | None = None) -
 
 def _new_file(settings: RunSettings, precision: str) -> Path:
     return settings.out / build_name(precision, MODEL_SUFFIX)
+
+
+def _of_earlier_migration(settings: RunSettings, new: Path, console: Console) -> tuple[str, ...]:
+    """The model of the migration whose report is replaced, and its weights, if it has another name than the new one."""
+    try:
+        earlier = read_report(settings.out / REPORT_JSON)
+    except QuantError:
+        return ()
+    name = Path(str((earlier.migration or {}).get("model", ""))).name
+    others = {file.name for precision in ("int8", "fp16") if (file := _new_file(settings, precision)) != new}
+    found = settings.out / name
+    if name not in others or not found.is_file() or resolved(found) == resolved(Path(str(settings.model))):
+        return ()
+    console.warn(f"{settings.out}: {name} of an earlier migration is removed, because the new model is {new.name}")
+    return name, data_name(name)
 
 
 def _read(path: Path, settings: RunSettings, listener: RecordingConsole) -> tuple[ReadScales, OnnxModel]:
