@@ -25,7 +25,7 @@ __all__ = ["Batch", "BatchStream", "Quarantined", "sample_indices"]
 # Handing work to a thread costs about as much as decoding a tiny image, so images are handed over in chunks.
 _MOST_IN_CHUNK = 32
 _MOST_THREADS = 16
-_TINY_VALUES = 64 * 64 * 3
+_TINY_PIXELS = 64 * 64
 _MOST_BATCH_BYTES = 2 * 2**30
 
 
@@ -287,7 +287,7 @@ class BatchStream:
             images.append(image)
             sizes.append(size)
             readable.append(index)
-        self._tiny = bool(images) and images[0].size <= _TINY_VALUES
+        self._tiny = bool(sizes) and math.prod(sizes[0]) <= _TINY_PIXELS  # as stored: fitting large ones takes time too
         if self.preprocessing is None or not images:
             return _Chunk({self.input_name: images}, readable, bad, sizes)
         return _Chunk({self.input_name: self.preprocessing.normalised(np.stack(images))}, readable, bad, sizes)

@@ -26,6 +26,7 @@ from PIL import (
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.guards.decoding_space import SPACE, bomb
 from datasets.guards.steps import READS, CountedReads, has_too_many_scans
+from datasets.images.jpeg import common_jpeg
 from datasets.images.many_bits import bytes_of_grey_and_alpha, known_bits, low_bytes, many_bits
 
 try:  # part of Pillow since 11.3, if it was built with libavif
@@ -74,6 +75,7 @@ _SIGNATURES = (
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
 _HEAD_BYTES = 16
 _ORIENTATION_TAG = 0x0112
+_UPRIGHT = 1
 _STATE_RANGE = "state it as pixel_range = [lowest, highest] in the TOML file of --preprocess"
 _ALL_OF_16_BITS = np.iinfo(np.uint16).max
 _BAND_PIXELS = 2**22  # larger images become arrays band by band, so that no second copy of the whole is made
@@ -203,16 +205,26 @@ def _opened(stream: BinaryIO, name: str, found: str) -> ImageFile.ImageFile:
 def _within_steps(stream: BinaryIO, found: str) -> Any:  # noqa: ANN401 - what Pillow takes as a file
     """The stream, with an end to reading it in tiny steps.
 
-    Pillow reads at least a byte of a JPEG's headers in each step and stops at its end, so a small one needs no count,
-    which would take an eighth of the time of decoding a tiny image.
+    Pillow reads at least a byte of the headers of a JPEG or PNG in each step and stops at their end, so a small one
+    needs no count, which would take a tenth of the time of decoding a tiny image.
     """
-    if found == "JPEG" and isinstance(stream, io.BytesIO) and stream.getbuffer().nbytes < READS:
+    small = isinstance(stream, io.BytesIO) and stream.getbuffer().nbytes < READS
+    if small and found in ("JPEG", "PNG"):
         return stream
     return CountedReads(stream)
 
 
 def _decoded(stream: BinaryIO, name: str, found: str, wanted: Wanted | None) -> NDArray[Any]:
+    alpha = wanted is not None and wanted.alpha
+    common = common_jpeg(stream.getvalue()) if found == "JPEG" and isinstance(stream, io.BytesIO) else None
+    pixels = common.pixels(alpha=alpha) if common is not None and common.plain else None
+    if pixels is not None:
+        return pixels
     opened = _opened(stream, name, found)
+    if common is not None and not common.plain and _orientation(opened) == _UPRIGHT:
+        pixels = common.pixels(alpha=alpha)
+        if pixels is not None:
+            return pixels
     image: Image.Image = opened
     kind, bits = many_bits(opened), known_bits(opened)
     SPACE.take(image.width * image.height * (1 if kind is None or wanted is None else 2))
@@ -237,7 +249,10 @@ def _format_of(head: bytes) -> str | None:
         return "WebP"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "video or HEIC")
-    return next((label for signature, label in _SIGNATURES if head.startswith(signature)), None)
+    for signature, label in _SIGNATURES:
+        if head.startswith(signature):
+            return label
+    return None
 
 
 def _format_reason(head: bytes, found: str | None, expected: str) -> str:
@@ -249,13 +264,16 @@ def _format_reason(head: bytes, found: str | None, expected: str) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == _UPRIGHT else ImageOps.exif_transpose(image)
+
+
+def _orientation(image: Image.Image) -> object:
     if not _ORIENTATION_KEYS.intersection(image.info):
-        return image  # TIFF keeps its orientation elsewhere, but Pillow applies it when loading
+        return _UPRIGHT  # TIFF keeps its orientation elsewhere, but Pillow applies it when loading
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        return image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)
     except Exception:  # noqa: BLE001 - a damaged EXIF block gives no orientation, but the pixels are sound
-        return image
-    return ImageOps.exif_transpose(image) if orientation != 1 else image
+        return _UPRIGHT
 
 
 def _rgb_pixels(image: Image.Image, name: str, wanted: Wanted | None) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Identifying the data that a result was made from: SHA-256 over the contents; unchanged files are not read again."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +47,17 @@ def sha256_of_sample(source: Source, index: int) -> str:
     Raises:
         UnreadableImageError: They cannot be read.
     """
+    return _sha256(_pieces_of(source)(index))
+
+
+def _pieces_of(source: Source) -> Callable[[int], Iterable[bytes]]:
+    """What gives a sample's stored bytes; to be asked once for many, as a protocol's check takes as long as hashing."""
+    return source.pieces if isinstance(source, PiecewiseSource) else lambda index: (source.content(index),)
+
+
+def _sha256(pieces: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
-    for piece in source.pieces(index) if isinstance(source, PiecewiseSource) else (source.content(index),):
+    for piece in pieces:
         digest.update(piece)
     return digest.hexdigest()
 
@@ -68,11 +77,12 @@ def identify(
     entries: list[ImageIdentity] = []
     hashed = 0
     whole = hashlib.sha256()
+    pieces = _pieces_of(source)
     for index in (int(index) for index in indices):
         name, fingerprint = source.names[index], source.fingerprint(index)
         digest = digests.get((name, fingerprint))
         if digest is None:
-            digest = sha256_of_sample(source, index)
+            digest = _sha256(pieces(index))
             hashed += 1
         entries.append(ImageIdentity(name, fingerprint, digest))
         whole.update(f"{digest}\n".encode())
@@ -89,10 +99,11 @@ def contents(source: Source, known: Iterable[ImageIdentity] = ()) -> list[str | 
     known = tuple(known)
     digests = {(entry.name, entry.fingerprint): entry for entry in known}
     found: list[str | None] = []
+    pieces = _pieces_of(source)
     for index in range(len(source)):
         try:
             entry = digests.get((source.names[index], source.fingerprint(index)))
-            found.append(identify(source, [index]).entries[0].sha256 if entry is None else entry.sha256)
+            found.append(_sha256(pieces(index)) if entry is None else entry.sha256)
         except UnreadableImageError:
             found.append(None)
     return found

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from datasets.decoding import FORMATS, Wanted, decode_image, decode_pixels, lacks_range
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.folder_contents import folder_contents
-from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_of
+from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_file
 from datasets.images.listing import VIDEOS, Listing, frames_advice, in_words, listing_from_folder, refuse_video
 
 # Small files are decoded from memory, which is faster. Larger ones are not, so that a large TIFF is not read whole.
 _READ_WHOLE_BYTES = 64 * 2**20
+_PIECE_BYTES = 2**20  # of a file that is hashed; a smaller one is one piece
 _MOST_BYTES = 2 * 2**30  # hashing reads all of a file, so no file may be larger than this
 IMAGE_EXTENSIONS = frozenset(FORMATS)
 _OF_MANY_BITS = ("PNG", "TIFF")
@@ -120,16 +121,30 @@ class ImageFolder:
         except UnreadableImageError:
             return False
 
-    @contextmanager
-    def _stream(self, index: int) -> Iterator[BinaryIO]:
+    def _stream(self, index: int) -> AbstractContextManager[BinaryIO]:
         """An image's file at its start; small ones in memory.
 
         Raises:
             UnreadableImageError: It cannot be opened or read, or is no file, or too large.
         """
+        contents = self._whole(index, _READ_WHOLE_BYTES)
+        return io.BytesIO(contents) if contents is not None else self._large(index)
+
+    def _whole(self, index: int, most: int) -> bytes | None:
+        """The bytes of an image's file; None if they are more than `most`.
+
+        Raises:
+            UnreadableImageError: It cannot be opened or read, or is no file.
+        """
+        try:
+            return whole_file(self._prefix + self.names[index], most)
+        except OSError as error:
+            raise UnreadableImageError(self.names[index], _os_reason(error)) from error
+
+    @contextmanager
+    def _large(self, index: int) -> Iterator[BinaryIO]:
         with self._opened(index) as file:
-            small = size_of(file) <= _READ_WHOLE_BYTES
-            yield io.BytesIO(whole_of(file)) if small else io.BufferedReader(file)
+            yield io.BufferedReader(file)
 
     def content(self, index: int) -> bytes:
         """The bytes of the image's file.
@@ -145,6 +160,10 @@ class ImageFolder:
         Raises:
             UnreadableImageError: The file cannot be read.
         """
+        contents = self._whole(index, _PIECE_BYTES)
+        if contents is not None:
+            yield contents
+            return
         with self._opened(index) as file:
             yield from pieces_of(file)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import DatasetError
-from datasets.guards.regular_file import open_regular, size_of, whole_of
+from datasets.guards.regular_file import whole_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,10 +26,10 @@ def text_from_file(path: Path, what: str) -> str:
         DatasetError: The file does not exist, cannot be read, or is not UTF-8.
     """
     try:
-        with open_regular(path) as file:
-            if size_of(file) > _MOST_BYTES:
-                raise DatasetError(f"{path}: expected a {what}, found a file of over {_MOST_BYTES / 2**20:.0f} MiB")
-            return whole_of(file).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        contents = whole_file(path, _MOST_BYTES)
+        if contents is None:
+            raise DatasetError(f"{path}: expected a {what}, found a file of over {_MOST_BYTES / 2**20:.0f} MiB")
+        return contents.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file; expected a {what}") from None
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from calib.cli.parts.terminal import columns, say
 @click.command("doctor", epilog="Example: calib doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Look for the driver, CUDA, TensorRT, ONNX Runtime and torch; list what is missing and what works."""
+    """Look for the driver, CUDA, TensorRT, ONNX Runtime, simplejpeg and torch; list what is missing and what works."""
     from quant.jobs.doctor import examine, json_from_findings, text_from_findings
 
     findings = examine()

@@ -6,8 +6,6 @@ image is therefore bounded by its number of pixels, and so are all images togeth
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from PIL import Image
 
@@ -44,6 +42,13 @@ def bomb(width: int, height: int) -> str:
     )
 
 
+class _Mine(threading.local):
+    """What a thread has taken: pixels, and how many blocks it is in."""
+
+    pixels = 0
+    depth = 0
+
+
 class DecodingSpace:
     """Lets threads decode at the same time as long as their images together have a bounded number of pixels."""
 
@@ -51,35 +56,36 @@ class DecodingSpace:
         """Choose how many pixels are decoded at a time."""
         self._most = self._left = pixels
         self._changed = threading.Condition()
-        self._mine = threading.local()
+        self._mine = _Mine()
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> "DecodingSpace":
         """What `take` takes within the block is given back at the end of the outermost block of this thread."""
-        depth = getattr(self._mine, "depth", 0)
-        if not depth:
-            self._mine.taken = 0
-        self._mine.depth = depth + 1
-        try:
-            yield
-        finally:
-            self._mine.depth = depth
-            if not depth and self._mine.taken:
-                with self._changed:
-                    self._left += self._mine.taken
-                    self._changed.notify_all()
+        return self
+
+    def __enter__(self) -> None:
+        self._mine.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        mine = self._mine
+        mine.depth -= 1
+        if mine.depth or not mine.pixels:
+            return
+        with self._changed:
+            self._left += mine.pixels
+            mine.pixels = 0
+            self._changed.notify_all()
 
     def take(self, pixels: int) -> None:
-        """Wait until there is space for an image; to be called once within a `turn`."""
+        """Wait until there is space for an image, within a `turn`; what that has taken before counts."""
         if pixels <= _SMALL:
             return
-        wanted = min(pixels, self._most) - self._mine.taken
+        wanted = min(pixels, self._most) - self._mine.pixels
         if wanted <= 0:
             return
         with self._changed:
             self._changed.wait_for(lambda: self._left >= wanted)
             self._left -= wanted
-        self._mine.taken += wanted
+        self._mine.pixels += wanted
 
 
 SPACE = DecodingSpace()

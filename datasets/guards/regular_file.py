@@ -33,14 +33,52 @@ def open_regular(path: str | Path) -> io.FileIO:
         NotRegularError: It is a pipe, a socket or a device; `strerror` says so.
         OSError: It cannot be opened.
     """
-    _check(os.stat(path), path)  # noqa: PTH116 - before it is opened: opening alone makes some devices act
-    descriptor = os.open(path, _FLAGS)
+    descriptor, _ = _opened(path)
     try:
-        _check(os.fstat(descriptor), path)
         return io.FileIO(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def whole_file(path: str | Path, most: int) -> bytes | None:
+    """The contents of a regular file, up to the size that it had at first; None if that is more than `most` bytes.
+
+    It asks the system as little as possible, since with a tiny file that takes longer than reading it.
+
+    Raises:
+        NotRegularError: It is a pipe, a socket or a device; `strerror` says so.
+        OSError: It cannot be opened or read.
+    """
+    descriptor, size = _opened(path)
+    try:
+        if size > most:
+            return None
+        first = os.read(descriptor, size)
+        if len(first) == size:
+            return first
+        return first + b"".join(_rest_of(descriptor, size - len(first)))
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: str | Path) -> tuple[int, int]:
+    """Descriptor and size of a regular file."""
+    _check(os.stat(path), path)  # noqa: PTH116 - before it is opened: opening alone makes some devices act
+    descriptor = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(descriptor)
+        _check(status, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status.st_size
+
+
+def _rest_of(descriptor: int, left: int) -> Iterator[bytes]:
+    while left > 0 and (piece := os.read(descriptor, left)):
+        left -= len(piece)
+        yield piece
 
 
 def pieces_of(file: io.FileIO) -> Iterator[bytes]:
@@ -55,15 +93,6 @@ def pieces_of(file: io.FileIO) -> Iterator[bytes]:
             return
         left -= len(piece)
         yield piece
-
-
-def whole_of(file: io.FileIO) -> bytes:
-    """The contents of an open file in one piece, up to the size that it had at first."""
-    size = size_of(file)
-    first = file.read(size) or b""
-    if len(first) == size:
-        return first
-    return b"".join((first, *iter(lambda: file.read(size - file.tell()) or b"", b"")))
 
 
 def size_of(file: io.FileIO) -> int:

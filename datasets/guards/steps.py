@@ -1,6 +1,8 @@
 """How much work a small image file may ask for: reads of its headers, and passes over its pixels."""
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
 READS = 100_000  # far more than any header takes; and one more for each
@@ -8,6 +10,7 @@ _BYTES_OF_A_READ = 1024  # of the file, though decoders read 64 times as much at
 _SCANS = 100  # of a JPEG; encoders write about ten
 _SCAN = b"\xff\xda"
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_END = 0xD9
 _WITHOUT_LENGTH = (0x01, 0xD8)
 
 
@@ -41,15 +44,17 @@ def has_too_many_scans(jpeg: bytes) -> bool:
     """
     if jpeg.count(_SCAN) <= _SCANS:
         return False
-    scans, at = 0, 0
+    return next(islice(scans_of(jpeg), _SCANS, None), None) is not None
+
+
+def scans_of(jpeg: bytes) -> Iterator[int]:
+    """Where the headers of a JPEG's scans begin, at their lengths, behind the markers; up to the picture's end."""
+    at = 0
     while (found := _MARKER.search(jpeg, at)) is not None:
         marker, at = jpeg[found.start() + 1], found.end()
-        if marker == 0xD9:  # the picture's end
-            return False
+        if marker == _END:
+            return
         if marker == _SCAN[1]:
-            scans += 1
-            if scans > _SCANS:
-                return True
+            yield at
         if marker not in _WITHOUT_LENGTH:
             at += max(int.from_bytes(jpeg[at : at + 2], "big"), 2)
-    return False

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.decoding import FORMATS, decode_with
 from datasets.errors import DatasetError, UnreadableImageError
-from datasets.guards.regular_file import open_regular, size_of, whole_of
+from datasets.guards.regular_file import whole_file
 
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # formats that keep every number
 _MOST_BYTES = 256 * 2**20
@@ -28,14 +28,11 @@ def mask_from_file(path: Path) -> NDArray[np.int32]:
         DatasetError: The file cannot be read, or its colours are no class numbers.
     """
     try:
-        with open_regular(str(path)) as file:
-            if size_of(file) > _MOST_BYTES:
-                raise DatasetError(
-                    f"{path}: expected a mask of at most {_MOST_BYTES / 2**20:g} MiB, found a larger file"
-                )
-            stream = io.BytesIO(whole_of(file))
+        contents = whole_file(str(path), _MOST_BYTES)
+        if contents is None:
+            raise DatasetError(f"{path}: expected a mask of at most {_MOST_BYTES / 2**20:g} MiB, found a larger file")
         expected = FORMATS[PurePath(path).suffix.lower()]
-        found: NDArray[np.int32] = decode_with(_numbers, stream, str(path), expected).astype(np.int32)
+        found: NDArray[np.int32] = decode_with(_numbers, io.BytesIO(contents), str(path), expected).astype(np.int32)
     except UnreadableImageError as error:
         raise DatasetError(f"{error}; expected a mask of class numbers") from None
     except OSError as error:

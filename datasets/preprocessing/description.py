@@ -264,9 +264,10 @@ class Preprocessing:
         return with_channels(self._resized(image), self.color)
 
     def _resized(self, image: NDArray[Any]) -> NDArray[Any]:
-        size, resizer = self._bound_size(), Resizer(self.interpolation, self.antialias)
+        size = self._bound_size()
         if image.shape[:2] == size and (self.keep_exact or self.resize != "crop"):
             return image
+        resizer = Resizer(self.interpolation, self.antialias)
         if self.resize == "crop":
             return scaled_and_cropped(image, size, self.crop_fraction, resizer)
         if self.resize == "stretch":

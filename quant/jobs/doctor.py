@@ -1,4 +1,4 @@
-"""What this machine can do: driver, CUDA, TensorRT, ONNX Runtime, torch, and what of the toolkit works with them."""
+"""What this machine can do: driver, CUDA, TensorRT, ONNX Runtime, simplejpeg, torch; and what works with them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def examine() -> list[Finding]:
         tensorrt,
         _tensorrt_for_rtx(),
         onnxruntime,
+        _simplejpeg(),
         _package("torch", "only needed to export models; pip install 'calib-int8[torch]'"),
     ]
     on_gpu = gpu[-1].works and tensorrt.works
@@ -106,6 +107,21 @@ def _native(tensorrt: Finding, *, on_gpu: bool) -> Finding:
     has_calibrators = load_tensorrt().has_calibrators
     text = "open" if has_calibrators else f"TensorRT {tensorrt.text} has no calibrators; --calibrator toolkit is open"
     return Finding("--calibrator tensorrt", has_calibrators, text)
+
+
+def _simplejpeg() -> Finding:
+    """What decodes JPEG files, beside Pillow or in its place."""
+    from PIL import __version__ as pillow
+
+    from datasets.images.jpeg import in_use
+
+    version, reason = in_use()
+    if not reason:
+        text = f"{version}, decodes the JPEG files of common kinds; Pillow {pillow} decodes the others"
+        return Finding("simplejpeg", works=True, text=text)
+    advice = "" if version else "; pip install simplejpeg"
+    text = f"only needed for speed; Pillow {pillow} decodes JPEG files: {reason}{advice}"
+    return Finding("simplejpeg", works=False, text=text)
 
 
 def _package(name: str, otherwise: str) -> Finding:

@@ -9,7 +9,10 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -56,6 +59,10 @@ def prepare(folder: Path) -> None:
                 except (OSError, ValueError, KeyError):  # not every mode goes with every compression
                     continue
                 _sound.append((ending, file.getvalue()))
+                if ending == "jpg":  # without EXIF, Pillow is not needed
+                    plain = io.BytesIO()
+                    image.save(plain, format=kind, **options)
+                    _sound.append((ending, plain.getvalue()))
 
 
 def attempt(chance: random.Random, folder: Path) -> str:
@@ -92,7 +99,29 @@ def attempt(chance: random.Random, folder: Path) -> str:
     except DatasetError as error:
         if not left_out:
             raise Fault(f"{kind}: read, but without identity: {error}") from error
+    if kind == "mutated" and (here / "b.jpg").exists():
+        _check_jpeg((here / "b.jpg").read_bytes())
     return "quarantined" if left_out else "read"
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Check that a JPEG gives the pixels, or the error, that Pillow alone gives.
+
+    Raises:
+        Fault: It does not.
+    """
+    from datasets import decoding
+    from datasets.errors import UnreadableImageError
+
+    found: list[Any] = []
+    for patch in (nullcontext(), mock.patch.object(decoding, "common_jpeg", lambda data: None)):
+        with patch:
+            try:
+                found.append(decoding.decode_image(io.BytesIO(data), "b.jpg", "JPEG").tolist())
+            except UnreadableImageError as error:
+                found.append(str(error))
+    if found[0] != found[1]:
+        raise Fault(f"a JPEG of {len(data)} bytes is not what Pillow makes of it")
 
 
 def _mutated(chance: random.Random, here: Path) -> None:

@@ -21,6 +21,7 @@ from calib.histograms.histogram import SplitHistogram
 from calib.histograms.statistics import Statistics
 from calib.processors import usable_processors
 from datasets import Batch, BatchStream, ImageSource, Preprocessing, open_source
+from datasets.images.jpeg import in_use
 from gpu_sections.bench import Row, top1
 from quant.collectors.onnxruntime_collector import Spread, collect_statistics
 from quant.collectors.plan import collection_plan
@@ -179,6 +180,8 @@ def throughput(subject: Subject, images: int, *, decoded: bool) -> Row:
         "feeding s": round(figures.decoding, 3),
     }
     if not decoded:
+        version, reason = in_use()
+        row["JPEG decoder"] = f"Pillow alone: simplejpeg: {reason}" if reason else f"simplejpeg {version}"
         start = time.perf_counter()
         count = sum(len(batch.names) for batch in subject.stream(images))
         row["decoding alone, images/s"] = round(count / (time.perf_counter() - start))

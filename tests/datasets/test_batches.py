@@ -192,6 +192,26 @@ def test_an_unexpected_error_while_reading_is_raised_not_swallowed(numbered_fold
     assert decoding_threads() == 0
 
 
+class InPairs(SlowImages):
+    """Images that are only given two at a time, to two threads that ask at the same time."""
+
+    def __init__(self, folder):
+        super().__init__(folder, 0)
+        self._pair = threading.Barrier(2, timeout=60)
+
+    def read(self, index):
+        self._pair.wait()
+        return super().read(index)
+
+
+def test_large_images_for_a_small_input_are_decoded_at_the_same_time(tmp_path, save_image):
+    for i in range(8):
+        save_image(tmp_path / f"{i}.png", (i, 0, 0), (80, 80))
+    source = InPairs(ImageFolder(tmp_path))
+    stream = BatchStream(source, preprocessing=PLAIN, batch_size=2, threads=2, prefetch=1)
+    assert reds(stream) == list(range(8))
+
+
 @pytest.mark.parametrize(("batch_size", "prefetch", "threads"), [(4, 2, 2), (8, 1, 1), (1, 3, 2)])
 def test_decoding_ahead_is_bounded(numbered_folder, batch_size, prefetch, threads):
     source = SlowImages(ImageFolder(numbered_folder(80)), 0)

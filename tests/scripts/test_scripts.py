@@ -46,6 +46,7 @@ def test_a_python_script_says_what_it_is_for_and_imports_what_the_packages_have(
     "name",
     [
         "bench_calibration.py",
+        "bench_decoding.py",
         "bench_evaluation.py",
         "make_loud_channels.py",
         "bench_recovery.py",

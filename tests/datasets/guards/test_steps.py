@@ -1,7 +1,10 @@
 """A small file may ask for much work: reads of a byte each, or hundreds of passes over all pixels."""
 
+import contextlib
 import io
 import itertools
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -39,15 +42,32 @@ def test_a_video_behind_a_picture_has_no_scans():
     assert decode_image(io.BytesIO(motion), "a.jpg", "JPEG").shape == (64, 64, 3)
 
 
+class Counted(io.BytesIO):
+    """Counts how often it is read."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.reads = itertools.count()
+
+    def read(self, size=-1):
+        next(self.reads)
+        return super().read(size)
+
+
 def test_headers_that_are_read_byte_by_byte_have_an_end():
-    class Counted(io.BytesIO):
-        reads = itertools.count()
-
-        def read(self, size=-1):
-            next(self.reads)
-            return super().read(size)
-
     stream = Counted(b"\xff\xd8\xff" + bytes(4 * 2**20))
     with pytest.raises(UnreadableImageError, match="damaged or truncated JPEG file: its headers take too many steps"):
         decode_image(stream, "a.jpg", "JPEG")
     assert next(stream.reads) < 2**18
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"IDAT", b"abCd"])
+def test_a_small_png_takes_no_more_reads_than_it_has_bytes(kind):
+    empty = bytes(4) + kind + struct.pack(">I", zlib.crc32(kind))
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG")
+    sound = file.getvalue()
+    stream = Counted(sound[:33] + 8000 * empty + sound[33:])  # behind the header
+    with contextlib.suppress(UnreadableImageError):
+        decode_image(stream, "a.png", "PNG")
+    assert next(stream.reads) < len(stream.getvalue()) < 100_000

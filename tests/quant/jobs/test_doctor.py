@@ -49,6 +49,16 @@ def test_tensorrt_for_rtx_says_what_it_builds_for_or_how_it_is_installed(monkeyp
     assert "pip install 'calib-int8[rtx]'" in missing.text
 
 
+def test_it_says_what_decodes_jpeg_files(monkeypatch):
+    assert found("simplejpeg").works
+    assert "decodes the JPEG files of common kinds; Pillow " in found("simplejpeg").text
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    missing = found("simplejpeg")
+    assert not missing.works
+    assert missing.text.startswith("only needed for speed; Pillow ")
+    assert missing.text.endswith("; pip install simplejpeg")
+
+
 @pytest.mark.parametrize(("works", "mark"), [(True, "ok"), (False, "--")])
 def test_each_finding_is_a_line(works, mark):
     text = doctor.text_from_findings([doctor.Finding("GPU", works, "text")])
