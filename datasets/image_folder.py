@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,7 +14,15 @@ from datasets.decoding import FORMATS, Wanted, decode_image, decode_pixels, lack
 from datasets.errors import DatasetError, UnreadableImageError
 from datasets.folder_contents import folder_contents
 from datasets.guards.regular_file import open_regular, pieces_of, size_of, whole_file
-from datasets.images.listing import VIDEOS, Listing, frames_advice, in_words, listing_from_folder, refuse_video
+from datasets.images.listing import (
+    VIDEOS,
+    Listing,
+    frames_advice,
+    in_words,
+    listing_from_folder,
+    refuse_video,
+    suffix_of,
+)
 
 # Small files are decoded from memory, which is faster. Larger ones are not, so that a large TIFF is not read whole.
 _READ_WHOLE_BYTES = 64 * 2**20
@@ -80,7 +88,7 @@ class ImageFolder:
         self.names, self.labels, self.class_names = found.names, found.labels, found.class_names
         self.notes, self.warnings = found.notes, found.warnings
         self._prefix = os.path.join(self.path, "")  # noqa: PTH118 - a Path per image costs as much as a small decode
-        self._formats = tuple(FORMATS[PurePath(name).suffix.lower()] for name in self.names)
+        self._formats = tuple(FORMATS[suffix_of(name)] for name in self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -198,7 +206,7 @@ class ImageFolder:
 
 
 def _known_formats(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
-    wrong = [name for name in names if PurePath(name).suffix.lower() not in FORMATS]
+    wrong = [name for name in names if suffix_of(name) not in FORMATS]
     for name in wrong:
         refuse_video(folder / name)
     if wrong or not names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TypeVar
 
 from datasets.arrays.array_folder import open_arrays
@@ -14,7 +14,7 @@ from datasets.boxes.opening import has_split, is_data_yaml, open_boxed, open_spl
 from datasets.errors import DatasetError
 from datasets.image_folder import IMAGE_EXTENSIONS, ImageFolder
 from datasets.images.layout import layout_from_names, may_have_splits
-from datasets.images.listing import listing_from_folder, refuse_video
+from datasets.images.listing import listing_from_folder, refuse_video, suffix_of
 from datasets.labels import read_class_names
 from datasets.masks.masked_images import open_masked
 from datasets.packs.pack import SUFFIXES, ImagePack, TensorPack
@@ -89,7 +89,7 @@ def _holds_arrays(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix.lower() in NPY_SUFFIXES
     for _, _, files in os.walk(path):  # one image is enough to tell, and folders may have a million
-        if any(PurePath(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+        if any(suffix_of(name) in IMAGE_EXTENSIONS for name in files):
             return False
     listing = listing_from_folder(path, IMAGE_EXTENSIONS)
     return not listing.names and bool(NPY_SUFFIXES & set(listing.others or {}))

@@ -7,14 +7,15 @@ an outline, whose box is taken.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from datasets.boxes.box_labels import NO_BOXES, BoxLabels, StoredBoxes
 from datasets.errors import DatasetError
+from datasets.images.listing import FileNames
 from datasets.text_file import text_from_file
 
 _SLACK = 1e-3  # of annotation tools that round
@@ -30,21 +31,29 @@ def label_files(folder: Path, names: Sequence[str], labels: Path | None = None) 
         labels: Where the files are: below it as the images are below `folder`, or all in it. By default in the folder
             `labels` instead of the last `images` of the image's path, or else beside the image.
     """
-    found: list[Path | None] = []
-    above = str(folder.absolute())
-    for name in names:
-        stem = str(PurePosixPath(name).with_suffix(".txt"))
-        if labels is not None:
-            tried = [labels / stem, labels / PurePosixPath(stem).name]
-        else:
-            beside = Path(above, stem)
-            parts = list(beside.parts)
-            tried = [beside]
-            if "images" in parts[:-1]:
-                place = len(parts) - 2 - parts[-2::-1].index("images")
-                tried = [Path(*parts[:place], "labels", *parts[place + 1 :]), beside]
-        found.append(next((path for path in tried if os.path.isfile(path)), None))  # noqa: PTH113 - one stat an image
-    return found
+    files, above = FileNames(), folder.absolute()
+
+    @cache
+    def places(of: str) -> list[tuple[Path, frozenset[str]]]:
+        """Folders in which the text files of the images in the folder `of` may lie, and what is in them."""
+        tried = _places(above / of) if labels is None else [labels / of, labels]
+        return [(place, files[place]) for place in tried if files[place]]
+
+    def file_of(name: str) -> Path | None:
+        of, _, image = name.rpartition("/")
+        text = f"{image[: image.rfind('.')]}.txt"
+        return next((place / text for place, there in places(of) if text in there), None)
+
+    return [file_of(name) for name in names]
+
+
+def _places(images: Path) -> list[Path]:
+    """Where the text files of a folder of images may lie: in `labels` instead of the last `images`, or beside them."""
+    parts = images.parts
+    if "images" not in parts:
+        return [images]
+    place = len(parts) - 1 - parts[::-1].index("images")
+    return [Path(*parts[:place], "labels", *parts[place + 1 :]), images]
 
 
 def labels_from_texts(

@@ -6,12 +6,12 @@ The habits are those of PASCAL VOC (`JPEGImages`, `SegmentationClass`), Cityscap
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from posixpath import splitext
 
+from datasets.images.listing import FileNames
 from datasets.masks.reading import SUFFIXES
 
 _MASK_FOLDERS = {
@@ -42,7 +42,9 @@ def _is_of_masks(name: str) -> bool:
 
 def _is_mask_beside(name: str, stems: set[str]) -> bool:
     stem = splitext(name)[0]
-    return any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in _ENDINGS[1:])
+    return stem.endswith(_ENDINGS[1:]) and any(
+        stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in _ENDINGS[1:]
+    )
 
 
 def mask_files(folder: Path, names: Sequence[str], masks: Path | None = None) -> list[Path | None]:
@@ -56,7 +58,7 @@ def mask_files(folder: Path, names: Sequence[str], masks: Path | None = None) ->
         masks: The masks' folder: below it they lie as the images do below `folder`, or all in it. By default one beside
             that of the images, or the images' own.
     """
-    files, step = _Listings(), max(1, len(names) // _TRIED)
+    files, step = FileNames(), max(1, len(names) // _TRIED)
 
     @cache
     def places(of: PurePosixPath) -> list[tuple[str, Path]]:
@@ -76,23 +78,10 @@ def mask_files(folder: Path, names: Sequence[str], masks: Path | None = None) ->
     return found
 
 
-class _Listings(dict[Path, frozenset[str]]):
-    """The names of the files in each folder that is asked for, read once."""
-
-    def __missing__(self, folder: Path) -> frozenset[str]:
-        try:
-            with os.scandir(folder) as entries:
-                names = frozenset(entry.name for entry in entries if entry.is_file())
-        except OSError:
-            names = frozenset()
-        self[folder] = names
-        return names
-
-
 Habit = tuple[str, str, str]
 
 
-def _found(files: _Listings, places: Sequence[tuple[str, Path]], image: PurePosixPath) -> dict[Habit, Path]:
+def _found(files: FileNames, places: Sequence[tuple[str, Path]], image: PurePosixPath) -> dict[Habit, Path]:
     """Masks of an image, each with its habit: folder, what follows the name, ending."""
     stems = {ending: image.stem + ending for ending in _ENDINGS}
     if image.stem.endswith(_CITYSCAPES):

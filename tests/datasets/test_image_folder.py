@@ -1,10 +1,14 @@
 import os
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datasets import DatasetError, ImageFolder
 from datasets.errors import UnreadableImageError
+from datasets.images.listing import suffix_of
 
 
 def test_flat_folder_is_in_plain_name_order_and_unlabelled(tmp_path, save_image):
@@ -131,3 +135,10 @@ def test_images_beside_class_folders_are_an_error_that_says_what_to_do(tmp_path,
         caught.value
     )
     assert "use one sub-folder per class for all images" in str(caught.value)
+
+
+@given(st.sampled_from(["", "d/", "d.e/", ".d/", "d/.e/"]), st.text("aJ. -", max_size=6))
+def test_an_extension_is_that_of_a_path(folder, name):
+    name = f"a{name}".rstrip(".")  # what "a." has differs between versions of Python
+    assert suffix_of(folder + name) == PurePosixPath(folder, name).suffix.lower()
+    assert suffix_of(f"{folder}.{name.replace('.', '')}") == ""

@@ -80,3 +80,9 @@ def test_a_class_that_is_called_mask_is_left_alone(touch):
     root = touch("images/mask/a.jpg", "images/no_mask/b.jpg")
     assert found(root, "images", ["mask/a.jpg", "no_mask/b.jpg"]) == [None, None]
     assert Path(root).is_dir()
+
+
+def test_a_link_to_itself_hides_no_masks(touch, tmp_path):
+    root = touch("images/a.jpg", "masks/a.png")
+    (root / "masks" / "b.png").symlink_to("b.png")
+    assert mask_files(root / "images", ["a.jpg", "b.jpg"]) == [root / "masks" / "a.png", None]
