@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,13 @@ from tests.outcome import Outcome
 # The first example compiles, and test machines are busy, so the time that an example takes means nothing here.
 settings.register_profile("calib", deadline=None)
 settings.load_profile("calib")
+
+gc.set_threshold(20_000)  # imports and collection make hundreds of thousands of objects that stay
+
+
+def pytest_collection_finish():
+    """Keeps what was collected, which stays to the end, from being looked through for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
