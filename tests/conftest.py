@@ -3,13 +3,14 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests import colour_project
-from tests.once import made_once
+from tests.once import made_once, plain_reports
 from tests.outcome import Outcome
 
 # The first example compiles, and test machines are busy, so the time that an example takes means nothing here.
@@ -72,6 +73,7 @@ def short_latencies():
     """Shortens latency measurement: no test needs it, and seconds in each of hundreds of runs add up to minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 0.02)
+        patch.setattr("quant.evaluation.latency._LATENCY_RUNS", (2, 50))
         yield
 
 
@@ -86,9 +88,10 @@ def no_spinning():
 
 
 @pytest.fixture
-def without_charts(monkeypatch):
+def without_charts():
     """Leaves charts out of the reports that are made from now on."""
-    return lambda: monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(plain_reports())
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ from calib.caches.provenance import (
     write_calibration,
 )
 from calib.errors import CacheError
-from calib.histograms.histogram import BINS, Histogram
 from calib.histograms.statistics import Statistics
 from tests.kills import run_script
 
