@@ -34,13 +34,29 @@ def demo_master(tmp_path_factory):
 
 
 @pytest.fixture
-def demo(demo_master, tmp_path):
-    """A folder as written by `calib demo`, to change at will."""
-    return shutil.copytree(demo_master, tmp_path / "digits")
+def linked(demo_master, tmp_path):
+    """Copies the demo's folder, with links in place of copies of its 900 images, and sees to it that those stay."""
+
+    def states():
+        found = {path: path.stat() for path in (demo_master / "imgs").rglob("*.png")}
+        return {path: (state.st_mtime_ns, state.st_size) for path, state in found.items()}
+
+    def copy(source, target):
+        return os.link(source, target) if source.endswith(".png") else shutil.copy2(source, target)
+
+    before = states()
+    yield lambda **options: shutil.copytree(demo_master, tmp_path / "digits", copy_function=copy, **options)
+    assert states() == before, "the images are other tests' too: take one away before another is written in its place"
 
 
 @pytest.fixture
-def few_digits(demo_master, tmp_path):
+def demo(linked):
+    """A folder as written by `calib demo`, to change at will."""
+    return linked()
+
+
+@pytest.fixture
+def few_digits(demo_master, linked):
     """The same with every third image: 300 of them, for tests whose point is no number of images."""
     images = sorted((demo_master / "imgs").rglob("*.png"))
     left = {path for i, path in enumerate(images) if i % 3}
@@ -48,7 +64,7 @@ def few_digits(demo_master, tmp_path):
     def left_out(folder, names):
         return [name for name in names if Path(folder, name) in left]
 
-    return shutil.copytree(demo_master, tmp_path / "digits", ignore=left_out)
+    return linked(ignore=left_out)
 
 
 @pytest.fixture
