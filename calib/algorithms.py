@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.entropy import entropy_amax_from_fine_counts
 from calib.errors import CalibrationError
+from calib.histograms.compiled import compiled
 from calib.histograms.first_batch import FirstBatchHistogram
 from calib.histograms.histogram import Histogram
 from calib.histograms.statistics import Statistics
@@ -69,7 +69,7 @@ def mse_amax(histogram: Histogram) -> float:
     return min(best, histogram.abs_max)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _squared_error(counts: NDArray[np.int64], amax: float) -> float:
     """Sum of squared errors, in squared bin widths, of the bin centres on a grid of 127 steps up to amax bins."""
     step = amax / 127.0
@@ -82,7 +82,7 @@ def _squared_error(counts: NDArray[np.int64], amax: float) -> float:
     return error
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _mse_candidate(counts: NDArray[np.int64]) -> int:
     """The amax in bins, 1..len(counts), with the smallest error: tries every 16th, then all around the best one."""
     bins = counts.size

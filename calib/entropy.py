@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from calib.histograms.compiled import compiled, inlined
 
 SEARCH_BINS = 2048
 LEVELS = 128
@@ -81,7 +82,7 @@ def _joined(counts: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
     return np.asarray(whole.reshape(SEARCH_BINS, factor).sum(axis=1), np.int64)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> int:
     """The i in levels..len(counts) with the smallest KL(P || Q); the last i if none qualifies, -1 if there is no mass.
 
@@ -118,7 +119,7 @@ def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> 
     return bins if total > 0 else -1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _divergence(
     i: int,
     levels: int,
@@ -154,7 +155,7 @@ def _divergence(
     return divergence
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _level_start(level: int, bins: int, levels: int) -> int:
     """The first bin j with floor(levels * j / bins) >= level."""
     return (level * bins + levels - 1) // levels

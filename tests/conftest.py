@@ -1,19 +1,28 @@
+import gc
 import json
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests import colour_project
-from tests.once import made_once
+from tests.once import made_once, plain_reports
 from tests.outcome import Outcome
 
 # The first example compiles, and test machines are busy, so the time that an example takes means nothing here.
 settings.register_profile("calib", deadline=None)
 settings.load_profile("calib")
+
+gc.set_threshold(20_000)  # imports and collection make hundreds of thousands of objects that stay
+
+
+def pytest_collection_finish():
+    """Keeps what was collected, which stays to the end, from being looked through for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +34,29 @@ def demo_master(tmp_path_factory):
 
 
 @pytest.fixture
-def demo(demo_master, tmp_path):
-    """A folder as written by `calib demo`, to change at will."""
-    return shutil.copytree(demo_master, tmp_path / "digits")
+def linked(demo_master, tmp_path):
+    """Copies the demo's folder, with links in place of copies of its 900 images, and sees to it that those stay."""
+
+    def states():
+        found = {path: path.stat() for path in (demo_master / "imgs").rglob("*.png")}
+        return {path: (state.st_mtime_ns, state.st_size) for path, state in found.items()}
+
+    def copy(source, target):
+        return os.link(source, target) if source.endswith(".png") else shutil.copy2(source, target)
+
+    before = states()
+    yield lambda **options: shutil.copytree(demo_master, tmp_path / "digits", copy_function=copy, **options)
+    assert states() == before, "the images are other tests' too: take one away before another is written in its place"
 
 
 @pytest.fixture
-def few_digits(demo_master, tmp_path):
+def demo(linked):
+    """A folder as written by `calib demo`, to change at will."""
+    return linked()
+
+
+@pytest.fixture
+def few_digits(demo_master, linked):
     """The same with every third image: 300 of them, for tests whose point is no number of images."""
     images = sorted((demo_master / "imgs").rglob("*.png"))
     left = {path for i, path in enumerate(images) if i % 3}
@@ -39,7 +64,7 @@ def few_digits(demo_master, tmp_path):
     def left_out(folder, names):
         return [name for name in names if Path(folder, name) in left]
 
-    return shutil.copytree(demo_master, tmp_path / "digits", ignore=left_out)
+    return linked(ignore=left_out)
 
 
 @pytest.fixture
@@ -64,6 +89,7 @@ def short_latencies():
     """Shortens latency measurement: no test needs it, and seconds in each of hundreds of runs add up to minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 0.02)
+        patch.setattr("quant.evaluation.latency._LATENCY_RUNS", (2, 50))
         yield
 
 
@@ -78,9 +104,10 @@ def no_spinning():
 
 
 @pytest.fixture
-def without_charts(monkeypatch):
+def without_charts():
     """Leaves charts out of the reports that are made from now on."""
-    return lambda: monkeypatch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(plain_reports())
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,24 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 
+import pytest
 from filelock import FileLock
 
 
-def made_once(tmp_path_factory, name, make):
+@contextmanager
+def plain_reports():
+    """Leaves charts out of the reports that are made in this process meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quant.report.views.render.charts_from_document", lambda document: {})
+        yield
+
+
+def made_once(tmp_path_factory, name, make, *, charts=False):
     """A folder that `make` fills where no other worker of this session has; it is given the folder, not yet there.
 
-    Tests must not change it: others read it at the same time.
+    Tests must not change it: others read it at the same time. Reports in it have charts only with `charts`.
     """
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -20,6 +30,10 @@ def made_once(tmp_path_factory, name, make):
     with FileLock(shared / f"{name}.lock"):
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)  # what a worker left that could not make it
-            make(folder)
+            if charts:
+                make(folder)
+            else:
+                with plain_reports():
+                    make(folder)
             done.touch()
     return folder

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -64,7 +65,7 @@ ROOMS = (
     "datasets.opening",
     "datasets",
     # calib: activations -> statistics -> amax -> cache
-    "calib.errors calib.commits calib.interrupts calib.processors calib.names calib.texts",
+    "calib.errors calib.commits calib.interrupts calib.processors calib.names calib.texts calib.histograms.compiled",
     "calib.scratch calib.documents calib.regular_files",
     "calib.files calib.entropy",
     "calib.histograms",
@@ -127,11 +128,12 @@ def arrows():
     return {(module, target) for module in modules() for target in of_ours(module)}
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_every_file_stands_in_a_room(module):
-    assert room(module) is not None
-    if room(module) in PACKAGES:  # only a package's public names may be outside the rooms
-        assert module == f"{room(module)}.__init__"
+def test_every_file_stands_in_a_room():
+    rooms = {module: room(module) for module in modules()}
+    assert [module for module, found in rooms.items() if found is None] == []
+    # Only a package's public names may be outside the rooms.
+    outside = [module for module, found in rooms.items() if found in PACKAGES]
+    assert sorted(outside) == sorted(f"{package}.__init__" for package in PACKAGES)
 
 
 def test_no_import_runs_up():
@@ -220,6 +222,13 @@ except SystemExit as done:
     assert loaded_after(program) == ["numpy"]
 
 
+def test_what_a_job_reads_before_it_counts_loads_no_compiler():
+    """Most commands never call the compiled loops, and a job that does loads them while it opens the images."""
+    jobs = [name for name in modules() if re.fullmatch(r"(calib\.caches|quant\.jobs|quant\.tasks)\..*", name)]
+    assert {"calib.caches.provenance", "quant.jobs.run", "quant.tasks.detection.matching"} <= set(jobs)
+    assert "numba" not in loaded_after(f"import {', '.join(jobs)}")
+
+
 def test_a_run_loads_nothing_that_it_does_not_need(colours):
     program = f"""
 from pathlib import Path
@@ -254,7 +263,7 @@ def test_no_public_name_is_taken_by_a_module(package):
 @pytest.mark.parametrize(
     "words", [["run"], ["sweep"], ["sensitivity"], ["compare", "model.onnx", "model.onnx"], ["migrate", "old.cache"]]
 )
-def test_a_job_says_its_first_line_before_it_loads_anything_heavy(demo, words):
+def test_a_job_says_its_first_line_before_it_loads_anything_heavy(demo_master, words):
     """Times depend on the machine; what is loaded by then does not."""
     program = f"""
 import os
@@ -265,7 +274,7 @@ def note(self, line):
     assert line.startswith("calib {words[0]}: ") and "model.onnx" in line, line
     raise Said
 TerminalConsole.note = note
-os.chdir({str(demo)!r})
+os.chdir({str(demo_master)!r})
 from calib.cli import main
 try:
     main({words!r})

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calib.entropy import SEARCH_BINS, entropy_amax_from_counts
 from calib.errors import CalibrationError
+from calib.histograms.compiled import compiled
 
 
 @dataclass
@@ -102,7 +102,7 @@ def largest_magnitude(values: ArrayLike) -> float:
     return float(max(flat.max(), -flat.min())) if flat.size else 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count(values: NDArray[np.float32], bins_per_unit: np.floating[Any], counts: NDArray[np.int64]) -> int:
     """Count magnitudes, and return how many were clamped into the last bin."""
     bins = counts.size

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from calib.histograms.compiled import compiled
 
 CHUNK = 4096  # values; a chunk and its indices stay in the L1 cache between the loops over it
 TABLES = 2  # values go to them in turn, so that equal values in a row need not wait for each other's increment
@@ -28,7 +29,7 @@ ZEROS, MIN_KEY, MAX_KEY, STARTED = range(3, 7)
 STATE_SLOTS = 7
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fold(row: NDArray[np.integer[Any]]) -> None:
     """Double the bin width of a row in place: each new bin is the sum of two neighbours."""
     half = row.size // 2
@@ -38,7 +39,7 @@ def _fold(row: NDArray[np.integer[Any]]) -> None:
         row[i] = 0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _make_room(tables: NDArray[np.uint32], state: NDArray[np.int64], row: int, largest: int, log2_bins: int) -> None:
     """Widen a row's bins until they hold the magnitude with these float32 bits."""
     needed = max((largest >> 23) - 126 - log2_bins, MIN_EXPONENT)
@@ -50,7 +51,7 @@ def _make_room(tables: NDArray[np.uint32], state: NDArray[np.int64], row: int, l
         state[row] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
     """Smallest and largest order key of values; -0.0 is 0.0.
 
@@ -70,7 +71,7 @@ def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
     return (np.int32(0) if low == -1 else low), (np.int32(0) if high == -1 else high)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _index(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],
@@ -100,7 +101,7 @@ def _index(
     return low, high, zeros
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _index_with_limit(
     values: NDArray[np.float32], limit: float, scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]
 ) -> None:
@@ -115,7 +116,7 @@ def _index_with_limit(
         index[i] = np.uint32(np.int32(abs(value) * scale) + offset)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _scatter(index: NDArray[np.uint32], first: NDArray[np.uint32], second: NDArray[np.uint32]) -> None:
     """Add one at each position, in the two flattened tables alternately."""
     for i in range(index.size // 2):
@@ -125,7 +126,7 @@ def _scatter(index: NDArray[np.uint32], first: NDArray[np.uint32], second: NDArr
         first[np.uint64(index[index.size - 1])] += np.uint32(1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _first_not_finite(bits: NDArray[np.int32]) -> int:
     """Position of the first NaN or infinity; there must be one."""
     i = 0
@@ -134,14 +135,14 @@ def _first_not_finite(bits: NDArray[np.int32]) -> int:
     return i
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _largest(low: int, high: int, limit_bits: int) -> tuple[int, int, int]:
     """Bits of the largest magnitude of each row, zero for none, from the extreme order keys."""
     negative = (low ^ np.int32(0x7FFFFFFF)) & np.int32(0x7FFFFFFF) if low < 0 else np.int32(0)
     return negative, max(min(high, limit_bits), np.int32(0)), high if high > limit_bits else np.int32(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _extend(state: NDArray[np.int64], low: int, high: int, zeros: int) -> None:
     """Take in the extreme order keys and the zeros of some values."""
     if state[STARTED] == 0:
@@ -151,7 +152,7 @@ def _extend(state: NDArray[np.int64], low: int, high: int, zeros: int) -> None:
     state[ZEROS] += zeros
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def accumulate(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],
@@ -206,7 +207,7 @@ def accumulate(
     return -1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _last_bin(largest: int, exponent: int) -> int:
     """The bin of width 2^exponent that holds the magnitude with these float32 bits."""
     if (largest >> 23) == 0 or exponent == UNSET:  # denormals are smaller than the narrowest bin
@@ -214,7 +215,7 @@ def _last_bin(largest: int, exponent: int) -> int:
     return ((largest & 0x7FFFFF) | 0x800000) >> min(150 + exponent - (largest >> 23), 63)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def join(
     tables: NDArray[np.uint32],
     own: NDArray[np.int64],
@@ -256,7 +257,7 @@ def join(
     _extend(state, own[MIN_KEY], own[MAX_KEY], own[ZEROS])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def accumulate_and_join(
     values: NDArray[np.float32],
     bits: NDArray[np.int32],

@@ -1,7 +1,7 @@
 """Loading the compiled loops before they are needed.
 
-The first call of any of them takes numba a third to half a second, though they were compiled before. Whoever knows
-that it will count says so early, and opens images and models in the meantime.
+The first call of any of them imports numba and loads what was compiled before, which takes half a second or more.
+Whoever knows that it will count says so early, and opens images and models in the meantime.
 """
 
 from __future__ import annotations

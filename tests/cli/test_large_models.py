@@ -14,6 +14,7 @@ from quant import build, load_model, run
 from quant.onnx_graph import made_model, model_file
 from quant.onnxruntime import resident
 from quant.settings.calib_toml import settings_from_options
+from tests.once import plain_reports
 
 PIXELS, WIDTH = 3 * 8 * 8, 640
 
@@ -74,7 +75,7 @@ def low_limits(monkeypatch):
 def done_master(project_master, tmp_path_factory):
     """The project after a run with low limits."""
     project = shutil.copytree(project_master, tmp_path_factory.mktemp("done") / "project")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, plain_reports():
         lower_limits(patch)
         patch.chdir(project)
         assert run(settings_from_options({}))["verdict"] == "pass"

@@ -42,6 +42,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.titlesize": 11,
+    "axes.titley": 1.0,  # to look for what it might cover takes time, and there is nothing above the axes
     "xtick.color": GRID,
     "ytick.color": GRID,
     "xtick.labelcolor": INK,

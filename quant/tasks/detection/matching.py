@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.histograms.compiled import compiled
 from datasets.boxes.box_labels import ImageBoxes
 from quant.tasks.detection.boxes import Detections, Floats
 
@@ -106,7 +106,7 @@ def _starts(lengths: Sequence[int]) -> Ints:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _overlap(box: Floats, other: Floats, crowd: bool) -> float:
     """Intersection over union; of a crowd, over the detection's own area."""
     across = min(box[2], other[2]) - max(box[0], other[0])
@@ -118,7 +118,7 @@ def _overlap(box: Floats, other: Floats, crowd: bool) -> float:
     return float(across * down / whole)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _matched(
     boxes: Floats,
     labels: Ints,
@@ -159,7 +159,7 @@ def _matched(
     return status
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sum_up(images: Ints, status: NDArray[np.int8], weights: Ints, detected: Floats) -> None:
     """How much was detected in a draw up to each detection, those that are ignored left out."""
     so_far = 0.0
@@ -169,7 +169,7 @@ def _sum_up(images: Ints, status: NDArray[np.int8], weights: Ints, detected: Flo
         detected[d] = so_far
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _interpolated(recall: Floats, precision: Floats, recalls: Floats) -> float:
     """The sum, over some recalls, of the highest precision that is reached at each or a higher one."""
     total, best, k = 0.0, 0.0, len(recalls) - 1
@@ -181,7 +181,7 @@ def _interpolated(recall: Floats, precision: Floats, recalls: Floats) -> float:
     return total + best * (k + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _precision_sums(images: Ints, found: Found, weights: Ints, objects: Floats, recalls: Floats) -> Floats:
     """Interpolated precisions, summed over recalls and thresholds: float64 [draws].
 

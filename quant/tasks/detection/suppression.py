@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.histograms.compiled import compiled
 from quant.tasks.detection.boxes import Detections, Floats
 
 
@@ -53,7 +53,7 @@ def suppressed(found: Detections, limits: Limits = DEFAULT_LIMITS) -> Detections
     return ordered.kept(np.flatnonzero(keep))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _kept(boxes: Floats, classes: NDArray[np.int64], overlap: float, most: int) -> NDArray[np.bool_]:
     """Which boxes stay, going from the best to the worst: a box goes if one that stays overlaps it by more."""
     total = len(boxes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.histograms.compiled import compiled
 from quant.evaluation.accuracy import EvaluationBatch
 from quant.evaluation.drop import Scores
 from quant.evaluation.recorder import Outputs
@@ -162,7 +162,7 @@ def mean_precisions_of_labels(scores: Floats, truth: Bools, weights: Weights) ->
     return means
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _average_precisions(scores: Floats, truth: Bools, weights: NDArray[np.int64]) -> Floats:
     found = np.full(len(weights), np.nan)
     for draw in range(len(weights)):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from calib.histograms.compiled import compiled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -85,7 +86,7 @@ def true_rates(pairs: Pairs, weights: Ints, rate: float) -> Floats:
     return _true_rates(pairs.first, pairs.second, pairs.same, pairs.similarity, weights, rate)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _true_rates(
     first: Ints, second: Ints, same: NDArray[np.bool_], similarity: Floats, weights: Ints, rate: float
 ) -> Floats:

@@ -281,14 +281,17 @@ from calib.algorithms import MinMax
 from calib.caches.cache import cache_from_amax
 from calib.caches.provenance import Calibration, Source, foreign_file, read_calibration, write_calibration
 from calib.errors import CacheError
+from calib.histograms.histogram import BINS, Histogram
 from calib.histograms.statistics import Statistics
 from tests.kills import killed_at_each_step
 
 cache, first = Path(sys.argv[1]) / "my.cache", sys.argv[2] == "first"
 
 def calibration(seed):
-    statistics = Statistics(images=seed)
-    statistics.add("a", np.arange(seed * 10, dtype=np.float32))
+    counts = np.zeros((2, BINS), np.int64)
+    counts[1, seed] = 10
+    histogram = Histogram.from_parts(counts, widths=(1.0, 1.0), zeros=0, minimum=seed, maximum=seed)  # without numba
+    statistics = Statistics({"a": histogram}, images=seed)
     scales = cache_from_amax({"a": float(seed)}, MinMax())
     return Calibration(scales, "minmax", {}, Source(str(seed), "", {}, ()), statistics, {})
 

@@ -29,6 +29,14 @@ def forever(*seconds):
         yield from seconds
 
 
+@pytest.fixture
+def unshortened(monkeypatch):
+    """As it is outside the tests."""
+    monkeypatch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 2.0)
+    monkeypatch.setattr("quant.evaluation.latency._LATENCY_RUNS", (5, 50))
+
+
+@pytest.mark.usefixtures("unshortened")
 def test_latency_is_the_median_without_the_first_run():
     clock = Clock()
     builds = {"slow": clock.build("slow", iter([100, 1, 3, 2, 50, 2, 7, 7]))}
@@ -37,8 +45,8 @@ def test_latency_is_the_median_without_the_first_run():
     assert latency.images_per_second == pytest.approx(2.0)
 
 
-def test_builds_take_turns_and_each_gets_the_time_it_needs(monkeypatch):
-    monkeypatch.setattr("quant.evaluation.latency._LATENCY_SECONDS", 2.0)  # as it is outside the tests
+@pytest.mark.usefixtures("unshortened")
+def test_builds_take_turns_and_each_gets_the_time_it_needs():
     clock = Clock()
     builds = {
         "a": clock.build("a", forever(1.0)),

@@ -73,7 +73,7 @@ def made(demo_master, tmp_path_factory):
         settings = settings_from_options(options, folder)
         run(replace(settings, out=folder / "out"))
 
-    return made_once(tmp_path_factory, "a <b>pr&amp;", make) / "out"
+    return made_once(tmp_path_factory, "a <b>pr&amp;", make, charts=True) / "out"
 
 
 @pytest.fixture(scope="session")

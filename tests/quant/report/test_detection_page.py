@@ -29,7 +29,7 @@ def detected(tmp_path_factory):
         options = {"out": folder, "backend": "onnxruntime", "algo": "entropy"}
         run(settings_from_options(options, folder / "project"))
 
-    return made_once(tmp_path_factory, "detected", make)
+    return made_once(tmp_path_factory, "detected", make, charts=True)
 
 
 def test_every_figure_equals_report_json(page, detected):

@@ -14,6 +14,7 @@ from quant.report.views.markdown import escaped, markdown_from_document
 from quant.report.views.render import html_from_document, json_from_document
 from quant.report.views.terminal.summary import summary_from_document
 from quant.settings.calib_toml import settings_from_options
+from tests.once import plain_reports
 from tests.outcome import quick_enough
 
 HOSTILE = "<script>alert('1')</script> \"q\" & a|b *c* _d_ `e` [f](g) <b>h</b>"
@@ -30,7 +31,8 @@ def charts(without_charts):
 def document(demo_master, tmp_path_factory):
     """The report of a small real run."""
     settings = settings_from_options({"num_images": 32, "algo": "minmax"}, demo_master)
-    return run(replace(settings, out=tmp_path_factory.mktemp("out")))
+    with plain_reports():
+        return run(replace(settings, out=tmp_path_factory.mktemp("out")))
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def scored(request, tmp_path_factory):
         }  # fmt: skip
         run(settings_from_options(options | request.param(folder / "project"), folder / "project"))
 
-    return made_once(tmp_path_factory, request.param.__name__, make)
+    return made_once(tmp_path_factory, request.param.__name__, make, charts=True)
 
 
 def test_every_figure_equals_report_json(page, scored):

@@ -29,7 +29,7 @@ def segmented(tmp_path_factory):
         options = {"out": folder, "algo": "percentile", "percentile": 97.0, "recover": "off"}
         run(settings_from_options(options, folder / "project"))
 
-    return made_once(tmp_path_factory, "segmented", make)
+    return made_once(tmp_path_factory, "segmented", make, charts=True)
 
 
 def test_every_figure_equals_report_json(page, segmented):
