@@ -28,12 +28,8 @@ def lock(config, name):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    config = session.config
-    if not hasattr(config, "workerinput"):
-        return (yield)
-    if fresh():
-        turn = lock(config, "tests")
-        with turn:  # the others wait for the first one, and then collect side by side
+    if hasattr(session.config, "workerinput") and fresh():
+        with lock(session.config, "tests"):  # the others wait for the first one, and then collect side by side
             if fresh():
                 return (yield)
     return (yield)

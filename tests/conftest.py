@@ -38,8 +38,8 @@ def linked(demo_master, tmp_path):
     """Copies the demo's folder, with links in place of copies of its 900 images, and sees to it that those stay."""
 
     def states():
-        found = {path: path.stat() for path in (demo_master / "imgs").rglob("*.png")}
-        return {path: (state.st_mtime_ns, state.st_size) for path, state in found.items()}
+        found = [(path, path.stat()) for path in (demo_master / "imgs").rglob("*.png")]
+        return {path: (state.st_mtime_ns, state.st_size) for path, state in found}
 
     def copy(source, target):
         return os.link(source, target) if source.endswith(".png") else shutil.copy2(source, target)

@@ -33,7 +33,19 @@ NAMESAKES = {
     "max",
     "pop",
 }
-NAMESAKES |= {"precision", "scales", "size", "start", "tactic_sources", "weights", "release", "min", "remove", "update"}
+NAMESAKES |= {
+    "precision",
+    "scales",
+    "size",
+    "start",
+    "tactic_sources",
+    "weights",
+    "release",
+    "min",
+    "remove",
+    "update",
+    "clear",
+}
 SOURCES = sorted((Path(quant.__file__).parent / "tensorrt").rglob("*.py"))
 
 
