@@ -65,10 +65,12 @@ ROOMS = (
     "datasets.opening",
     "datasets",
     # calib: activations -> statistics -> amax -> cache
-    "calib.errors calib.commits calib.interrupts calib.processors calib.names calib.texts calib.histograms.compiled",
+    "calib.errors calib.commits calib.interrupts calib.processors calib.names calib.texts",
+    "calib.native",
     "calib.scratch calib.documents calib.regular_files",
     "calib.files calib.entropy",
     "calib.histograms",
+    "calib.loops",
     "calib.algorithms",
     "calib.caches",
     "calib.calibrator calib.sample_project",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from calib.errors import NonFiniteError
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms.split_histogram import SplitHistogram
 from quant.collectors.derivation import rectifier_limit, scalar_constants
 from quant.errors import BuildError, ModelError
 from quant.onnx_graph.light_model import AnyModel, bytes_of_constants
