@@ -101,6 +101,10 @@ class Histogram:
             state[slot] = key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
         return Histogram(counts, state)
 
+    def equals(self, other: Histogram) -> bool:
+        """Whether both have the same contents."""
+        return np.array_equal(self._state, other._state) and np.array_equal(self.signed_counts, other.signed_counts)
+
     def digest(self) -> bytes:
         """A digest that is equal for histograms with the same contents, and only for those."""
         return hashlib.sha256(self.signed_counts.tobytes() + self._state.tobytes()).digest()

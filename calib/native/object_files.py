@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 _FORM = "calib-native-1"
@@ -70,7 +69,7 @@ def key_of_functions(sources: Sequence[str], function: str) -> Key | None:
             _FORM,
             function,
             llvmlite_version,
-            metadata.version("numba"),
+            _numba_version(),
             sys.platform,
             platform.machine(),
             binding.get_default_triple(),
@@ -78,10 +77,15 @@ def key_of_functions(sources: Sequence[str], function: str) -> Key | None:
             binding.get_host_cpu_features().flatten(),
             *(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths),
         ]
-    except (ImportError, OSError, RuntimeError, metadata.PackageNotFoundError):
+    except (ImportError, OSError, RuntimeError):
         return None
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return Key(digest, function.partition("(")[0], paths[0].parent)
+
+
+def _numba_version() -> str:
+    """What numba's own file says; importing numba, or looking at its metadata, takes longer than loading the code."""
+    return _source("numba").with_name("_version.py").read_text(encoding="utf-8")
 
 
 def _source(module: str) -> Path:
