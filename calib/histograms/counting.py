@@ -111,9 +111,9 @@ class Counts:
             return self._add(group, activations, errors, wait=wait)
 
         self._for_each(self._groups_of(activations), add, helpers, threads)
-        for tensor, array in activations.items():
-            if tensor in errors:
-                raise named_error(errors[tensor], self._holders.get(tensor, tensor), array, names)
+        first = next(filter(errors.__contains__, activations), None) if errors else None
+        if first is not None:
+            raise named_error(errors[first], self._holders.get(first, first), activations[first], names)
 
     def _groups_of(self, activations: Mapping[str, Array]) -> Sequence[ArrayGroup]:
         """Arrays to be counted in one call each; kept while they live, since most are filled again and again."""

@@ -77,14 +77,17 @@ class Tables:
         """Tables with nothing in them."""
         return cls(np.zeros((TABLES, ROWS, bins), np.uint32), empty_state())
 
-    def run(self, jobs: NDArray[np.int64]) -> None:
+    def run(self, jobs: NDArray[np.int64]) -> int:
         """Do jobs in one compiled call; their arrays must stay where they are meanwhile.
 
         Args:
             jobs: int64 [jobs, JOB_FIELDS]. Of each, FOUND is set: to -1, or to the flat index of the first NaN or
                 infinity; counting stops before that value's chunk.
+
+        Returns:
+            How many of the jobs met such a value.
         """
-        _count(address(jobs), len(jobs), *self._addresses)
+        return _count(address(jobs), len(jobs), *self._addresses)
 
     def run_one(self, job: Job) -> int:
         """Do one job; gives its FOUND."""

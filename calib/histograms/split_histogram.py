@@ -176,9 +176,9 @@ class ArrayGroup:
                 return None
             if free and self._in_place and self._fit():
                 tables = taken_tables()
-                tables.run(self._jobs)
+                broken = tables.run(self._jobs)
                 given_back(tables)
-                return self._errors(arrays)
+                return self._errors(arrays) if broken else {}
         finally:
             for lock in held:
                 lock.release()
@@ -194,12 +194,9 @@ class ArrayGroup:
         return True
 
     def _errors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NonFiniteError]:
-        found = self._jobs[:, kernels.FOUND]
-        if found.max(initial=-1) < 0:
-            return {}
         return {
             name: not_finite(flat_values(arrays[name]), int(index))
-            for name, index in zip(self._histograms, found, strict=True)
+            for name, index in zip(self._histograms, self._jobs[:, kernels.FOUND], strict=True)
             if index >= 0
         }
 

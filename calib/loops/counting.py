@@ -322,12 +322,14 @@ def count_jobs(jobs: int, amount: int, tables: int, bins: int, own: int, index: 
         scales: float32 [ROWS], to work in.
 
     Returns:
-        0.
+        How many of the jobs met a value that is not finite.
     """
+    broken = 0
     for j in range(amount):
         job = int64s(jobs + 8 * JOB_FIELDS * j)
         if job[TASK] & ACCUMULATE:
             job[FOUND] = _accumulate(job, tables, bins, int64s(own), uint32s(index), scales)
+            broken += job[FOUND] >= 0
         if job[TASK] & JOIN:
             _join(job, tables, bins, int64s(own))
-    return 0
+    return broken

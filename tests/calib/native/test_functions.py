@@ -65,7 +65,7 @@ def test_code_comes_back_as_it_was_and_only_under_its_own_key(folder):
     assert read_kept(other) is None
 
 
-def test_the_key_depends_on_the_source_and_on_the_processor(monkeypatch, tmp_path):
+def test_the_key_depends_on_the_source_the_processor_and_the_compiler(monkeypatch, tmp_path):
     def digest():
         return key_of_functions((LOOPS, "tests.calib.native.test_functions"), "total(p)").digest
 
@@ -73,13 +73,13 @@ def test_the_key_depends_on_the_source_and_on_the_processor(monkeypatch, tmp_pat
     assert found[0] == found[1]
     monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
     found.append(digest())
-    source = tmp_path / "changed.py"
-    source.write_text("CONSTANT = 2\n")
+    source, version = tmp_path / "changed.py", tmp_path / "_version.py"
     monkeypatch.setattr(object_files, "_source", lambda _: source)
-    found.append(digest())
-    source.write_text("CONSTANT = 3\n")
-    found.append(digest())
-    assert len(set(found)) == 4
+    for path, text in ((source, "2"), (version, "1"), (source, "3"), (version, "2")):
+        path.write_text(f"CONSTANT = {text}\n")
+        found.append(digest() if version.exists() else None)
+    assert found[3] is None
+    assert len(set(found)) == len(found) - 1
 
 
 def test_code_that_needs_what_the_process_lacks_is_not_loaded():
