@@ -70,7 +70,7 @@ def _pointer_to(kind: Any) -> Any:  # noqa: ANN401 - numba has no types
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     def pointer(typing: Any, address: Any) -> Any:  # noqa: ANN401
-        return types.CPointer(kind)(types.int64), generate  # type: ignore[no-untyped-call]
+        return types.CPointer(kind)(types.int64), generate
 
     return intrinsic(pointer)
 
