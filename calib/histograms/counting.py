@@ -23,8 +23,8 @@ Array = NDArray[Any]
 
 BYTES_OF_COUNTER = 3 << 15  # of a tensor that is counted: its histogram, with a row for values above a limit
 BYTES_OF_PACKED = 1 << 14  # of one that is packed between its parts, about
-_GROUP = 1 << 20  # values of tensors that are counted in one compiled call, which takes less than a millisecond
-_GOLDEN = 0.618  # of a circle: steps of so much keep apart from each other
+_GROUP = 1 << 20  # values of tensors that are counted in one compiled call, about a millisecond of work
+_GOLDEN = 0.618  # of a circle: however many steps of so much there are, they keep apart
 
 
 @dataclass(frozen=True)

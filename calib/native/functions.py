@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from calib.native.machine_code import address_of_code
-from calib.native.object_files import kept, key_of_functions, read_kept
+from calib.native.object_files import keep, key_of_functions, read_kept
 
 ARGUMENTS: dict[str, type[ctypes.c_int64 | ctypes.c_double]] = {  # by letter; `p` is an address
     "p": ctypes.c_int64,
@@ -70,6 +70,6 @@ class NativeFunction:
 
         function = compiled(getattr(importlib.import_module(self._module), self._name), self._arguments)
         if key is not None:
-            with contextlib.suppress(OSError, ValueError):  # without object code, each process compiles
-                kept(key, object_code(function))
+            with contextlib.suppress(OSError, RuntimeError, ValueError):  # without object code, each process compiles
+                keep(key, object_code(function))
         return function.address, function

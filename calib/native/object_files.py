@@ -136,7 +136,7 @@ def _parsed(content: bytes, key: Key) -> ObjectCode | None:
     return ObjectCode(data, symbol, tuple(needs)) if digest_of_key == key.digest else None
 
 
-def kept(key: Key, code: ObjectCode) -> Path:
+def keep(key: Key, code: ObjectCode) -> Path:
     """Write object code into the first folder that takes it, whole or not at all; gives the file.
 
     Raises:

@@ -1,6 +1,8 @@
 """The compiled loops write at computed places: hostile values against NumPy, and nothing outside their arrays."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from calib.entropy import SEARCH_BINS
 from calib.errors import NonFiniteError
 from calib.histograms import kernels
+from calib.histograms.counting import Counts
 from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
 from calib.histograms.histogram import BINS, Histogram
 from calib.histograms.split_histogram import ArrayGroup, SplitHistogram
@@ -319,3 +322,50 @@ def test_tensorrt_s_histogram_holds_any_magnitude(arrays):
     counts, limit = counts_on_tensorrt_s_grid(arrays)
     assert histogram.limit == limit
     np.testing.assert_array_equal(histogram.counts, counts)
+
+
+def parts_of(rng, sizes):
+    return {
+        f"t{i}": (rng.normal(size=size) * rng.choice([0.1, 1, 30])).astype(np.float32) for i, size in enumerate(sizes)
+    }
+
+
+def assert_counted(counts, parts):
+    for name, histogram in counts.histograms.items():
+        assert_is_numpy_s(histogram.whole(), np.concatenate([part[name] for part in parts]))
+
+
+def test_many_threads_count_parts_as_one_after_the_other_would(monkeypatch):
+    """Each with arrays of its own, filled again and again; tensors that others are at come later."""
+    monkeypatch.setattr("calib.histograms.counting._GROUP", 30_000)
+    rng = np.random.default_rng(3)
+    threads, rounds, sizes = 6, 4, [50_000, 20_000, 9_000, 7_000, 100, 1]
+    counts = Counts({f"t{i}": 1.0 if i % 2 else math.inf for i in range(len(sizes))}, first_batch=False)
+    done, lock = [], threading.Lock()
+
+    def work(seed):
+        own, buffers = np.random.default_rng(seed), parts_of(rng, sizes)
+        for _ in range(rounds):
+            for name, values in parts_of(own, sizes).items():
+                buffers[name][:] = values
+            counts.count(buffers, ["image"], None, 1)
+            with lock:
+                done.append({name: values.copy() for name, values in buffers.items()})
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    assert len(done) == threads * rounds
+    assert_counted(counts, done)
+
+
+def test_an_array_that_takes_another_s_place_is_counted_itself():
+    """Its id may be that of one that is gone, whose memory is no longer its own."""
+    counts, done, seen = Counts({"t0": math.inf}, first_batch=False), [], set()
+    for i in range(20):
+        part = parts_of(np.random.default_rng(i), [3000 + i])
+        counts.count(part, ["image"], None, 1)
+        done.append({name: values.tolist() for name, values in part.items()})
+        seen |= set(map(id, part.values()))
+        del part
+    assert len(seen) < 20  # or nothing was shown
+    assert_counted(counts, [{name: np.float32(values) for name, values in part.items()} for part in done])

@@ -10,7 +10,7 @@ import pytest
 from calib.native import functions, object_files
 from calib.native.functions import NativeFunction
 from calib.native.machine_code import address_of_code
-from calib.native.object_files import ObjectCode, kept, key_of_functions, read_kept
+from calib.native.object_files import ObjectCode, keep, key_of_functions, read_kept
 
 LOOPS = "tests.calib.native.loops"
 CODE = ObjectCode(b"\x7fELF\n\x00 code\n", "total", ("log", "exp"))
@@ -59,7 +59,7 @@ def test_code_comes_back_as_it_was_and_only_under_its_own_key(folder):
     key, other = (key_of_functions((LOOPS,), name) for name in ("total(p)", "total(i)"))
     assert key.digest != other.digest
     assert read_kept(key) is None
-    path = kept(key, CODE)
+    path = keep(key, CODE)
     assert read_kept(key) == CODE
     path.rename(path.with_name(object_files._file_name(other)))  # as of another processor, or of other source
     assert read_kept(other) is None
