@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from calib.native.functions import NativeFunction
 
 CHUNK = 4096  # values; a chunk and its indices stay in the L1 cache between the loops over it
-TABLES = (
-    2  # where equal values follow each other, they go to these in turn, and need not wait for each other's increment
-)
+TABLES = 2  # equal values in a row go to them in turn, and need not wait for each other's increment
 ROWS = 3
 MOST = 1 << 30  # values that the tables may hold, since they count in uint32
 INFINITY_KEY = 0x7F800000  # order key of +inf; keys >= this, or <= -INFINITY_KEY - 1, are not finite
