@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calib.entropy import entropy_amax_from_fine_counts
 from calib.errors import CalibrationError
-from calib.histograms.compiled import compiled
 from calib.histograms.first_batch import FirstBatchHistogram
 from calib.histograms.histogram import Histogram
 from calib.histograms.statistics import Statistics
 from calib.names import ALGORITHMS
+from calib.native.functions import NativeFunction
 from calib.processors import usable_processors
 
 _PRODUCT_PERCENTILE = 99.99
 _MSE_JOINED = 4  # histogram bins in one bin of the MSE search
+_mse_search = NativeFunction("calib.loops.mse", "best_amax", "pi")
 ZERO_AMAX = 1.0  # amax of an all-zero tensor: any positive scale represents it, and TensorRT refuses 0
 
 
@@ -65,37 +65,8 @@ def mse_amax(histogram: Histogram) -> float:
     counts[0] -= histogram.zeros
     coarse = counts.reshape(-1, _MSE_JOINED).sum(axis=1)
     used = int(np.flatnonzero(coarse)[-1]) + 1 if coarse.any() else 0
-    best = _mse_candidate(coarse[:used]) * _MSE_JOINED * histogram.width
+    best = _mse_search(coarse.ctypes.data, used) * _MSE_JOINED * histogram.width
     return min(best, histogram.abs_max)
-
-
-@compiled
-def _squared_error(counts: NDArray[np.int64], amax: float) -> float:
-    """Sum of squared errors, in squared bin widths, of the bin centres on a grid of 127 steps up to amax bins."""
-    step = amax / 127.0
-    error = 0.0
-    for j in range(counts.size):
-        if counts[j] > 0:
-            x = j + 0.5
-            difference = x - min(np.rint(x / step), 127.0) * step
-            error += counts[j] * (difference * difference + 1.0 / 12.0)
-    return error
-
-
-@compiled
-def _mse_candidate(counts: NDArray[np.int64]) -> int:
-    """The amax in bins, 1..len(counts), with the smallest error: tries every 16th, then all around the best one."""
-    bins = counts.size
-    best, smallest = bins, np.inf
-    for amax in range(16, bins + 1, 16):
-        error = _squared_error(counts, float(amax))
-        if error < smallest:
-            best, smallest = amax, error
-    for amax in range(max(best - 15, 1), min(best + 15, bins) + 1):
-        error = _squared_error(counts, float(amax))
-        if error < smallest:
-            best, smallest = amax, error
-    return best
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,16 @@ depend on the order: it searches several grids whose ranges lie where TensorRT's
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.histograms.compiled import compiled, inlined
+from calib.native.functions import NativeFunction
 
 SEARCH_BINS = 2048
 LEVELS = 128
 MIN_KEPT = 0.5  # plain entropy keeps at least this share of the mass; on real networks TensorRT clipped at most 2 %
-_STRIDE = 16  # of the first pass over the candidates
-_TIE = 1e-12  # nats: above the rounding of the sums (1e-14), below any gap seen between candidates (1e-8)
+
+_search = NativeFunction("calib.loops.entropy", "best_candidate", "piidp")
 
 
 def entropy_amax_from_counts(counts: NDArray[np.int64], width: float, min_kept: float = 0.0) -> float:
@@ -82,80 +80,8 @@ def _joined(counts: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
     return np.asarray(whole.reshape(SEARCH_BINS, factor).sum(axis=1), np.int64)
 
 
-@compiled
 def _best_candidate(counts: NDArray[np.int64], levels: int, min_kept: float) -> int:
-    """The i in levels..len(counts) with the smallest KL(P || Q); the last i if none qualifies, -1 if there is no mass.
-
-    Let A be the kept mass, T the tail, N = A + T, b the mass of bin i - 1, S and C the mass and the number of non-empty
-    bins of a level, and c the mass of a bin. Then:
-
-        N KL = N log(A / N) + [(b + T) log(b + T) - b log b - T log(S / C of the last level)]
-               + sum over levels of [sum of c log c - S log(S / C)]
-
-    All sums are differences of prefix sums. Every level's bracket is at least 0, so a candidate is dropped as soon as
-    its partial sum exceeds the best one.
-    """
+    """The candidate i with the smallest divergence, see `calib.loops.entropy`; -1 if there is no mass."""
     bins = counts.size
-    mass, entropy = np.zeros(bins + 1), np.zeros(bins + 1)
-    filled = np.zeros(bins + 1, np.int64)
-    logs = np.zeros(bins + 1)
-    for j in range(bins):
-        c = float(counts[max(j, 1)])
-        mass[j + 1] = mass[j] + c
-        filled[j + 1] = filled[j] + (1 if c > 0 else 0)
-        entropy[j + 1] = entropy[j] + (c * math.log(c) if c > 0 else 0.0)
-        logs[j + 1] = math.log(j + 1.0)
-    total = mass[bins]
-    divergences = np.full(bins + 1, np.inf)
-    smallest = np.inf
-    for step in (_STRIDE, 1):  # a good candidate found early lets most others be dropped early
-        for i in range(bins, levels - 1, -step):
-            if step == _STRIDE or (bins - i) % _STRIDE:
-                divergences[i] = _divergence(i, levels, mass, entropy, filled, logs, min_kept, smallest + 2 * _TIE)
-                smallest = min(smallest, divergences[i])
-    for i in range(bins, levels - 1, -1):
-        if divergences[i] <= smallest + _TIE and divergences[i] < np.inf:
-            return i
-    return bins if total > 0 else -1
-
-
-@compiled
-def _divergence(
-    i: int,
-    levels: int,
-    mass: NDArray[np.float64],
-    entropy: NDArray[np.float64],
-    filled: NDArray[np.int64],
-    logs: NDArray[np.float64],
-    min_kept: float,
-    bound: float,
-) -> float:
-    """KL(P || Q) of candidate i, nats; infinite if the candidate is left out or is sure to exceed the bound."""
-    total = mass[-1]
-    kept, tail, last = mass[i], total - mass[i], mass[i] - mass[i - 1]
-    if filled[i] < 2 or (last <= 0 < tail) or kept < min_kept * total:
-        return np.inf
-    divergence = math.log(kept / total)
-    if tail > 0:
-        start = _level_start(levels - 1, i, levels)
-        level_log = math.log(kept - mass[start]) - logs[filled[i] - filled[start]]
-        joint = last + tail
-        divergence += (joint * math.log(joint) - last * math.log(last) - tail * level_log) / total
-    start = 0
-    for level in range(levels):
-        stop = _level_start(level + 1, i, levels)
-        count = filled[stop] - filled[start]
-        if count > 1:  # a level with one bin is exact
-            level_mass = mass[stop] - mass[start]
-            spread = level_mass * (math.log(level_mass) - logs[count])
-            divergence += (entropy[stop] - entropy[start] - spread) / total
-            if divergence > bound:
-                return np.inf
-        start = stop
-    return divergence
-
-
-@inlined
-def _level_start(level: int, bins: int, levels: int) -> int:
-    """The first bin j with floor(levels * j / bins) >= level."""
-    return (level * bins + levels - 1) // levels
+    work = np.empty((5, bins + 1), np.float64)
+    return _search(counts.ctypes.data, bins, levels, min_kept, work.ctypes.data)

@@ -1,6 +1,7 @@
 """Loops that numba compiles, without numba until the first of them is called.
 
-Importing numba takes a quarter of a second, and most commands read modules whose loops they never call.
+Importing numba takes a quarter of a second, and most commands read modules whose loops they never call. The loops of
+every calibration are loaded without numba even then, see `calib.native`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _LOADING = threading.Lock()
 class Compiled(Generic[_Parameters, _Result]):
     """A function that numba compiles at its first call, and keeps on disk; it releases the GIL."""
 
-    def __init__(self, function: Callable[_Parameters, _Result], options: dict[str, Any]) -> None:
+    def __init__(self, function: Callable[_Parameters, _Result]) -> None:
         functools.update_wrapper(self, function)
-        self._function, self._options = function, options
+        self._function = function
         self._loaded: Any = None
 
     @property
@@ -31,7 +32,7 @@ class Compiled(Generic[_Parameters, _Result]):
                 if self._loaded is None:
                     import numba
 
-                    self._loaded = numba.njit(nogil=True, cache=True, **self._options)(self._function)
+                    self._loaded = numba.njit(nogil=True, cache=True)(self._function)
         return self._loaded
 
     @property
@@ -47,9 +48,4 @@ class Compiled(Generic[_Parameters, _Result]):
 
 def compiled(function: Callable[_Parameters, _Result]) -> Compiled[_Parameters, _Result]:
     """Have numba compile a function in nopython mode, when it is first called."""
-    return Compiled(function, {})
-
-
-def inlined(function: Callable[_Parameters, _Result]) -> Compiled[_Parameters, _Result]:
-    """The same, for a function whose body numba puts where it is called."""
-    return Compiled(function, {"inline": "always"})
+    return Compiled(function)

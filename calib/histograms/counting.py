@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 
 from calib.errors import NonFiniteError
 from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms.split_histogram import ArrayGroup, SplitHistogram
 
 Array = NDArray[Any]
 
 BYTES_OF_COUNTER = 3 << 15  # of a tensor that is counted: its histogram, with a row for values above a limit
 BYTES_OF_PACKED = 1 << 14  # of one that is packed between its parts, about
+_GROUP = 1 << 20  # values of tensors that are counted in one compiled call, about a millisecond of work
+_GOLDEN = 0.618  # of a circle: however many steps of so much there are, they keep apart
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class Counts:
         self._early: dict[str, list[Array]] = {name: [] for name in limits}
         self._locks = {name: threading.Lock() for name in limits}  # of the histograms on TensorRT's grid
         self._required, self._required_clipped = required, required_clipped
+        self._grouping, self._grouped = threading.Lock(), set[str]()
+        self._together: dict[tuple[str, ...], list[list[str]]] = {}  # tensors of one call, by the tensors of a part
+        self._kept: dict[tuple[tuple[str, ...], tuple[int, ...]], tuple[Sequence[ArrayGroup], object]] = {}
+        self._turns = itertools.count()
         self.dropped: set[str] = set()
         self.rectified: set[str] = set()
 
@@ -99,49 +107,94 @@ class Counts:
         """
         errors: dict[str, NonFiniteError] = {}
 
-        def add(name: str, array: Array) -> None:
-            if name in self.dropped:
-                return
-            try:
-                self._add_or_rectified(name, array)
-            except NonFiniteError as error:
-                if self._required is None or name in self._required or name in self._required_clipped:
-                    errors[name] = error
-                else:
-                    self.dropped.add(name)
+        def add(group: ArrayGroup, wait: bool) -> bool:
+            return self._add(group, activations, errors, wait=wait)
 
-        self._for_each(activations, add, helpers, threads)
-        for tensor, array in activations.items():
-            if tensor in errors:
-                raise named_error(errors[tensor], self._holders.get(tensor, tensor), array, names)
+        self._for_each(self._groups_of(activations), add, helpers, threads)
+        first = next(filter(errors.__contains__, activations), None) if errors else None
+        if first is not None:
+            raise named_error(errors[first], self._holders.get(first, first), activations[first], names)
 
-    def _add_or_rectified(self, name: str, array: Array) -> None:
-        """Add an array; if only its clipped values are required and infinity came up, clip it, so NaN alone is left."""
-        counted = 0
-        if name not in self.rectified:
-            try:
-                self._add(name, array)
-            except NonFiniteError as error:
-                if self._required is None or name in self._required or name not in self._required_clipped:
-                    raise
-                counted = error.counted
+    def _groups_of(self, activations: Mapping[str, Array]) -> Sequence[ArrayGroup]:
+        """Arrays to be counted in one call each; kept while they live, since most are filled again and again."""
+        key = tuple(activations), tuple(map(id, activations.values()))
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept[0]
+        with self._grouping:
+            together = self._together.get(key[0])
+            if together is None:
+                together = self._together[key[0]] = _in_groups(activations)
+                for names in together:
+                    self._share_lock([name for name in names if name not in self._grouped])
+                    self._grouped.update(names)
+        groups = [ArrayGroup(self.histograms, {name: activations[name] for name in names}) for names in together]
+
+        def forget(_: object) -> None:  # another array may get the same id
+            self._kept.pop(key, None)
+
+        self._kept[key] = groups, [weakref.ref(array, forget) for array in activations.values()]
+        return groups
+
+    def _share_lock(self, names: Sequence[str]) -> None:
+        """Let tensors that will be counted together have one lock, which is taken sooner than many."""
+        lock = threading.Lock()
+        for name in names:
+            self.histograms[name].share(lock)
+
+    def _add(
+        self,
+        group: ArrayGroup,
+        activations: Mapping[str, Array],
+        errors: dict[str, NonFiniteError],
+        *,
+        wait: bool,
+    ) -> bool:
+        """Add the arrays of some tensors; what is not finite and has to be goes into `errors`.
+
+        Gives False, and adds nothing, if another thread is at them, unless `wait`.
+        """
+        rectified: list[str] = []
+        if not self.rectified.isdisjoint(group.names) or not self.dropped.isdisjoint(group.names):
+            rectified = [name for name in group.names if name in self.rectified]
+            whole = [name for name in group.names if name not in rectified and name not in self.dropped]
+            group = ArrayGroup(self.histograms, {name: activations[name] for name in whole})
+        found = group.add(activations, wait=wait)
+        if found is None:
+            return False
+        if self.first is not None:
+            for name in group.names:
+                if name not in found:
+                    self._add_to_first(self.first[name], name, activations[name])
+        for name, error in found.items():
+            if self._required is not None and name not in self._required and name in self._required_clipped:
                 self.rectified.add(name)
+                self._add_clipped(name, activations[name], error.counted, errors)
             else:
-                return
-        histogram, values = self.histograms[name], array.reshape(-1)
-        try:
-            histogram.add(np.clip(values[counted:], 0, histogram.limit))
-        except NonFiniteError as error:
-            raise NonFiniteError(str(error), index=error.index + counted) from None
+                self._failed(name, error, errors)
+        for name in rectified:
+            self._add_clipped(name, activations[name], 0, errors)
+        return True
 
-    def _add(self, name: str, array: Array) -> None:
-        self.histograms[name].add(array)
-        if self.first is None:
-            return
+    def _add_clipped(self, name: str, array: Array, counted: int, errors: dict[str, NonFiniteError]) -> None:
+        """Add the values after those that were counted, clipped, so that NaN alone is left of what is not finite."""
+        histogram = self.histograms[name]
+        try:
+            histogram.add(np.clip(array.reshape(-1)[counted:], 0, histogram.limit))
+        except NonFiniteError as error:
+            self._failed(name, NonFiniteError(str(error), index=error.index + counted), errors)
+
+    def _failed(self, name: str, error: NonFiniteError, errors: dict[str, NonFiniteError]) -> None:
+        if self._required is None or name in self._required or name in self._required_clipped:
+            errors[name] = error
+        else:
+            self.dropped.add(name)
+
+    def _add_to_first(self, first: FirstBatchHistogram, name: str, array: Array) -> None:
         largest = largest_magnitude(array)
         with self._locks[name]:
-            if self.first[name].limit:
-                self.first[name].add(array, largest)
+            if first.limit:
+                first.add(array, largest)
             elif largest:  # zero in all earlier batches: the range comes from this whole batch, not from its first part
                 self._early[name].append(array.copy())
 
@@ -172,23 +225,45 @@ class Counts:
                 histogram.open(largest[name])
 
     def _for_each(
-        self, activations: Mapping[str, Array], use: Callable[[str, Array], None], helpers: Executor, threads: int
+        self, groups: Sequence[ArrayGroup], use: Callable[[ArrayGroup, bool], bool], helpers: Executor, threads: int
     ) -> None:
-        """Call `use` for each tensor, the largest first so that all threads end at about the same time."""
-        left = deque(sorted(activations, key=lambda name: -activations[name].size))
+        """Call `use` for groups: the largest tensors first, so that all threads end at about the same time.
+
+        It is called again, at the end, for those of which it gives False.
+        """
+        left = deque(groups)
+        if threads == 1:  # parts that are counted at the same time begin at different tensors, and stay apart
+            left.rotate(int(len(left) * (next(self._turns) * _GOLDEN % 1)))
 
         def work() -> None:
+            later = []
             while True:
                 try:
-                    name = left.popleft()
+                    group = left.popleft()
                 except IndexError:
-                    return
-                use(name, activations[name])
+                    break
+                if not use(group, False):
+                    later.append(group)
+            for group in later:
+                use(group, True)
 
-        jobs = [helpers.submit(work) for _ in range(min(threads, len(activations)) - 1)]
+        jobs = [helpers.submit(work) for _ in range(min(threads, len(left)) - 1)]
         work()
         for job in jobs:
             job.result()
+
+
+def _in_groups(activations: Mapping[str, Array]) -> list[list[str]]:
+    """The tensors, the largest first, those of one compiled call together."""
+    groups: list[list[str]] = []
+    size = _GROUP
+    for name in sorted(activations, key=lambda name: -activations[name].size):
+        if size >= _GROUP:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += activations[name].size
+    return groups
 
 
 def named_error(error: NonFiniteError, tensor: str, array: Array, names: Sequence[str]) -> NonFiniteError:

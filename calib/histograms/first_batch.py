@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from calib.entropy import SEARCH_BINS, entropy_amax_from_counts
 from calib.errors import CalibrationError
-from calib.histograms.compiled import compiled
+from calib.native.functions import NativeFunction
+
+_count = NativeFunction("calib.loops.first_batch", "count_magnitudes", "pidipi")
 
 
 @dataclass
@@ -56,7 +58,11 @@ class FirstBatchHistogram:
         while largest > self.limit:
             self._double()
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        self._at_edge += _count(flat, self._bins_per_unit(), self.counts)
+        per_unit = self._bins_per_unit()
+        single = isinstance(per_unit, np.float32)
+        self._at_edge += _count(
+            flat.ctypes.data, flat.size, float(per_unit), int(single), self.counts.ctypes.data, self.counts.size
+        )
 
     def _bins_per_unit(self) -> np.floating[Any]:
         """The number of bins per activation unit: a float32, as in TensorRT, if that is finite."""
@@ -100,18 +106,3 @@ def largest_magnitude(values: ArrayLike) -> float:
     """Max |x| as float32; 0 for an empty array."""
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)
     return float(max(flat.max(), -flat.min())) if flat.size else 0.0
-
-
-@compiled
-def _count(values: NDArray[np.float32], bins_per_unit: np.floating[Any], counts: NDArray[np.int64]) -> int:
-    """Count magnitudes, and return how many were clamped into the last bin."""
-    bins = counts.size
-    clamped = 0
-    for value in values:
-        place = abs(value) * bins_per_unit
-        if place < bins:  # compared as a float, since not every float fits into an integer
-            counts[np.int64(place)] += 1
-        else:
-            counts[bins - 1] += 1
-            clamped += 1
-    return clamped

@@ -12,26 +12,17 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calib.errors import CalibrationError, NonFiniteError
+from calib.errors import CalibrationError
 from calib.histograms import kernels
-from calib.histograms.packed_counts import PackedCounts
+from calib.histograms.tables import BINS, count_in_tables
 
-BINS = 8192  # for each sign; a power of two, so that the largest magnitude lies in the upper half
 MOST_VALUES = 1 << 53  # of a tensor; a petabyte of float32 has fewer
 _SIGNS = (kernels.NEGATIVE, kernels.POSITIVE)
-
-
-def _empty_state() -> NDArray[np.int64]:
-    state = np.zeros(kernels.STATE_SLOTS, np.int64)
-    state[: kernels.ZEROS] = kernels.UNSET
-    return state
 
 
 def _value_from_key(key: int) -> float:
@@ -40,45 +31,10 @@ def _value_from_key(key: int) -> float:
     return float(struct.unpack("<f", struct.pack("<I", bits & 0xFFFFFFFF))[0]) + 0.0
 
 
-def _key_from_value(value: float) -> int:
+def key_from_value(value: float) -> int:
+    """The order key of a float32."""
     bits = int(struct.unpack("<i", struct.pack("<f", value))[0])
     return bits if bits >= 0 else bits ^ 0x7FFFFFFF
-
-
-_Tables = tuple[NDArray[np.uint32], NDArray[np.int64]]  # and their state
-# Tables that are all zero. Some are taken out while values are counted in them, so that an interrupt leaves none half
-# full.
-_spare: list[_Tables] = []
-
-
-def _count_in_tables(
-    values: ArrayLike, count: Callable[[NDArray[np.float32], NDArray[np.uint32], NDArray[np.int64]], int]
-) -> None:
-    """Count values by way of tables, which stay in the caches.
-
-    Args:
-        values: Of any shape.
-        count: Counts a part of the values in tables, of which the second array is the state, and joins the tables with
-            a histogram; gives the index of the first value that is not finite, or -1.
-
-    Raises:
-        NonFiniteError: A value is NaN or infinite; those before its chunk were counted.
-    """
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    for start in range(0, flat.size, kernels.MOST):
-        part = flat[start : start + kernels.MOST]
-        try:
-            tables, own = _spare.pop()
-        except IndexError:
-            tables, own = np.zeros((kernels.TABLES, kernels.ROWS, BINS), np.uint32), _empty_state()
-        index = count(part, tables, own)
-        _spare.append((tables, own))
-        if index >= 0:
-            counted = start + index // kernels.CHUNK * kernels.CHUNK
-            index += start
-            raise NonFiniteError(
-                f"value {index} is {flat[index]}, expected a finite number", index=index, counted=counted
-            )
 
 
 @dataclass
@@ -91,7 +47,7 @@ class Histogram:
     """
 
     signed_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
-    _state: NDArray[np.int64] = field(default_factory=_empty_state)
+    _state: NDArray[np.int64] = field(default_factory=kernels.empty_state)
 
     def add(self, values: ArrayLike) -> None:
         """Count values of any shape; other floating types are read as float32.
@@ -99,13 +55,8 @@ class Histogram:
         Raises:
             NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded.
         """
-        counts, state = self.signed_counts, self._state
-        _count_in_tables(
-            values,
-            lambda part, tables, own: kernels.accumulate_and_join(
-                part, part.view(np.int32), math.inf, tables, own, counts, state
-            ),
-        )
+        place = kernels.place_of_counts(math.inf, self.signed_counts, self._state)
+        count_in_tables(values, lambda part, tables: tables.run_one(kernels.job(part, place)))
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of values together; neither operand changes.
@@ -135,7 +86,7 @@ class Histogram:
         state[kernels.NEGATIVE] = kernels.UNSET
         state[kernels.ZEROS] += negative
         for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
-            state[slot] = _key_from_value(max(value, 0.0))
+            state[slot] = key_from_value(max(value, 0.0))
         return Histogram(counts, state)
 
     def halved(self, times: int) -> Histogram:
@@ -147,8 +98,12 @@ class Histogram:
                 counts[sign] = _folded_times(counts[sign], exponent - (int(state[sign]) - times))
                 state[sign] = exponent
         for slot, value in ((kernels.MIN_KEY, self.min), (kernels.MAX_KEY, self.max)):
-            state[slot] = _key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
+            state[slot] = key_from_value(float(np.float32(value) * np.float32(2.0**-times)))
         return Histogram(counts, state)
+
+    def equals(self, other: Histogram) -> bool:
+        """Whether both have the same contents."""
+        return np.array_equal(self._state, other._state) and np.array_equal(self.signed_counts, other.signed_counts)
 
     def digest(self) -> bytes:
         """A digest that is equal for histograms with the same contents, and only for those."""
@@ -171,7 +126,7 @@ class Histogram:
         exponent = int(self._state[list(_SIGNS)].max())
         total = np.zeros(BINS, np.int64)
         for sign in _SIGNS:
-            total += _folded(self.signed_counts[sign], exponent, int(self._state[sign]))
+            total += folded(self.signed_counts[sign], exponent, int(self._state[sign]))
         return total
 
     @property
@@ -233,137 +188,24 @@ class Histogram:
                 f"expected counts of {zeros} zeros and of values from {minimum} to {maximum}, found {first_bin} values "
                 f"in the bin of zero and {others} others"
             )
-        state = _empty_state()
+        state = kernels.empty_state()
         for sign, seen in ((kernels.NEGATIVE, minimum < 0), (kernels.POSITIVE, maximum > 0)):
             state[sign] = exponents[sign] if seen else kernels.UNSET
         state[kernels.ZEROS] = zeros
         if signed_counts.any():
-            state[kernels.MIN_KEY :] = _key_from_value(minimum), _key_from_value(maximum), 1
+            state[kernels.MIN_KEY :] = key_from_value(minimum), key_from_value(maximum), 1
         return cls(np.ascontiguousarray(signed_counts, np.int64), state)
-
-
-class SplitHistogram:
-    """Counts values up to a limit and values above it separately, in one pass.
-
-    This gives the histograms of a tensor and of its Clip(0, limit), bit for bit as counting each of them would. Several
-    threads may add values at a time.
-
-    Attributes:
-        limit: Upper bound of the Clip, above zero; infinity for none.
-    """
-
-    def __init__(self, limit: float = math.inf) -> None:
-        self.limit = float(np.float32(limit))
-        self._state = _empty_state()
-        self._rows = 2 if math.isinf(limit) else 3
-        self._counts = np.zeros((self._rows, BINS), np.uint32)  # half of what int64 takes, in memory and in time
-        self._held = 0  # values in them
-        self._earlier: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None  # counts and state of values before
-        self._packed: PackedCounts | None = None
-        self._lock = threading.Lock()  # of the counts and the state
-
-    @classmethod
-    def from_counts(cls, limit: float, counts: NDArray[np.int64], state: NDArray[np.int64]) -> SplitHistogram:
-        """A histogram that something else has counted, in the arrays of `calib.histograms.kernels`.
-
-        Args:
-            limit: Upper bound of the Clip; infinity for none.
-            counts: int64 [2 or 3, BINS], the rows of `kernels`; taken over.
-            state: int64 [STATE_SLOTS]; taken over.
-        """
-        made = cls(limit)
-        made._earlier, made._state = (counts, state), state.copy()
-        return made
-
-    def pack(self) -> None:
-        """Take little memory from now on, whenever no counts are being added; nothing else changes."""
-        if self._packed is None:
-            self._packed = PackedCounts.of(self._all_counts())
-            self._earlier, self._counts = None, np.zeros((self._rows, 0), np.uint32)
-
-    def _all_counts(self) -> NDArray[np.int64]:
-        if self._packed is not None:
-            return self._packed.unpacked()
-        counts = self._counts.astype(np.int64)
-        if self._earlier is not None:
-            earlier, state = self._earlier
-            for row in range(self._rows):
-                counts[row] += _folded(earlier[row], int(self._state[row]), int(state[row]))
-        return counts
-
-    def add(self, values: ArrayLike) -> None:
-        """Count values of any shape.
-
-        Raises:
-            NonFiniteError: A value is NaN or infinite; the histogram is then incomplete and must be discarded, unless
-                the values after those that were counted are added in another form.
-        """
-        _count_in_tables(values, self._count)
-
-    def _count(self, part: NDArray[np.float32], tables: NDArray[np.uint32], own: NDArray[np.int64]) -> int:
-        bits = part.view(np.int32)
-        # One compiled call where no other thread is at this tensor: after each, a thread waits for the interpreter.
-        if self._lock.acquire(blocking=False):
-            try:
-                if self._packed is None and self._held + part.size <= kernels.MOST:
-                    self._held += part.size
-                    return kernels.accumulate_and_join(part, bits, self.limit, tables, own, self._counts, self._state)
-            finally:
-                self._lock.release()
-        index = kernels.accumulate(part, bits, self.limit, tables, own, self._state)
-        with self._lock:
-            self._join(tables, own, part.size)
-        return index
-
-    def _join(self, tables: NDArray[np.uint32], own: NDArray[np.int64], values: int) -> None:
-        """Add tables of at most so many values; the counts make way first where uint32 might not hold both."""
-        if self._packed is not None:
-            counts = self._packed.unpacked()
-            kernels.join(tables, own, self.limit, counts, self._state)
-            self._packed = PackedCounts.of(counts)
-            return
-        if self._held + values > kernels.MOST:
-            self._earlier, self._held = (self._all_counts(), self._state.copy()), 0
-            self._counts[:] = 0
-        kernels.join(tables, own, self.limit, self._counts, self._state)
-        self._held += values
-
-    def whole(self) -> Histogram:
-        """The histogram of the values."""
-        found = self._all_counts()
-        counts, state = found[:2].copy(), self._state.copy()
-        if len(found) > 2:
-            above, below = int(state[kernels.ABOVE]), int(state[kernels.POSITIVE])
-            widest = max(above, below)
-            counts[kernels.POSITIVE] = _folded(counts[kernels.POSITIVE], widest, below)
-            counts[kernels.POSITIVE] += _folded(found[kernels.ABOVE], widest, above)
-            state[kernels.POSITIVE] = widest
-        state[kernels.ABOVE] = kernels.UNSET
-        return Histogram(counts, state)
-
-    def clipped(self) -> Histogram:
-        """The histogram of the values clipped to [0, limit]."""
-        found = self._all_counts()
-        counts, state = found[:2].copy(), self._state.copy()
-        state[kernels.ABOVE] = kernels.UNSET
-        for slot in (kernels.MIN_KEY, kernels.MAX_KEY):
-            state[slot] = min(int(state[slot]), _key_from_value(self.limit))
-        kept = Histogram(counts, state).rectified()
-        at_limit = int(found[kernels.ABOVE].sum()) if len(found) > 2 else 0
-        if at_limit:  # then the positive row is already wide enough for the limit
-            kept.signed_counts[kernels.POSITIVE, int(self.limit / kept.widths[1])] += at_limit
-        return kept
 
 
 def _joined_rows(first: Histogram, second: Histogram, sign: int) -> tuple[NDArray[np.int64], int]:
     """The sum of two histograms' counts of one sign, and its exponent."""
     exponents = int(first._state[sign]), int(second._state[sign])
     widest = max(exponents)
-    rows = (_folded(h.signed_counts[sign], widest, e) for h, e in zip((first, second), exponents, strict=True))
+    rows = (folded(h.signed_counts[sign], widest, e) for h, e in zip((first, second), exponents, strict=True))
     return np.asarray(sum(rows), np.int64), widest
 
 
-def _folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
+def folded(row: NDArray[np.int64], exponent: int, own: int) -> NDArray[np.int64]:
     """A row with its bins joined to width 2^exponent, at least its own width; a row of only zeros fits any width."""
     return _folded_times(row, 0 if own == kernels.UNSET else exponent - own)
 

@@ -1,21 +1,21 @@
-"""Compiled loops over activations (numba). They release the GIL, so several threads can count at the same time.
+"""What the compiled loops over activations count, and how they are called (`calib.loops.counting`).
 
-Float32 values are compared through their bits. For a float with bits ``b``, ``b ^ ((b >> 31) & 0x7fffffff)`` read as a
-signed integer is its order key: the keys are ordered exactly as the floats are. One integer pass, which the compiler
-can vectorise, therefore finds the minimum, the maximum and whether there are non-finite values.
+They let other threads run, so several can count at the same time.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.histograms.compiled import compiled
+from calib.native.functions import NativeFunction
 
 CHUNK = 4096  # values; a chunk and its indices stay in the L1 cache between the loops over it
-TABLES = 2  # values go to them in turn, so that equal values in a row need not wait for each other's increment
+TABLES = 2  # equal values in a row go to them in turn, and need not wait for each other's increment
 ROWS = 3
 MOST = 1 << 30  # values that the tables may hold, since they count in uint32
 INFINITY_KEY = 0x7F800000  # order key of +inf; keys >= this, or <= -INFINITY_KEY - 1, are not finite
@@ -24,250 +24,118 @@ UNSET = MIN_EXPONENT - 1  # exponent of a row that holds nothing but zeros
 
 # Rows of counts: magnitudes of negative values, of zero and positive values, and of values above a limit.
 NEGATIVE, POSITIVE, ABOVE = range(3)
-# Slots of the integer state that `accumulate` keeps between calls; the first three are the rows' exponents.
+# Slots of the integer state that counts have; the first three are the rows' exponents. STARTED is 0 where there are no
+# values yet; in the state of tables it is the number of tables that hold some.
 ZEROS, MIN_KEY, MAX_KEY, STARTED = range(3, 7)
 STATE_SLOTS = 7
 
+# Fields of a job, all int64: an array of values, and where it is counted. Memory is named by its address.
+VALUES, SIZE, LIMIT, COUNTS, COUNTED_ROWS, WIDE, STATE, TASK, FOUND = range(9)
+JOB_FIELDS = 9
+ACCUMULATE, JOIN = 1, 2  # of the TASK, which may be both
+Place = tuple[int, int, int, int, int]  # LIMIT to STATE
+Job = tuple[int, int, int, int, int, int, int, int, int]
 
-@compiled
-def _fold(row: NDArray[np.integer[Any]]) -> None:
-    """Double the bin width of a row in place: each new bin is the sum of two neighbours."""
-    half = row.size // 2
-    for i in range(half):
-        row[i] = row[2 * i] + row[2 * i + 1]
-    for i in range(half, row.size):
-        row[i] = 0
-
-
-@compiled
-def _make_room(tables: NDArray[np.uint32], state: NDArray[np.int64], row: int, largest: int, log2_bins: int) -> None:
-    """Widen a row's bins until they hold the magnitude with these float32 bits."""
-    needed = max((largest >> 23) - 126 - log2_bins, MIN_EXPONENT)
-    if state[row] == UNSET:  # only zeros so far: they stay in bin 0 of any width
-        state[row] = needed
-    while state[row] < needed:
-        for table in range(TABLES):
-            _fold(tables[table, row])
-        state[row] += 1
+_count = NativeFunction("calib.loops.counting", "count_jobs", "pipippp", sources=("calib.histograms.kernels",))
 
 
-@compiled
-def _keys(smallest: int, largest: int, unsigned: int) -> tuple[int, int]:
-    """Smallest and largest order key of values; -0.0 is 0.0.
+def load() -> None:
+    """Load the compiled loops; otherwise the first call does."""
+    _count.load()
 
-    Read as signed integers, the bits of positive floats keep their order, and those of negative floats lie below them
-    in reverse order. So the largest signed integer is the largest positive value, and the largest unsigned integer is
-    the negative value of largest magnitude. The smallest signed integer is needed only if all values have the same
-    sign: it is the value closest to zero.
+
+def empty_state() -> NDArray[np.int64]:
+    """The state of counts that hold nothing."""
+    state = np.zeros(STATE_SLOTS, np.int64)
+    state[:ZEROS] = UNSET
+    return state
+
+
+class Tables:
+    """Where values are counted first: small enough to stay in the caches.
+
+    Attributes:
+        counts: uint32 [TABLES, ROWS, bins]; all zero, except between ACCUMULATE and JOIN.
+        state: int64 [STATE_SLOTS].
+    """
+
+    def __init__(self, counts: NDArray[np.uint32], state: NDArray[np.int64]) -> None:
+        self.counts, self.state = counts, state
+        self._index, self._scales = np.empty(CHUNK, np.uint32), np.empty(ROWS, np.float32)
+        self._addresses = (
+            address(counts),
+            counts.shape[2],
+            address(state),
+            address(self._index),
+            address(self._scales),
+        )
+
+    @classmethod
+    def of(cls, bins: int) -> Tables:
+        """Tables with nothing in them."""
+        return cls(np.zeros((TABLES, ROWS, bins), np.uint32), empty_state())
+
+    def run(self, jobs: NDArray[np.int64]) -> int:
+        """Do jobs in one compiled call; their arrays must stay where they are meanwhile.
+
+        Args:
+            jobs: int64 [jobs, JOB_FIELDS]. Of each, FOUND is set: to -1, or to the flat index of the first NaN or
+                infinity; counting stops before that value's chunk.
+
+        Returns:
+            How many of the jobs met such a value.
+        """
+        return _count(address(jobs), len(jobs), *self._addresses)
+
+    def run_one(self, job: Job) -> int:
+        """Do one job; gives its FOUND."""
+        work = jobs([job])
+        self.run(work)
+        return int(work[0, FOUND])
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where an array's memory begins."""
+    found: int = array.__array_interface__["data"][0]  # half the time of `array.ctypes.data`
+    return found
+
+
+def place_of_counts(limit: float, counts: NDArray[Any], state: NDArray[np.int64]) -> Place:
+    """The fields of a job that say where values are counted.
 
     Args:
-        smallest: Smallest of the values' bits as signed integers.
-        largest: Largest of them.
-        unsigned: Largest of the values' bits as unsigned integers.
-    """
-    high = largest if largest >= 0 else smallest ^ np.int32(0x7FFFFFFF)
-    negative = np.int32(unsigned)
-    low = negative ^ np.int32(0x7FFFFFFF) if negative < 0 else smallest
-    return (np.int32(0) if low == -1 else low), (np.int32(0) if high == -1 else high)
-
-
-@compiled
-def _index(
-    values: NDArray[np.float32],
-    bits: NDArray[np.int32],
-    scales: NDArray[np.float32],
-    bins: int,
-    index: NDArray[np.uint32],
-) -> tuple[int, int, int]:
-    """Write each value's position in the flattened counts; gives the extreme order keys and the number of zeros.
-
-    The positions are useless if the extremes need wider bins, or a row for values above a limit. The loop has no
-    branches, so that it is vectorised. Every sum is made an int32 again, since numba adds two int32 to an int64, of
-    which a register holds half as many.
-    """
-    smallest, largest, unsigned, zeros = np.int32(0x7FFFFFFF), np.int32(-0x80000000), np.uint32(0), np.int32(0)
-    negative, positive = scales[NEGATIVE], scales[POSITIVE]
-    one_row = np.int32(bins)
-    for i in range(bits.size):  # numba does not vectorise a loop over the array itself
-        b, value = bits[i], values[i]
-        smallest = min(smallest, b)
-        largest = max(largest, b)
-        unsigned = max(unsigned, np.uint32(b))
-        zeros = np.int32(zeros + np.int32((b & np.int32(0x7FFFFFFF)) == np.int32(0)))
-        below = value < np.float32(0)
-        scale = negative if below else positive
-        index[i] = np.uint32(np.int32(abs(value) * scale) + (np.int32(0) if below else one_row))
-    low, high = _keys(smallest, largest, unsigned)
-    return low, high, zeros
-
-
-@compiled
-def _index_with_limit(
-    values: NDArray[np.float32], limit: float, scales: NDArray[np.float32], bins: int, index: NDArray[np.uint32]
-) -> None:
-    """The positions alone, with a separate row for values above the limit."""
-    negative, positive, above = scales[NEGATIVE], scales[POSITIVE], scales[ABOVE]
-    one_row, two_rows = np.int32(bins), np.int32(2 * bins)
-    for i in range(values.size):
-        value = values[i]
-        below, beyond = value < np.float32(0), value > limit
-        scale = negative if below else (above if beyond else positive)
-        offset = np.int32(0) if below else (two_rows if beyond else one_row)
-        index[i] = np.uint32(np.int32(abs(value) * scale) + offset)
-
-
-@compiled
-def _scatter(index: NDArray[np.uint32], first: NDArray[np.uint32], second: NDArray[np.uint32]) -> None:
-    """Add one at each position, in the two flattened tables alternately."""
-    for i in range(index.size // 2):
-        first[np.uint64(index[2 * i])] += np.uint32(1)
-        second[np.uint64(index[2 * i + 1])] += np.uint32(1)
-    if index.size % 2:
-        first[np.uint64(index[index.size - 1])] += np.uint32(1)
-
-
-@compiled
-def _first_not_finite(bits: NDArray[np.int32]) -> int:
-    """Position of the first NaN or infinity; there must be one."""
-    i = 0
-    while (bits[i] & np.int32(INFINITY_KEY)) != np.int32(INFINITY_KEY):
-        i += 1
-    return i
-
-
-@compiled
-def _largest(low: int, high: int, limit_bits: int) -> tuple[int, int, int]:
-    """Bits of the largest magnitude of each row, zero for none, from the extreme order keys."""
-    negative = (low ^ np.int32(0x7FFFFFFF)) & np.int32(0x7FFFFFFF) if low < 0 else np.int32(0)
-    return negative, max(min(high, limit_bits), np.int32(0)), high if high > limit_bits else np.int32(0)
-
-
-@compiled
-def _extend(state: NDArray[np.int64], low: int, high: int, zeros: int) -> None:
-    """Take in the extreme order keys and the zeros of some values."""
-    if state[STARTED] == 0:
-        state[MIN_KEY], state[MAX_KEY], state[STARTED] = low, high, 1
-    else:
-        state[MIN_KEY], state[MAX_KEY] = min(state[MIN_KEY], low), max(state[MAX_KEY], high)
-    state[ZEROS] += zeros
-
-
-@compiled
-def accumulate(
-    values: NDArray[np.float32],
-    bits: NDArray[np.int32],
-    limit: float,
-    tables: NDArray[np.uint32],
-    own: NDArray[np.int64],
-    state: NDArray[np.int64],
-) -> int:
-    """Count values in tables whose bins grow by doubling; `join` adds them to a histogram and clears them.
-
-    Args:
-        values: float32 [n], contiguous, at most MOST.
-        bits: The same memory as int32 [n].
         limit: Values above it go to the third row; infinity for none.
-        tables: uint32 [TABLES, ROWS, bins], all zero, changed in place.
-        own: The tables' state, int64 [STATE_SLOTS], set in place.
-        state: The histogram's, which may grow in the meantime: its exponents are where those of the tables begin.
+        counts: uint32 or int64 [rows, bins], which must be able to hold all values; two rows are enough without a
+            limit. Changed in place.
+        state: int64 [STATE_SLOTS] of the counts. Changed in place.
 
-    Returns:
-        -1, or the flat index of the first NaN or infinity; counting stops before its chunk.
+    Raises:
+        TypeError: The arrays are not as described; compiled code would write beside them.
     """
-    bins = tables.shape[2]
-    log2_bins = int(np.log2(bins))
-    limit32 = np.float32(limit)
-    limit_bits = np.array([limit32]).view(np.int32)[0]
-    first, second = tables[0].reshape(ROWS * bins), tables[1].reshape(ROWS * bins)
-    index = np.empty(CHUNK, np.uint32)
-    scales = np.empty(ROWS, np.float32)
-    own[:] = 0
-    for row in range(ROWS):
-        own[row] = state[row]
-        scales[row] = 2.0 ** -max(own[row], MIN_EXPONENT)
-    for start in range(0, values.size, CHUNK):
-        stop = min(start + CHUNK, values.size)
-        part = index[: stop - start]
-        low, high, zeros = _index(values[start:stop], bits[start:stop], scales, bins, part)
-        if high >= INFINITY_KEY or low <= -INFINITY_KEY - 1:
-            return start + _first_not_finite(bits[start:stop])
-        _extend(own, low, high, zeros)
-        largest = _largest(low, high, limit_bits)
-        widened = False
-        for row in range(ROWS):
-            if largest[row] > 0 and own[row] < max((largest[row] >> 23) - 126 - log2_bins, MIN_EXPONENT):
-                widened = True
-                _make_room(tables, own, row, largest[row], log2_bins)
-                scales[row] = 2.0 ** -max(own[row], MIN_EXPONENT)
-        if high > limit_bits:  # rare: of values that a Clip would cut, most chunks hold none
-            _index_with_limit(values[start:stop], limit32, scales, bins, part)
-        elif widened:
-            _index(values[start:stop], bits[start:stop], scales, bins, part)
-        _scatter(part, first, second)
-    return -1
+    if not (
+        counts.ndim == 2
+        and counts.dtype in (np.uint32, np.int64)
+        and state.dtype == np.int64
+        and state.shape == (STATE_SLOTS,)
+        and all(array.flags.carray for array in (counts, state))
+    ):
+        raise TypeError(f"expected contiguous counts and their state, found {counts.dtype}{counts.shape}")
+    bits = struct.unpack("<i", struct.pack("<f", limit))[0]
+    return bits, address(counts), len(counts), int(counts.dtype == np.int64), address(state)
 
 
-@compiled
-def _last_bin(largest: int, exponent: int) -> int:
-    """The bin of width 2^exponent that holds the magnitude with these float32 bits."""
-    if (largest >> 23) == 0 or exponent == UNSET:  # denormals are smaller than the narrowest bin
-        return 0
-    return ((largest & 0x7FFFFF) | 0x800000) >> min(150 + exponent - (largest >> 23), 63)
-
-
-@compiled
-def join(
-    tables: NDArray[np.uint32],
-    own: NDArray[np.int64],
-    limit: float,
-    counts: NDArray[np.integer[Any]],
-    state: NDArray[np.int64],
-) -> None:
-    """Add what `accumulate` has counted to a histogram, and clear the tables.
+def job(values: NDArray[np.float32], place: Place, task: int = ACCUMULATE | JOIN) -> Job:
+    """A job.
 
     Args:
-        tables: uint32 [TABLES, ROWS, bins], changed in place.
-        own: Their state, int64 [STATE_SLOTS]; its exponents are changed.
-        limit: The limit that they were counted with.
-        counts: uint32 or int64 [rows, bins], changed in place; they must be able to hold all values. See the row names
-            above. Without a limit, two rows are enough.
-        state: int64 [STATE_SLOTS] of the counts, changed in place.
+        values: float32, contiguous, at most MOST.
+        place: Of the counts. The values may be anything if they are not counted.
+        task: ACCUMULATE counts values in the tables, beginning at the exponents of the place's state, which may grow
+            in the meantime. JOIN adds what the tables hold to the counts, and clears the tables.
     """
-    if own[STARTED] == 0:
-        return
-    limit_bits = np.array([np.float32(limit)]).view(np.int32)[0]
-    largest = _largest(own[MIN_KEY], own[MAX_KEY], limit_bits)
-    for row in range(counts.shape[0]):
-        if state[row] == UNSET:
-            state[row] = own[row]
-        elif own[row] != UNSET:
-            while state[row] < own[row]:
-                _fold(counts[row])
-                state[row] += 1
-            while own[row] < state[row]:
-                for table in range(TABLES):
-                    _fold(tables[table, row])
-                own[row] += 1
-        used = _last_bin(largest[row], own[row]) + 1
-        total, first, second = counts[row, :used], tables[0, row, :used], tables[1, row, :used]
-        for i in range(used):
-            total[i] += np.int64(first[i]) + np.int64(second[i])
-        first[:] = 0
-        second[:] = 0
-    _extend(state, own[MIN_KEY], own[MAX_KEY], own[ZEROS])
+    return address(values), values.size, *place, task, -1
 
 
-@compiled
-def accumulate_and_join(
-    values: NDArray[np.float32],
-    bits: NDArray[np.int32],
-    limit: float,
-    tables: NDArray[np.uint32],
-    own: NDArray[np.int64],
-    counts: NDArray[np.integer[Any]],
-    state: NDArray[np.int64],
-) -> int:
-    """`accumulate` and `join` in one call, with their arguments; gives what `accumulate` gives."""
-    index = accumulate(values, bits, limit, tables, own, state)
-    join(tables, own, limit, counts, state)
-    return index
+def jobs(each: Sequence[Job]) -> NDArray[np.int64]:
+    """Jobs as `Tables.run` takes them."""
+    return np.array(each, np.int64).reshape(-1, JOB_FIELDS)

@@ -1,6 +1,6 @@
 """Loading the compiled loops before they are needed.
 
-The first call of any of them imports numba and loads what was compiled before, which takes half a second or more.
+The first call of any of them loads it, which takes a tenth of a second, and seconds where it has yet to be compiled.
 Whoever knows that it will count says so early, and opens images and models in the meantime.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms import kernels
 
 
 @functools.cache
@@ -22,10 +20,6 @@ def begin_loading() -> Future[None]:
     """
     pool = ThreadPoolExecutor(1, "calib-load")
     try:
-        return pool.submit(_count_one)
+        return pool.submit(kernels.load)
     finally:
         pool.shutdown(wait=False)
-
-
-def _count_one() -> None:
-    SplitHistogram().add(np.zeros(1, np.float32))

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.histograms import kernels
-from calib.histograms.histogram import BINS, Histogram
+from calib.histograms.histogram import Histogram
+from calib.histograms.tables import BINS
 
 _LEVELS = {kernels.NEGATIVE: 128.0, kernels.POSITIVE: 127.0}  # steps of the grid on either side of zero
 

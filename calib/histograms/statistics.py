@@ -15,9 +15,10 @@ from calib.entropy import SEARCH_BINS
 from calib.errors import CalibrationError, NonFiniteError
 from calib.files import Transaction
 from calib.histograms.first_batch import FirstBatchHistogram
-from calib.histograms.histogram import BINS, Histogram
+from calib.histograms.histogram import Histogram
 from calib.histograms.packing import gathered
 from calib.histograms.sealed_hdf5 import BLOCK, array_from, dataset_from, open_sealed, sealed
+from calib.histograms.tables import BINS
 
 FORMAT = "calib-statistics-3"
 _MOST_TENSORS = 1 << 16  # those of many tensors are packed as they are read

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from calib.errors import NonFiniteError
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms.histogram import Histogram
 from quant.collectors.derivation import rectifier_limit, scalar_constants
 from quant.errors import BuildError, ModelError
 from quant.onnx_graph.light_model import AnyModel, bytes_of_constants
@@ -96,13 +96,13 @@ def optimized_session(
 
 
 def _same_values(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:
-    return all(_histogram(found[tensor]) == _histogram(array) for tensor, array in expected.items())
+    return all(_histogram(found[tensor]).equals(_histogram(array)) for tensor, array in expected.items())
 
 
-def _histogram(values: Array) -> bytes:
-    histogram = SplitHistogram()
+def _histogram(values: Array) -> Histogram:
+    histogram = Histogram()
     histogram.add(values)
-    return histogram.whole().digest()
+    return histogram
 
 
 def without_reordering(optimized: onnx.ModelProto) -> onnx.ModelProto | None:

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from calib.histograms.histogram import Histogram, SplitHistogram
+from calib.histograms.histogram import Histogram
+from calib.histograms.split_histogram import SplitHistogram
 from quant.onnx_graph.tracing import constant_tensors
 
 # Operators whose only float output holds the values of their first input, each once.

@@ -250,7 +250,8 @@ class _Pass:
             self._timings.add("forward pass (threads)", time.perf_counter() - start)
             own = {name: inputs[name] for name in self._plan.inputs} if group is self._runner.groups[0] else {}
             with self._timings.of("counting (threads)"):
-                use(own | found, names)
+                for activations in (own, found):  # apart: the latter are the same arrays each time
+                    use(activations, names)
         if self._times and ready is None:
             self._pace.append((time.perf_counter() - start) / len(names))
 

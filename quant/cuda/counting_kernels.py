@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from calib.histograms import kernels
-from calib.histograms.histogram import BINS
+from calib.histograms.tables import BINS
 from quant.cuda.device import Stream, device_limits
 from quant.cuda.run_time_compiler import Kernel, kernels_from_file
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from calib.histograms import kernels
 from calib.histograms.counting import Counted
-from calib.histograms.histogram import BINS, SplitHistogram
+from calib.histograms.split_histogram import SplitHistogram
+from calib.histograms.tables import BINS
 from quant.cuda.counting_kernels import (
     AGAIN,
     ALIGNMENT,

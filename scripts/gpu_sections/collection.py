@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calib.algorithms import algorithm_from_name, amax_from_statistics
 from calib.caches.cache import CalibrationCache, cache_from_amax
 from calib.calibrator import EntropyCalibrator
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms.split_histogram import SplitHistogram
 from calib.histograms.statistics import Statistics
 from calib.processors import usable_processors
 from datasets import Batch, BatchStream, ImageSource, Preprocessing, open_source

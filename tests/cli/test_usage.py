@@ -13,7 +13,8 @@ from quant.settings.run_settings import RunSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
-    "numpy", "onnx", "onnxruntime", "numba", "h5py", "PIL", "rich", "jinja2", "torch", "tensorrt", "cuda", "matplotlib",
+    "numpy", "onnx", "onnxruntime", "llvmlite", "numba", "h5py", "PIL", "rich", "jinja2", "torch", "tensorrt", "cuda",
+    "matplotlib",
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from calib.errors import CalibrationError, NonFiniteError
-from calib.histograms.histogram import BINS, Histogram, SplitHistogram
+from calib.histograms.histogram import BINS, Histogram
+from calib.histograms.split_histogram import SplitHistogram
 
 TINIEST = np.float32(2.0**-149)  # the smallest denormal
 LARGEST = np.finfo(np.float32).max

@@ -1,6 +1,8 @@
 """The compiled loops write at computed places: hostile values against NumPy, and nothing outside their arrays."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 from calib.entropy import SEARCH_BINS
 from calib.errors import NonFiniteError
 from calib.histograms import kernels
+from calib.histograms.counting import Counts
 from calib.histograms.first_batch import FirstBatchHistogram, largest_magnitude
-from calib.histograms.histogram import BINS, Histogram, SplitHistogram
+from calib.histograms.histogram import BINS, Histogram
+from calib.histograms.split_histogram import ArrayGroup, SplitHistogram
 
 F32 = np.finfo(np.float32)
 CHUNK = kernels.CHUNK
@@ -84,17 +88,13 @@ def test_any_finite_values_are_counted_as_numpy_counts_them(arrays, data):
     assert_is_numpy_s(split.clipped(), np.clip(values, 0, np.float32(limit or 1.0)))
 
 
-def empty_state():
-    state = np.zeros(kernels.STATE_SLOTS, np.int64)
-    state[: kernels.ZEROS] = kernels.UNSET
-    return state
-
-
 @settings(max_examples=60)
-@given(batches(), st.sampled_from([1.0, 6.0, 2.0**-130, float(F32.max), math.inf]))
-def test_nothing_is_written_outside_the_counts(arrays, limit):
+@given(
+    batches(), st.sampled_from([1.0, 6.0, 2.0**-130, float(F32.max), math.inf]), st.sampled_from([np.int64, np.uint32])
+)
+def test_nothing_is_written_outside_the_counts(arrays, limit, dtype):
     rows = 2 if limit == math.inf else 3
-    guarded = np.full((rows + 2, BINS), -7, np.int64)
+    guarded = np.full((rows + 2, BINS), 7, dtype)
     counts = guarded[1:-1]
     counts[:] = 0
     guarded_tables = np.full((kernels.TABLES + 2, kernels.ROWS, BINS), 7, np.uint32)
@@ -102,16 +102,22 @@ def test_nothing_is_written_outside_the_counts(arrays, limit):
     tables[:] = 0
     slots = np.full((2, kernels.STATE_SLOTS + 2), -7, np.int64)
     own, state = slots[:, 1:-1]
-    state[:] = empty_state()
+    state[:] = kernels.empty_state()
+    counting = kernels.Tables(tables, own)
+    place = kernels.place_of_counts(limit, counts, state)
     for array in arrays:
-        assert kernels.accumulate(array, array.view(np.int32), limit, tables, own, state) == -1
+        assert counting.run_one(kernels.job(array, place, kernels.ACCUMULATE)) == -1
         assert tables.sum() == len(array)
-        kernels.join(tables, own, limit, counts, state)
+        counting.run_one(kernels.job(array, place, kernels.JOIN))
         assert not tables.any()
+    jobs = kernels.jobs([kernels.job(array, place) for array in arrays])
+    counting.run(jobs)
+    assert (jobs[:, kernels.FOUND] == -1).all()
+    assert not tables.any()
     assert (guarded_tables[[0, -1]] == 7).all()
-    assert counts.sum() == sum(map(len, arrays))
+    assert counts.sum() == 2 * sum(map(len, arrays))
     assert (counts >= 0).all()
-    assert (guarded[[0, -1]] == -7).all()
+    assert (guarded[[0, -1]] == 7).all()
     assert (slots[:, [0, -1]] == -7).all()
 
 
@@ -125,13 +131,13 @@ def test_tables_begun_before_others_are_joined_give_the_same_counts(early, late,
     counted = SplitHistogram(limit)
     begun = []
     for array in early:
-        tables, own = np.zeros((kernels.TABLES, kernels.ROWS, BINS), np.uint32), empty_state()
-        kernels.accumulate(array, array.view(np.int32), counted.limit, tables, own, counted._state)
-        begun.append((tables, own, len(array)))
+        tables = kernels.Tables.of(BINS)
+        tables.run_one(kernels.job(array, counted._place, kernels.ACCUMULATE))
+        begun.append((tables, len(array)))
     for array in late:
         counted.add(array)
-    for tables, own, held in reversed(begun):
-        counted._join(tables, own, held)
+    for tables, held in reversed(begun):
+        counted._join(tables, held)
     assert_is_numpy_s(counted.whole(), values)
     if limit < math.inf:
         assert_is_numpy_s(counted.clipped(), np.clip(values, 0, np.float32(limit)))
@@ -159,37 +165,102 @@ def test_neither_tables_nor_counts_hold_more_than_they_can(monkeypatch, limit):
     assert caught.value.index == 1234
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_an_interrupt_leaves_nothing_that_is_counted_later(monkeypatch, busy):
+@pytest.mark.parametrize("together", [True, False])
+def test_an_interrupt_leaves_nothing_that_is_counted_later(monkeypatch, together):
     """Ctrl-C between counting and joining, or right after both: the tables may still hold values."""
     values, counted = np.ones(100, np.float32), SplitHistogram()
-    called = "join" if busy else "accumulate_and_join"
-    original = getattr(kernels, called)
+    run = kernels.Tables.run
 
-    def interrupted(*_):
+    def interrupted(*arguments):
+        run(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kernels, called, interrupted)
-    if busy:
-        monkeypatch.setattr(counted, "_lock", BusyLock())
-    with pytest.raises(KeyboardInterrupt):
-        counted.add(values)
-    monkeypatch.setattr(kernels, called, original)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(kernels.Tables, "run", interrupted)
+        ArrayGroup({"x": counted}, {"x": values}).add({"x": values}) if together else counted.add(values)
+    assert not counted._lock.locked()
     for _ in range(3):
         after = SplitHistogram()
         after.add(values[:7])
         assert after.whole().count == 7
 
 
-@settings(max_examples=40)
-@given(batches(), st.sampled_from([1.0, 6.0, math.inf]))
-def test_a_thread_that_finds_a_tensor_busy_counts_the_same(arrays, limit):
-    alone, beside = SplitHistogram(limit), SplitHistogram(limit)
-    beside._lock = BusyLock()
-    for array in arrays:
-        alone.add(array)
-        beside.add(array)
-    assert alone.whole().digest() == beside.whole().digest()
+@settings(max_examples=25)
+@given(batches(), st.sampled_from([1.0, 6.0, math.inf]), st.sampled_from(["free", "busy", "packed", "full"]))
+def test_arrays_counted_in_one_call_count_as_each_alone(arrays, limit, case):
+    """Also where another thread is at one of the tensors, or where one is packed or has nearly too many values."""
+    names = {str(i): array for i, array in enumerate(arrays)}
+    alone, together = ({name: SplitHistogram(limit) for name in names} for _ in range(2))
+    if case == "busy":
+        together["0"].share(BusyLock())
+    elif case == "packed":
+        together["0"].pack()
+    elif case == "full":
+        together["0"]._held = kernels.MOST
+    group = ArrayGroup(together, names)
+    for _ in range(2):
+        for name, array in names.items():
+            alone[name].add(array)
+        assert group.add(names) == {}
+        assert group.add(names, wait=False) == (None if case == "busy" else {})
+    for name, array in names.items():
+        if case != "busy":
+            for _ in range(2):
+                alone[name].add(array)
+        assert alone[name].whole().digest() == together[name].whole().digest()
+        assert together[name].whole().count == (2 if case == "busy" else 4) * len(array)
+
+
+def test_in_one_call_each_array_has_an_error_of_its_own():
+    broken = np.ones(9000, np.float32)
+    broken[5000] = np.nan
+    arrays = {"broken": broken, "whole": np.ones(9000, np.float32), "late": broken[4096:]}
+    histograms = {name: SplitHistogram() for name in arrays}
+    errors = ArrayGroup(histograms, arrays).add(arrays)
+    assert {name: (error.index, error.counted) for name, error in errors.items()} == {
+        "broken": (5000, 4096),
+        "late": (904, 0),
+    }
+    assert [histogram.whole().count for histogram in histograms.values()] == [4096, 9000, 0]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.float32])
+def test_arrays_of_another_form_are_read_anew_each_time(kind):
+    """Their float32 form is a copy, which would be counted in place of what they hold later."""
+    array = np.ones((50, 40), kind)[:, ::2]
+    counted = {"x": SplitHistogram()}
+    group = ArrayGroup(counted, {"x": array})
+    for value in (1.0, 3.0):
+        array[:] = value
+        assert group.add({"x": array}) == {}
+    assert (counted["x"].whole().max, counted["x"].whole().count) == (3.0, 2000)
+
+
+@pytest.mark.parametrize("values", [(3.0,), (3.0, -1.0), (3.0, 3.0, -1.0, 2.0)])
+def test_equal_values_in_a_row_are_counted_as_others(values):
+    """They go to a second table, whose counts must all come back, also where only a part of the chunks has some."""
+    array = np.concatenate(
+        [np.tile(np.float32(values), 3000), np.random.default_rng(1).normal(size=CHUNK), np.tile(np.float32(values), 9)]
+    ).astype(np.float32)
+    counted = SplitHistogram()
+    for _ in range(2):
+        assert ArrayGroup({"x": counted}, {"x": array}).add({"x": array}) == {}
+    assert_is_numpy_s(counted.whole(), np.tile(array, 2))
+
+
+@pytest.mark.parametrize(
+    ("counts", "state"),
+    [
+        (np.zeros((2, BINS), np.uint32)[:, ::2], kernels.empty_state()),
+        (np.zeros((2, BINS), np.float32), kernels.empty_state()),
+        (np.zeros((2, BINS), np.uint32), kernels.empty_state()[:-1]),
+        (np.zeros((2, BINS), np.uint32), kernels.empty_state().astype(np.int32)),
+        (np.broadcast_to(np.uint32(0), (2, BINS)), kernels.empty_state()),
+    ],
+)
+def test_compiled_code_gets_no_memory_of_another_form(counts, state):
+    with pytest.raises(TypeError, match="expected contiguous counts"):
+        kernels.place_of_counts(1.0, counts, state)
 
 
 class BusyLock:
@@ -251,3 +322,48 @@ def test_tensorrt_s_histogram_holds_any_magnitude(arrays):
     counts, limit = counts_on_tensorrt_s_grid(arrays)
     assert histogram.limit == limit
     np.testing.assert_array_equal(histogram.counts, counts)
+
+
+def parts_of(rng, sizes):
+    return {
+        f"t{i}": (rng.normal(size=size) * rng.choice([0.1, 1, 30])).astype(np.float32) for i, size in enumerate(sizes)
+    }
+
+
+def assert_counted(counts, parts):
+    for name, histogram in counts.histograms.items():
+        assert_is_numpy_s(histogram.whole(), np.concatenate([part[name] for part in parts]))
+
+
+def test_many_threads_count_parts_as_one_after_the_other_would(monkeypatch):
+    """Each with arrays of its own, filled again and again; tensors that others are at come later."""
+    monkeypatch.setattr("calib.histograms.counting._GROUP", 30_000)
+    rng = np.random.default_rng(3)
+    threads, rounds, sizes = 6, 4, [50_000, 20_000, 9_000, 7_000, 100, 1]
+    counts = Counts({f"t{i}": 1.0 if i % 2 else math.inf for i in range(len(sizes))}, first_batch=False)
+    done, lock = [], threading.Lock()
+
+    def work(seed):
+        own, buffers = np.random.default_rng(seed), parts_of(rng, sizes)
+        for _ in range(rounds):
+            for name, values in parts_of(own, sizes).items():
+                buffers[name][:] = values
+            counts.count(buffers, ["image"], None, 1)
+            with lock:
+                done.append({name: values.copy() for name, values in buffers.items()})
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    assert len(done) == threads * rounds
+    assert_counted(counts, done)
+
+
+def test_an_array_that_takes_another_s_place_is_counted_itself():
+    """Its id may be that of one that is gone, whose memory is no longer its own; of so many, some ids come twice."""
+    counts, done = Counts({"t0": math.inf}, first_batch=False), []
+    for i in range(300):
+        values = np.full(1 + i * 37 % 97, i, np.float32)
+        counts.count({"t0": values}, ["image"], None, 1)
+        done.append(values.tolist())
+        del values
+    assert_counted(counts, [{"t0": np.float32(values)} for values in done])

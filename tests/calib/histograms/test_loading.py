@@ -6,4 +6,4 @@ def test_what_counts_is_loaded_once_and_in_the_background():
     loading = begin_loading()
     assert begin_loading() is loading
     assert loading.result(timeout=300) is None
-    assert kernels.accumulate_and_join.dispatcher.nopython_signatures
+    assert kernels._count._function is not None

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from calib.histograms.counting import Counts
-from calib.histograms.histogram import Histogram, SplitHistogram
+from calib.histograms.histogram import Histogram
 from calib.histograms.packed_counts import PackedCounts
 from calib.histograms.packing import MANY, PackedHistograms, gathered
+from calib.histograms.split_histogram import SplitHistogram
 from calib.histograms.statistics import Statistics, read_statistics, write_statistics
 
 

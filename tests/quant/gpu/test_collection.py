@@ -9,7 +9,7 @@ from onnx import helper
 from calib.algorithms import algorithm_from_name, amax_from_statistics
 from calib.calibrator import MinMaxCalibrator
 from calib.errors import NonFiniteError
-from calib.histograms.histogram import SplitHistogram
+from calib.histograms.split_histogram import SplitHistogram
 from quant import collect_statistics
 from quant.collectors.tensorrt_collector import TensorRTCollector
 from quant.cuda.counting_kernels import CountingKernels, Shape

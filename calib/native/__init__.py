@@ -1,0 +1,1 @@
+"""Compiled functions that are loaded without the compiler."""
