@@ -41,11 +41,17 @@ def pytest_collection_finish(session):
         return
     from numba.core.dispatcher import Dispatcher
 
-    alone, compile_ = lock(session.config, "loops"), Dispatcher.compile
+    from calib.native.functions import NativeFunction
 
-    @wraps(compile_)
-    def compile_alone(self, signature):
+    alone = lock(session.config, "loops")
+    for owner, name in ((Dispatcher, "compile"), (NativeFunction, "_found")):
+        setattr(owner, name, _one_at_a_time(getattr(owner, name), alone))
+
+
+def _one_at_a_time(method, alone):
+    @wraps(method)
+    def method_alone(self, *arguments):
         with alone:
-            return compile_(self, signature)
+            return method(self, *arguments)
 
-    Dispatcher.compile = compile_alone
+    return method_alone
