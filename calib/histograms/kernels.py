@@ -110,7 +110,7 @@ def place_of_counts(limit: float, counts: NDArray[Any], state: NDArray[np.int64]
         state: int64 [STATE_SLOTS] of the counts. Changed in place.
 
     Raises:
-        TypeError: The arrays are not as described; compiled code would write beside them.
+        ValueError: The arrays are not as described; compiled code would write beside them.
     """
     if not (
         counts.ndim == 2
@@ -119,7 +119,7 @@ def place_of_counts(limit: float, counts: NDArray[Any], state: NDArray[np.int64]
         and state.shape == (STATE_SLOTS,)
         and all(array.flags.carray for array in (counts, state))
     ):
-        raise TypeError(f"expected contiguous counts and their state, found {counts.dtype}{counts.shape}")
+        raise ValueError(f"expected contiguous counts and their state, found {counts.dtype}{counts.shape}")
     bits = struct.unpack("<i", struct.pack("<f", limit))[0]
     return bits, address(counts), len(counts), int(counts.dtype == np.int64), address(state)
 

@@ -259,7 +259,7 @@ def test_equal_values_in_a_row_are_counted_as_others(values):
     ],
 )
 def test_compiled_code_gets_no_memory_of_another_form(counts, state):
-    with pytest.raises(TypeError, match="expected contiguous counts"):
+    with pytest.raises(ValueError, match="expected contiguous counts"):
         kernels.place_of_counts(1.0, counts, state)
 
 
