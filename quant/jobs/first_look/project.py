@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.errors import CalibrationError
-from calib.regular_files import bytes_of_file
+from calib.regular_files import text_of_file
 from datasets import DatasetError, open_source
 from datasets.boxes.opening import has_split, is_data_yaml
 from datasets.packs.pack import SUFFIXES
@@ -158,7 +158,7 @@ def _boxed(folder: Path, data: Path, inputs: list[str]) -> tuple[Path, BoxSource
 def read_text(path: Path) -> str | None:
     """A small text; None where there is none."""
     try:
-        return bytes_of_file(path, _MOST_BYTES).decode()
+        return text_of_file(path, _MOST_BYTES)
     except (OSError, UnicodeDecodeError, CalibrationError):
         return None
 
