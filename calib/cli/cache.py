@@ -53,7 +53,10 @@ def show(cache: Path, as_json: bool) -> None:
 @_reader("Program that is to read it: ONNX Runtime's TensorRT provider splits lines in another way than TensorRT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all tensors that do not fit.")
 def check(cache: Path, model: Path | None, reader: str | None, as_json: bool) -> None:
-    """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have."""
+    """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have.
+
+    CACHE is a TensorRT cache, a JSON file or a Q/DQ model (.onnx).
+    """
     from calib.errors import CacheError
     from quant.jobs.cache_check import check_cache_file, json_from_check
 
