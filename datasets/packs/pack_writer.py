@@ -95,11 +95,13 @@ def write_pack(
 
 
 def _refuse_to_replace(dest: Path) -> None:
-    """Refuse to overwrite HDF5 that is no image pack, such as statistics or the inputs of a model.
+    """Refuse to overwrite HDF5 that is no image pack, such as statistics or the inputs of a model, and what is no file.
 
     Raises:
         DatasetError: The file is one.
     """
+    if dest.exists() and not (dest.is_file() or dest.is_dir()):
+        raise DatasetError(f"{dest}: already exists and is no regular file; give another name")
     if not dest.is_file() or not h5py.is_hdf5(dest):
         return
     try:

@@ -16,7 +16,7 @@ _MOST_VALUES = 1 << 24
 
 
 def constants_from_texts(texts: Sequence[str], inputs: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
-    """The constant inputs for one image: an array without the batch axis each, or a scalar of an input without axes.
+    """The constant inputs for one image: an array with a batch axis of 1 each, or a scalar of an input without axes.
 
     Args:
         texts: NAME=VALUE, the value as JSON: a number, or lists of numbers.
@@ -34,6 +34,14 @@ def constants_from_texts(texts: Sequence[str], inputs: Sequence[TensorInfo]) -> 
         if name in found:
             raise SettingsError(f"input: '{name}' is given twice; leave one of them out")
         found[name] = _for_one_image(known[name], value)
+    batches = {info.shape[0] for info in inputs if info.shape and info.name not in found}
+    for name in found:
+        shape = known[name].shape
+        if shape and isinstance(shape[0], int) and batches and shape[0] not in batches:
+            raise SettingsError(
+                f"input: '{name}' takes {list(shape)}, which has no axis for the images of a batch; make it a constant "
+                "(an initializer) of the model, or export it with that axis"
+            )
     if inputs and len(found) == len(inputs):
         raise SettingsError(
             f"input: expected values of all inputs but the images', found all {len(inputs)}; leave that one out"
@@ -67,7 +75,7 @@ def _for_one_image(info: TensorInfo, value: NDArray[Any]) -> NDArray[Any]:
         raise SettingsError(
             f"input: '{info.name}' takes [{sides}] of {info.dtype} for an image, found {json.dumps(value.tolist()):.60}"
         )
-    return cast
+    return cast[np.newaxis] if info.shape else cast
 
 
 def image_input(inputs: Sequence[TensorInfo], constants: Mapping[str, NDArray[Any]]) -> TensorInfo | None:

@@ -40,7 +40,7 @@ class RunData:
         preprocessing: Bound to the model's input; None when the data holds the inputs themselves.
         preprocessing_origin: Where it came from, for people: the preset or file named, metadata, labels, the default.
         input_name: The input that images are for; empty until it is known.
-        constants: Inputs that are the same for every image, without the batch axis.
+        constants: Inputs that are the same for every image, with a batch axis of 1.
     """
 
     source: AnySource

@@ -21,6 +21,7 @@ from quant.errors import ModelError, QuantError, SettingsError
 from quant.jobs.torch_network import network_from_spec
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnxruntime.session import OnnxRuntimeSession
+from quant.settings.user_code import OF_USER_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +164,7 @@ def _run_network(network: torch.nn.Module, inputs: NDArray[Any], source: str) ->
     try:
         with torch.inference_mode():
             result = network(torch.from_numpy(np.ascontiguousarray(inputs)))
-    except Exception as error:  # whatever the network's code raises
+    except OF_USER_CODE as error:
         reason = " ".join(str(error).split())[:300]
         raise QuantError(
             f"export: {source}: fails on an input {list(inputs.shape)} ({reason}); "

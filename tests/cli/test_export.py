@@ -53,6 +53,9 @@ def number():
 
 def broken():
     raise RuntimeError("no luck")
+
+def ends():
+    raise SystemExit(0)
 """
 EXPORT = ("export", "net.py:make", "--out", "out.onnx", "--data", "imgs", "--preprocess", "unit", "--input-size", "8x8")
 
@@ -128,6 +131,7 @@ def test_a_difference_above_the_tolerance_fails_and_leaves_no_file(calib, projec
     [
         ("net.py:number", (), "net.py:number: expected a torch.nn.Module, found int"),
         ("net.py:scaled", (), "expected a network that takes images alone, found forward(x, scale); return one that"),
+        ("net.py:ends", (), "net.py:ends: line 47: SystemExit: 0"),
         ("net.py:broken", (), "RuntimeError: no luck"),
         ("net.py:absent", (), "net.py has no callable 'absent'; it has Net, broken, depends_on_values"),
         ("none.py:make", (), "none.py: no such file; expected file.py:callable"),

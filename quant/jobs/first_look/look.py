@@ -77,6 +77,13 @@ def look(
     if found is not None:
         guesses.append(Guess("preprocess", PREPROCESS_NAME, found.because, found.certainty))
         files[PREPROCESS_NAME] = _preprocess_toml(found)
+    elif isinstance(labels.source, ImageSource):
+        names = ", ".join(info.name for info in loaded.inputs)
+        because = (
+            f"the model has {len(loaded.inputs)} inputs ({names}), and images are one: say those that are the same for "
+            'every image, as input = ["NAME=VALUE"], or give all as HDF5'
+        )
+        guesses.append(Guess("input", None, because, OPEN))
     files[CONFIG_NAME] = _calib_toml(guesses)
     if found is not None and found.resize_untold:
         guesses.append(Guess("resize", found.preprocessing.resize, found.resize_untold, OPEN))

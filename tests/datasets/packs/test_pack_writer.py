@@ -36,6 +36,14 @@ def test_hdf5_that_is_no_pack_is_not_replaced(tmp_path, classes_folder, block):
     assert (tmp_path / "mine.h5").read_bytes() == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced(tmp_path, classes_folder):
+    os.mkfifo(tmp_path / "p.h5")
+    with pytest.raises(DatasetError, match=r"p\.h5: already exists and is no regular file; give another name"):
+        write_pack(ImageFolder(classes_folder), tmp_path / "p.h5")
+    assert (tmp_path / "p.h5").is_fifo()
+
+
 def test_a_pack_equals_its_folder(tmp_path, classes_folder):
     folder = ImageFolder(classes_folder)
     steps = []
