@@ -108,6 +108,7 @@ def test_paths_of_options_stay_as_they_are(project):
         ('dta = "imgs"', "unknown key 'dta'; known are model, data, eval, "),
         ('[data]\npath = "imgs"', "data: expected a path in quotes, found {'path': 'imgs'}"),
         ("data = 3", "data: expected a path in quotes, found 3"),
+        ('out = ""', "out: expected a path in quotes, found ''"),
         ('num_images = "10"', "num_images: expected a whole number, found '10'"),
         ("num_images = 1.5", "num_images: expected a whole number, found 1.5"),
         ("num_images = true", "num_images: expected a whole number, found True"),
