@@ -105,7 +105,7 @@ def _refuse_to_replace(dest: Path) -> None:
     if not dest.is_file() or not h5py.is_hdf5(dest):
         return
     try:
-        ImagePack(dest)
+        ImagePack(dest).close()
     except DatasetError:
         raise DatasetError(
             f"{dest}: already exists and is no image pack, so it is not replaced; give another name"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,19 +34,31 @@ def constants_from_texts(texts: Sequence[str], inputs: Sequence[TensorInfo]) -> 
         if name in found:
             raise SettingsError(f"input: '{name}' is given twice; leave one of them out")
         found[name] = _for_one_image(known[name], value)
-    batches = {info.shape[0] for info in inputs if info.shape and info.name not in found}
-    for name in found:
-        shape = known[name].shape
-        if shape and isinstance(shape[0], int) and batches and shape[0] not in batches:
-            raise SettingsError(
-                f"input: '{name}' takes {list(shape)}, which has no axis for the images of a batch; make it a constant "
-                "(an initializer) of the model, or export it with that axis"
-            )
     if inputs and len(found) == len(inputs):
         raise SettingsError(
             f"input: expected values of all inputs but the images', found all {len(inputs)}; leave that one out"
         )
     return found
+
+
+def check_batch_axes(constants: Collection[str], inputs: Sequence[TensorInfo], batch_size: int) -> None:
+    """Check that constant inputs can have a row for each image of a batch.
+
+    Args:
+        constants: Their names.
+        inputs: The model's inputs.
+        batch_size: Images in a batch.
+
+    Raises:
+        SettingsError: The first axis of one is 1, and that of the images is not: it is not the batch axis.
+    """
+    batches = {info.shape[0] for info in inputs if info.shape and info.name not in constants}
+    for info in inputs:
+        if batch_size > 1 and info.name in constants and info.shape and info.shape[0] == 1 and 1 not in batches:
+            raise SettingsError(
+                f"input: '{info.name}' takes {list(info.shape)}, which has no axis for the images of a batch; make it "
+                "a constant (an initializer) of the model, export it with that axis, or give --batch-size 1"
+            )
 
 
 def _parsed(text: str) -> tuple[str, NDArray[Any]]:

@@ -216,6 +216,10 @@ def test_an_input_without_a_place_for_the_images_of_a_batch_is_told(calib, colou
     with_second_input(colours / "model.onnx", shape)
     error = calib("run", "--quiet", "--input", f"factor={value}", cwd=colours).error
     assert f"input: 'factor' takes {shape}, which has no axis for the images of a batch; make it a constant" in error
+    alone = calib(
+        "run", "--precision", "fp32", "--batch-size", 1, "--max-drop", 100, "--input", f"factor={value}", cwd=colours
+    )
+    assert alone.code == 0, alone.err
 
 
 def test_init_asks_for_the_inputs_that_images_are_not(calib, colours):
