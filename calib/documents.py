@@ -6,6 +6,7 @@ float holds, nesting beyond Python's stack, and values of another type.
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TypeVar
 
@@ -28,8 +29,9 @@ def document_from_json(kind: type[T], text: bytes | str) -> T:
     """
     import msgspec
 
+    plain = text.removeprefix(codecs.BOM_UTF8) if isinstance(text, bytes) else text.removeprefix("\ufeff")
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(plain, type=kind)
     except msgspec.ValidationError as error:
         raise DocumentError(_in_our_words(str(error))) from error
     except RecursionError as error:

@@ -90,9 +90,13 @@ class Transaction:
         stop_if_interrupted()
         _check_held(self.folder)
         # A folder in the way is the one thing that makes a rename on the same disk fail: check before the first rename.
+        # A pipe or a device would be replaced, and would be gone for those who use it.
         for name in (*self._names, *self._discarded):
-            if (self.folder / name).is_dir():
+            target = self.folder / name
+            if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, f"'{name}' is a folder there")
+            if target.exists() and not target.is_file():
+                raise OSError(errno.EEXIST, f"'{name}' is no regular file there")
         move_into_place(self._scratch, self.folder, self._names, self._discarded)
         note_commit(self.folder / name for name in self._names)
 

@@ -40,6 +40,25 @@ def bytes_of_file(path: Path, most: int = MOST_TEXT) -> bytes:
     return contents
 
 
+def text_of_file(path: Path, most: int = MOST_TEXT) -> str:
+    """The text of a regular file of at most `most` bytes: UTF-8, without the byte order mark that some editors write.
+
+    Raises:
+        OSError: See `bytes_of_file`.
+        UnicodeDecodeError: It is no UTF-8.
+    """
+    return text_from_bytes(bytes_of_file(path, most))
+
+
+def text_from_bytes(contents: bytes) -> str:
+    """UTF-8 as text, without a byte order mark.
+
+    Raises:
+        UnicodeDecodeError: It is no UTF-8.
+    """
+    return contents.decode("utf-8-sig")
+
+
 def resolved(path: Path) -> Path:
     """The path without links, also where they lead in a circle, which `Path.resolve` takes for an error."""
     return Path(os.path.realpath(path))

@@ -114,7 +114,7 @@ class BatchStream:
             threads: Number of decoding threads; None for one per processor that this process may use, at most 16.
             prefetch: Number of batches to decode ahead.
             max_bad: Largest accepted share (0..1) of unreadable images.
-            constants: Inputs that are the same for every sample, by name, without the batch axis; one without axes is
+            constants: Inputs that are the same for every sample, by name, with a batch axis of 1; one without axes is
                 the same for a batch.
 
         Raises:
@@ -361,7 +361,7 @@ class _Assembler:
         indices = np.array(self._indices, np.int64)
         inputs = {name: array[:count] for name, array in self._arrays.items()}
         for name, value in self._constants.items():
-            inputs[name] = np.repeat(value[np.newaxis], count, axis=0) if value.ndim else value
+            inputs[name] = np.repeat(value, count, axis=0) if value.ndim else value
         labels = None if self._source.labels is None else self._source.labels[indices]
         sizes = np.array(self._sizes, np.int64) if self._sizes else None
         batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels, sizes)

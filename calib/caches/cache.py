@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calib.errors import CacheError
-from calib.regular_files import bytes_of_file
+from calib.regular_files import text_of_file
 
 if TYPE_CHECKING:
     from calib.algorithms import Algorithm
@@ -188,7 +188,7 @@ def read_cache(path: Path) -> CalibrationCache:
         CacheError: The file cannot be read, or is not a valid cache, see `cache_from_text`.
     """
     try:
-        text = bytes_of_file(path).decode()
+        text = text_of_file(path)
     except OSError as error:
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:

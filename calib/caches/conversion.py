@@ -26,7 +26,7 @@ from calib.caches.cache import (
 from calib.documents import document_from_json
 from calib.errors import CacheError
 from calib.names import CALIBRATORS
-from calib.regular_files import bytes_of_file
+from calib.regular_files import text_of_file
 
 _FIRST_WITHOUT_CACHES = 11
 _DOTTED = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)?")
@@ -84,7 +84,7 @@ def read_text_or_json(path: Path) -> CalibrationCache:
         CacheError: The file cannot be read, or holds no cache.
     """
     try:
-        text = bytes_of_file(path).decode()
+        text = text_of_file(path)
     except OSError as error:
         raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import columns, say, say_line
 from calib.names import ALGORITHMS, CALIBRATORS
-
-_FILE = click.Path(path_type=Path)
 
 
 def _reader(text: str, *others: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -25,7 +24,7 @@ def command() -> None:
 
 
 @command.command("show", epilog="Example: calib cache show calib-out/calibration.cache")
-@click.argument("cache", type=_FILE)
+@click.argument("cache", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(cache: Path, as_json: bool) -> None:
     """Print the tensors of a cache, each with its scale and amax.
@@ -48,12 +47,15 @@ def show(cache: Path, as_json: bool) -> None:
 
 
 @command.command("check", epilog="Example: calib cache check calib-out/calibration.cache --model model.onnx")
-@click.argument("cache", type=_FILE)
-@click.option("--model", type=_FILE, help="ONNX model that the cache should fit.")
+@click.argument("cache", type=FILE)
+@click.option("--model", type=FILE, help="ONNX model that the cache should fit.")
 @_reader("Program that is to read it: ONNX Runtime's TensorRT provider splits lines in another way than TensorRT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all tensors that do not fit.")
 def check(cache: Path, model: Path | None, reader: str | None, as_json: bool) -> None:
-    """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have."""
+    """Check a cache's format, scales and provenance; with --model, also which tensors it lacks or should not have.
+
+    CACHE is a TensorRT cache, a JSON file or a Q/DQ model (.onnx).
+    """
     from calib.errors import CacheError
     from quant.jobs.cache_check import check_cache_file, json_from_check
 
@@ -67,8 +69,8 @@ def check(cache: Path, model: Path | None, reader: str | None, as_json: bool) ->
 
 
 @command.command("diff", epilog="Example: calib cache diff tensorrt.cache calib-out/calibration.cache")
-@click.argument("a", type=_FILE)
-@click.argument("b", type=_FILE)
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(a: Path, b: Path, as_json: bool) -> None:
     """Compare two caches: the ratio of amax (B over A), worst first, and the tensors that only one of them has.
@@ -84,11 +86,11 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 
 
 @command.command("convert", epilog="Example: calib cache convert old.cache new.cache --tensorrt 10.3.0")
-@click.argument("source", type=_FILE, metavar="IN")
-@click.argument("target", type=_FILE, metavar="OUT")
+@click.argument("source", type=FILE, metavar="IN")
+@click.argument("target", type=FILE, metavar="OUT")
 @click.option(
     "--model",
-    type=_FILE,
+    type=FILE,
     help="FP32 model to write the scales into, when OUT ends in .onnx; with --for, the one that OUT is for.",
 )
 @click.option("--tensorrt", metavar="VERSION", help="TensorRT that will read OUT: 8600, 8.6.1, 100300, 10.3.0.")
@@ -124,8 +126,8 @@ def convert(
 @command.command(
     "merge", epilog="Example: calib cache merge shard1/calibration.h5 shard2/calibration.h5 --out all.cache"
 )
-@click.argument("shards", type=_FILE, nargs=-1, required=True)
-@click.option("--out", type=_FILE, required=True, help="The cache to write; its statistics (.h5) are put beside it.")
+@click.argument("shards", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="The cache to write; its statistics (.h5) are put beside it.")
 @click.option(
     "--algo", type=click.Choice(ALGORITHMS), default="entropy", show_default=True, help="How amax is computed."
 )

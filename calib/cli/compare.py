@@ -11,11 +11,11 @@ import click
 from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import TerminalConsole, columns, say
 from calib.cli.parts.tracking import option as log_option
 from calib.cli.parts.tracking import tracked
 
-_FILE = click.Path(path_type=Path)
 _SHARED = (
     "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend", "metric",
     "task", "ignore_index", "no_labels", "max_drop", "max_metric_drop", "max_bad", "allow_code", "as_json", "quiet",
@@ -33,9 +33,9 @@ _HELPS = {
     params=run_options(*_SHARED, **_HELPS),
     epilog="Example: calib compare model.onnx calib-out/model.int8.onnx --data imgs/",
 )
-@click.argument("a", type=_FILE)
-@click.argument("b", type=_FILE)
-@click.option("--out", type=_FILE, default="calib-compare", show_default=True, help="Folder for the reports.")
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
+@click.option("--out", type=FILE, default="calib-compare", show_default=True, help="Folder for the reports.")
 @junit_option
 @log_option
 def command(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import say
 
 
 @click.command("demo", epilog="Example: calib demo digits && cd digits && calib run --data imgs/ --algo entropy")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FILE)
 @click.option(
     "--task",
     type=click.Choice(["classify", "detect"]),

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from calib.cli.parts.options import parsed_size
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import say_line
-
-_FILE = click.Path(path_type=Path)
 
 
 @click.command("export", epilog="Example: calib export net.py:make --weights net.pt --out model.onnx --data imgs/")
 @click.argument("source", metavar="NAME|FILE.py:CALLABLE")
-@click.option("--out", type=_FILE, required=True, help="The ONNX file.")
+@click.option("--out", type=FILE, required=True, help="The ONNX file.")
 @click.option(
-    "--data", type=_FILE, required=True, help="Real images on which ONNX Runtime must give the results of PyTorch."
+    "--data", type=FILE, required=True, help="Real images on which ONNX Runtime must give the results of PyTorch."
 )
-@click.option(
-    "--weights", type=_FILE, help="File with a state dict; without it, the network keeps its initial weights."
-)
+@click.option("--weights", type=FILE, help="File with a state dict; without it, the network keeps its initial weights.")
 @click.option(
     "--preprocess", default="imagenet", show_default=True, metavar="PRESET|FILE.toml", help="As for calib run."
 )

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import TerminalConsole, columns, say, say_line
-
-_FILE = click.Path(path_type=Path)
 
 
 @click.command("init", epilog="Example: calib init && calib run")
-@click.option("--model", type=_FILE, help="ONNX model; by default the only float *.onnx in the working folder.")
-@click.option("--data", type=_FILE, help="Images; by default the only folder of images, data.yaml or pack there.")
+@click.option("--model", type=FILE, help="ONNX model; by default the only float *.onnx in the working folder.")
+@click.option("--data", type=FILE, help="Images; by default the only folder of images, data.yaml or pack there.")
 @click.option("--look", "only_look", is_flag=True, help="Write nothing; say what was found.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 def command(model: Path | None, data: Path | None, only_look: bool, quiet: bool) -> None:

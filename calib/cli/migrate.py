@@ -11,11 +11,11 @@ import click
 from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
 from calib.cli.parts.options import run_options
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import TerminalConsole, columns, say
 from calib.cli.parts.tracking import option as log_option
 from calib.cli.parts.tracking import tracked
 
-_FILE = click.Path(path_type=Path)
 _SHARED = (
     "model", "data", "eval", "labels", "classes", "preprocess", "input_size", "input", "batch_size", "seed", "backend",
     "metric", "task", "ignore_index", "no_labels", "max_drop", "max_metric_drop", "max_bad", "strict_int8", "dynamic",
@@ -35,8 +35,8 @@ _HELPS = {
     params=run_options(*_SHARED, **_HELPS),
     epilog="Example: calib migrate old.cache --model model.onnx --data imgs/",
 )
-@click.argument("cache", type=_FILE)
-@click.option("--out", type=_FILE, default="calib-migrate", show_default=True, help="Folder for model and reports.")
+@click.argument("cache", type=FILE)
+@click.option("--out", type=FILE, default="calib-migrate", show_default=True, help="Folder for model and reports.")
 @junit_option
 @log_option
 def command(

@@ -7,16 +7,15 @@ from pathlib import Path
 import click
 
 from calib.cli.parts.options import parsed_size
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import TerminalConsole, say_line
-
-_FILE = click.Path(path_type=Path)
 
 
 @click.command("pack", epilog="Example: calib pack imgs/ imgs.h5 --size 256x256")
-@click.argument("folder", type=_FILE)
-@click.argument("pack", type=_FILE)
-@click.option("--labels", type=_FILE, help="CSV with the columns file,label.")
-@click.option("--classes", type=_FILE, help="File with one class name per line, in order.")
+@click.argument("folder", type=FILE)
+@click.argument("pack", type=FILE)
+@click.option("--labels", type=FILE, help="CSV with the columns file,label.")
+@click.option("--classes", type=FILE, help="File with one class name per line, in order.")
 @click.option("--size", metavar="HxW", help="Fit images to this size; needed when they differ in size.")
 @click.option(
     "--preprocess",

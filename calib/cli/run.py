@@ -10,25 +10,24 @@ import click
 
 from calib.cli.parts.junit import junit_file
 from calib.cli.parts.junit import option as junit_option
+from calib.cli.parts.paths import FILE
 from calib.cli.parts.terminal import TerminalConsole, columns, say
 from calib.cli.parts.tracking import option as log_option
 from calib.cli.parts.tracking import tracked
 from quant.settings.choices import CHOICES
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("run", epilog="Example: calib run --data imgs/ --algo entropy")
-@click.option("--model", type=_FILE, help="ONNX model; by default the only *.onnx in the working folder.")
+@click.option("--model", type=FILE, help="ONNX model; by default the only *.onnx in the working folder.")
 @click.option(
     "--data",
-    type=_FILE,
+    type=FILE,
     help="Calibration images: a folder (flat, class-per-folder, train/ and val/), a data.yaml, or an HDF5 pack.",
 )
-@click.option("--eval", type=_FILE, help="Evaluation images; default: those of --data not used for calibration.")
+@click.option("--eval", type=FILE, help="Evaluation images; default: those of --data not used for calibration.")
 @click.option(
     "--labels",
-    type=_FILE,
+    type=FILE,
     help="Labels of the evaluated images: a table of images and classes or values (CSV, TSV, val.txt), a COCO JSON, or"
     " a folder of YOLO's texts or of masks.",
 )
@@ -40,7 +39,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--no-labels", is_flag=True, help="Ignore what the folders' names say; the same as --task none.")
 @click.option("--ignore-index", type=int, help="Segmentation: a number in masks that is no class, besides 255.")
 @click.option(
-    "--classes", type=_FILE, help="File with one class name per line, in the model's order, such as synset_words.txt."
+    "--classes", type=FILE, help="File with one class name per line, in the model's order, such as synset_words.txt."
 )
 @click.option(
     "--preprocess",
@@ -103,7 +102,7 @@ _FILE = click.Path(path_type=Path)
     type=click.Choice(CHOICES["precision"]),
     help="int8 (default, with FP16 and FP32 as baselines and fallbacks), or only fp16 or fp32.",
 )
-@click.option("--cache", type=_FILE, help="Calibration cache; default calibration.cache in --out.")
+@click.option("--cache", type=FILE, help="Calibration cache; default calibration.cache in --out.")
 @click.option(
     "--cache-only",
     is_flag=True,
@@ -111,7 +110,7 @@ _FILE = click.Path(path_type=Path)
     help="Stop if the cache does not fit, including its algorithm; never write it.",
 )
 @click.option("--trust-cache", is_flag=True, default=None, help="Use a cache without provenance, after a check.")
-@click.option("--out", type=_FILE, help="Folder for all results; default calib-out.")
+@click.option("--out", type=FILE, help="Folder for all results; default calib-out.")
 @click.option(
     "--max-drop",
     type=float,
@@ -153,7 +152,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--precisions",
-    type=_FILE,
+    type=FILE,
     help="TOML file that says which products stay float in INT8, such as the precision.toml of an earlier run.",
 )
 @click.option(

@@ -7,12 +7,14 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.errors import DatasetError
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+_MOST_DEEP = 200  # folders in folders
+_MOST_VISITS = 100  # to a folder, where links lead to it
 _FRAMES = "mkdir -p frames && ffmpeg -i {} -vf fps=2 frames/%06d.png"
 
 
@@ -55,17 +57,16 @@ def listing_from_folder(folder: Path, extensions: frozenset[str]) -> Listing:
         extensions: With their dots, in small letters.
 
     Raises:
-        DatasetError: It does not exist, or cannot be listed.
+        DatasetError: It does not exist, cannot be listed, is nested too deeply, or has links without end.
     """
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder; expected a folder of images")
     if not folder.is_dir():
         refuse_video(folder)
         raise DatasetError(f"{folder}: not a folder; expected a folder of images")
-    names: list[str] = []
-    others: Counter[str] = Counter()
-    _collect(folder, "", (_folder_id(os.stat(folder)),), extensions, names, others)  # noqa: PTH116
-    return Listing(tuple(sorted(names)), others)
+    found = _Collected()
+    _collect(folder, "", (_folder_id(os.stat(folder)),), extensions, found)  # noqa: PTH116
+    return Listing(tuple(sorted(found.names)), found.others)
 
 
 def in_words(others: Mapping[str, int], most: int = 5) -> str:
@@ -89,15 +90,38 @@ def refuse_video(path: Path) -> None:
         raise DatasetError(f"{path}: a video is not read; {frames_advice(str(path))}; then give the folder")
 
 
+@dataclass(frozen=True)
+class _Collected:
+    """What was found so far, and how often each folder was looked through."""
+
+    names: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    visits: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+
 def _collect(
     folder: str | Path,
     prefix: str,
     ancestors: tuple[tuple[int, int], ...],
     extensions: frozenset[str],
-    names: list[str],
-    others: Counter[str],
+    found: _Collected,
 ) -> None:
-    """Add the files below `folder` to `names`, and count the extensions of the others."""
+    """Add the files below `folder` to the names, and count the extensions of the others.
+
+    Raises:
+        DatasetError: A folder cannot be listed, lies too deep, or is reached in too many ways: links between n folders
+            make up to n! paths.
+    """
+    found.visits[ancestors[-1]] += 1
+    if len(ancestors) > _MOST_DEEP:
+        raise DatasetError(
+            f"{folder}: lies over {_MOST_DEEP} folders deep; give a folder that holds the images themselves"
+        )
+    if found.visits[ancestors[-1]] > _MOST_VISITS:
+        raise DatasetError(
+            f"{folder}: links lead to this folder in over {_MOST_VISITS} ways; give a folder without links between its "
+            "own folders"
+        )
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -108,14 +132,14 @@ def _collect(
         if _is_folder(entry):
             here = _folder_id(entry.stat())
             if here not in ancestors:  # a symbolic link back to a folder above would never end
-                _collect(entry.path, f"{prefix}{entry.name}/", (*ancestors, here), extensions, names, others)
+                _collect(entry.path, f"{prefix}{entry.name}/", (*ancestors, here), extensions, found)
             continue
         suffix = suffix_of(entry.name)
         # A dangling link named like an image is kept, so that it is reported as unreadable instead of being ignored.
         if suffix in extensions and (entry.is_symlink() or _is_file(entry)):
-            names.append(prefix + entry.name)
+            found.names.append(prefix + entry.name)
         else:
-            others[suffix or "without an extension"] += 1
+            found.others[suffix or "without an extension"] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -15,7 +15,7 @@ from datasets.errors import DatasetError, OutputError, UnreadableImageError
 from datasets.labels.class_labels import are_labelled
 from datasets.packs.fitting import ATTRIBUTE, PLAIN, fitting, text_from_fitting
 from datasets.packs.hdf5_writer import Hdf5Writer
-from datasets.packs.pack import SUFFIXES
+from datasets.packs.pack import SUFFIXES, ImagePack
 from datasets.packs.structure import one_line
 from datasets.preprocessing import Preprocessing
 from datasets.source import ImageSource
@@ -41,7 +41,7 @@ def write_pack(
 
     Args:
         source: The images; their names, labels and class names are written too.
-        dest: The file, ending in .h5 or .hdf5; it is replaced if it exists.
+        dest: The file, ending in .h5 or .hdf5; a pack of that name is replaced.
         size: Height and width; every image is fitted to them. None for that of `preprocessing`, or if the images
             already have the same size.
         preprocessing: How images are fitted (`resize`, `crop_fraction` and the like), so that a run with the same
@@ -54,13 +54,15 @@ def write_pack(
         The unreadable images, which were left out.
 
     Raises:
-        DatasetError: The images differ in size and no size is known, or labels are no classes.
+        DatasetError: The images differ in size and no size is known, labels are no classes, or `dest` is a file of
+            another kind.
         OutputError: `dest` cannot be written.
         TooManyUnreadableError: More than `max_bad` of the images are unreadable.
     """
     dest = Path(dest)
     if dest.suffix.lower() not in SUFFIXES:
         raise DatasetError(f"{dest}: expected a file name ending in {' or '.join(SUFFIXES)}")
+    _refuse_to_replace(dest)
     _check_labels(source)
     size = size or (preprocessing.size if preprocessing is not None else None)
     if preprocessing is not None and size is None:
@@ -90,6 +92,24 @@ def write_pack(
                 progress(len(kept), len(source))
         writer.do(_finish, source, kept, text_from_fitting(fit) if fit is not None and changed else None)
     return list(stream.quarantined)
+
+
+def _refuse_to_replace(dest: Path) -> None:
+    """Refuse to overwrite HDF5 that is no image pack, such as statistics or the inputs of a model, and what is no file.
+
+    Raises:
+        DatasetError: The file is one.
+    """
+    if dest.exists() and not (dest.is_file() or dest.is_dir()):
+        raise DatasetError(f"{dest}: already exists and is no regular file; give another name")
+    if not dest.is_file() or not h5py.is_hdf5(dest):
+        return
+    try:
+        ImagePack(dest).close()
+    except DatasetError:
+        raise DatasetError(
+            f"{dest}: already exists and is no image pack, so it is not replaced; give another name"
+        ) from None
 
 
 def _check_labels(source: ImageSource) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ _MOST_VALUES = 1 << 24
 
 
 def constants_from_texts(texts: Sequence[str], inputs: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
-    """The constant inputs for one image: an array without the batch axis each, or a scalar of an input without axes.
+    """The constant inputs for one image: an array with a batch axis of 1 each, or a scalar of an input without axes.
 
     Args:
         texts: NAME=VALUE, the value as JSON: a number, or lists of numbers.
@@ -39,6 +39,26 @@ def constants_from_texts(texts: Sequence[str], inputs: Sequence[TensorInfo]) -> 
             f"input: expected values of all inputs but the images', found all {len(inputs)}; leave that one out"
         )
     return found
+
+
+def check_batch_axes(constants: Collection[str], inputs: Sequence[TensorInfo], batch_size: int) -> None:
+    """Check that constant inputs can have a row for each image of a batch.
+
+    Args:
+        constants: Their names.
+        inputs: The model's inputs.
+        batch_size: Images in a batch.
+
+    Raises:
+        SettingsError: The first axis of one is 1, and that of the images is not: it is not the batch axis.
+    """
+    batches = {info.shape[0] for info in inputs if info.shape and info.name not in constants}
+    for info in inputs:
+        if batch_size > 1 and info.name in constants and info.shape and info.shape[0] == 1 and 1 not in batches:
+            raise SettingsError(
+                f"input: '{info.name}' takes {list(info.shape)}, which has no axis for the images of a batch; make it "
+                "a constant (an initializer) of the model, export it with that axis, or give --batch-size 1"
+            )
 
 
 def _parsed(text: str) -> tuple[str, NDArray[Any]]:
@@ -67,7 +87,7 @@ def _for_one_image(info: TensorInfo, value: NDArray[Any]) -> NDArray[Any]:
         raise SettingsError(
             f"input: '{info.name}' takes [{sides}] of {info.dtype} for an image, found {json.dumps(value.tolist()):.60}"
         )
-    return cast
+    return cast[np.newaxis] if info.shape else cast
 
 
 def image_input(inputs: Sequence[TensorInfo], constants: Mapping[str, NDArray[Any]]) -> TensorInfo | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from datasets import DatasetError
 from datasets.decoding import Wanted
 from datasets.preprocessing import Frame
-from quant.settings.user_code import described, file_of, load_callable
+from quant.settings.user_code import OF_USER_CODE, described, file_of, load_callable
 
 _CHANNELS = (1, 3, 4)
 
@@ -89,7 +89,7 @@ class OwnPreprocessing:
         """
         try:
             made = np.asarray(self.function(image))
-        except Exception as error:
+        except OF_USER_CODE as error:
             raise DatasetError(f"--preprocess {self.spec}: {described(error, file_of(self.spec))}") from error
         if made.shape == (1, *self.sample_shape):
             made = made[0]

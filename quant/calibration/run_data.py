@@ -17,7 +17,7 @@ from datasets.opening import has_validation
 from datasets.packs.fitting import lost_fitting
 from datasets.preprocessing.interface import ImagePreprocessing
 from datasets.source import AnySource, BoxSource
-from quant.calibration.constants import constants_from_texts, image_input
+from quant.calibration.constants import check_batch_axes, constants_from_texts, image_input
 from quant.calibration.own_preprocessing import OwnPreprocessing
 from quant.calibration.preprocessing_choice import check_description, chosen_preprocessing
 from quant.calibration.split import calibration_images, evaluation_images
@@ -40,7 +40,7 @@ class RunData:
         preprocessing: Bound to the model's input; None when the data holds the inputs themselves.
         preprocessing_origin: Where it came from, for people: the preset or file named, metadata, labels, the default.
         input_name: The input that images are for; empty until it is known.
-        constants: Inputs that are the same for every image, without the batch axis.
+        constants: Inputs that are the same for every image, with a batch axis of 1.
     """
 
     source: AnySource
@@ -237,6 +237,7 @@ def _fitted(data: RunData, settings: RunSettings, model: ModelInterface, console
         ModelError, SettingsError: The model takes inputs that are not provided, or others than those.
     """
     constants = constants_from_texts(settings.input, model.inputs)
+    check_batch_axes(constants, model.inputs, settings.batch_size)
     info = image_input(model.inputs, constants)
     if info is None and isinstance(data.source, ImageSource):
         raise ModelError(

@@ -28,7 +28,7 @@ from quant.evaluation.sample_size import images_from_width, tells
 from quant.onnx_graph.model import ModelInterface
 from quant.progress import Console
 from quant.settings.run_settings import RunSettings
-from quant.settings.user_code import described, load_callable
+from quant.settings.user_code import OF_USER_CODE, described, load_callable
 
 
 class MetricRecorder:
@@ -79,7 +79,7 @@ class MetricRecorder:
         where = self._where(build, batch)
         try:
             given = np.asarray(self._called(self._metric, outputs, batch), np.float64)
-        except Exception as error:  # whatever the user's code raises
+        except OF_USER_CODE as error:
             raise QuantError(f"{where}: {described(error, self._path)}") from error
         if given.shape != (len(batch.names),):
             raise QuantError(
@@ -162,7 +162,7 @@ class SetMetricRecorder(MetricRecorder):
         where = self._where(build, batch)
         try:
             given = list(self._called(self._whole.per_image, outputs, batch))
-        except Exception as error:  # whatever the user's code raises
+        except OF_USER_CODE as error:
             raise QuantError(f"{where}: {described(error, self._path)}") from error
         if len(given) != len(batch.names):
             raise QuantError(f"{where}: expected a list of {len(batch.names)}, one for each image, found {len(given)}")
@@ -186,7 +186,7 @@ class SetMetricRecorder(MetricRecorder):
         where = f"metric {self.spec}: {build}, {len(records)} images together"
         try:
             given = np.asarray(self._whole.score(list(records)), np.float64)
-        except Exception as error:  # whatever the user's code raises
+        except OF_USER_CODE as error:
             raise QuantError(f"{where}: {described(error, self._path)}") from error
         if given.shape != () or not np.isfinite(given):
             raise QuantError(f"{where}: expected one finite number, found {given!r:.80}")
@@ -218,7 +218,7 @@ def _made(metric: Any, spec: str, path: Path) -> Any:  # noqa: ANN401 - the user
         return metric
     try:
         return metric()
-    except Exception as error:  # whatever the user's code raises
+    except OF_USER_CODE as error:
         raise QuantError(f"metric {spec}: {described(error, path)}") from error
 
 

@@ -6,12 +6,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from calib.caches.cache import CalibrationCache, coverage, read_cache
+from calib.caches.cache import CalibrationCache, coverage
 from calib.caches.provenance import read_calibration, sidecar_paths
 from calib.caches.provider_table import PROVIDER, misread_tensors, reads_header, scales_as_read
 from calib.errors import CacheError
 from calib.scratch import recover
 from calib.texts import whole_characters
+from quant.jobs.cache_convert import read_cache_file
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnx_graph.tensor_types import activation_names
 from quant.qdq.writer import quantizable_tensors
@@ -66,7 +67,7 @@ def check_cache_file(path: Path, model_path: Path | None = None, reader: str | N
     """Check a cache: format, provenance, whether it fits a model, and whether another program reads the same in it.
 
     Args:
-        path: The cache.
+        path: The cache: TensorRT's text, JSON or a Q/DQ model.
         model_path: The model.
         reader: `calib.caches.provider_table.PROVIDER`; None for TensorRT itself.
 
@@ -75,13 +76,16 @@ def check_cache_file(path: Path, model_path: Path | None = None, reader: str | N
         ModelError: The model cannot be read.
     """
     recover(path.parent)
-    cache = read_cache(path)
+    cache = read_cache_file(path).cache
     lines = [f"{path}: {cache.algo}, {len(cache.scales)} tensors, every scale finite and positive"]
-    calibration = read_calibration(path) if sidecar_paths(path)[0].exists() else None
+    as_text = path.suffix.lower() not in (".json", ".onnx")
+    calibration = read_calibration(path) if as_text and sidecar_paths(path)[0].exists() else None
     made = None if calibration is None else (calibration.algorithm, calibration.statistics.images)
     told = "none; what the scales were made from is not known"
     lines.append(f"provenance: {f'{made[0]} of {made[1]} images; files belong together' if made else told}")
     found = CacheCheck((), None, str(path), cache.algo, len(cache.scales), made)
+    if reader is not None and not as_text:
+        raise CacheError(f"{path}: expected TensorRT's text, which {reader} reads, found {path.suffix}")
     if reader is not None:
         failure = _failure_for_provider(cache, path)
         if failure:

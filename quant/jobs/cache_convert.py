@@ -13,6 +13,7 @@ from calib.caches.sidecar import files_named_by
 from calib.documents import DocumentError
 from calib.errors import CacheError
 from calib.files import Transaction
+from quant.errors import ModelError
 from quant.evaluation.deployment import missing_instructions
 from quant.onnx_graph.light_model import LightModel
 from quant.onnx_graph.model import OnnxModel, load_model
@@ -79,7 +80,7 @@ def convert_cache_file(
             model in the numbers of ONNX Runtime's own kernels on this processor.
 
     Raises:
-        CacheError: The source holds no cache, the scales do not fit the model, or the target is a cache's provenance.
+        CacheError: The source holds no cache, the scales do not fit the model, or the target exists and is no cache.
         BuildError: The model cannot be quantized.
     """
     version = version_from_text(tensorrt) if tensorrt else None
@@ -90,6 +91,9 @@ def convert_cache_file(
     cache = with_header(found.cache, header, version)
     kind = target.suffix.lower()
     notes = [*found.notes, *_relabelled(found.cache, cache, as_text=kind not in (".onnx", ".json"))]
+    if kind == ".json":
+        _refuse_provenance(target)
+    _refuse_to_replace(target, source, model)
     quantized, other, contents = None, None, ""
     if kind == ".onnx":
         if model is None:
@@ -98,7 +102,6 @@ def convert_cache_file(
             )
         quantized = model_with_scales(load_model(model), cache, source, form=form)
     elif kind == ".json":
-        _refuse_provenance(target)
         contents = json_from_cache(cache)
     else:
         renamed = _renamed(cache, model, source) if renames else None
@@ -210,6 +213,23 @@ def check_coverage(
             f"{source}: expected scales of all {len(needed)} tensors that {model.path} needs, {len(fit.missing)} are "
             f"missing, '{fit.missing[0]}' first; see calib cache check {source} --model {model.path}"
         )
+
+
+def _refuse_to_replace(target: Path, source: Path, model: Path | None) -> None:
+    """Refuse to overwrite what is no converted cache: the model, a model that is read, or a file of another kind.
+
+    A cache as text or JSON may be converted in its place, which keeps its scales.
+    """
+    if not target.exists() or target.stat().st_size == 0:
+        return
+    if target.suffix.lower() == ".onnx" and any(read is not None and target.samefile(read) for read in (source, model)):
+        raise CacheError(f"{target}: would be overwritten by the converted model; name OUT otherwise")
+    try:
+        read_cache_file(target)
+    except (CacheError, ModelError):
+        raise CacheError(
+            f"{target}: already exists and holds no cache, so it is not replaced; name OUT otherwise"
+        ) from None
 
 
 def _refuse_provenance(target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import math
@@ -20,6 +21,7 @@ from quant.errors import ModelError, QuantError, SettingsError
 from quant.jobs.torch_network import network_from_spec
 from quant.onnx_graph.model import OnnxModel, load_model
 from quant.onnxruntime.session import OnnxRuntimeSession
+from quant.settings.user_code import OF_USER_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -158,10 +160,11 @@ def _run_network(network: torch.nn.Module, inputs: NDArray[Any], source: str) ->
     """PyTorch's outputs by name: keys of a dict, else `output`, or `output_0` and so on if there are several."""
     import torch
 
+    _check_takes_images_alone(network, source)
     try:
         with torch.inference_mode():
             result = network(torch.from_numpy(np.ascontiguousarray(inputs)))
-    except Exception as error:  # whatever the network's code raises
+    except OF_USER_CODE as error:
         reason = " ".join(str(error).split())[:300]
         raise QuantError(
             f"export: {source}: fails on an input {list(inputs.shape)} ({reason}); "
@@ -171,6 +174,26 @@ def _run_network(network: torch.nn.Module, inputs: NDArray[Any], source: str) ->
     if not named or not all(isinstance(value, torch.Tensor) for value in named.values()):
         raise QuantError(f"export: {source}: expected tensors as outputs, found {type(result).__name__}")
     return {name: value.numpy() for name, value in named.items()}
+
+
+def _check_takes_images_alone(network: torch.nn.Module, source: str) -> None:
+    """Refuse a network that needs other inputs beside the images, by its own names of them.
+
+    Raises:
+        QuantError: It needs them.
+    """
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):  # compiled code says nothing of its parameters
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise QuantError(
+            f"export: {source}: expected a network that takes images alone, found forward{signature!s:.200}; return "
+            "one that fills in the others, or export it with torch.onnx and give calib run the ONNX file, whose "
+            "constant inputs --input states"
+        ) from None
 
 
 def _named(result: Any) -> dict[str, Any]:  # noqa: ANN401 - what a network may give

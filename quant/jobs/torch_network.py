@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quant.errors import QuantError
-from quant.settings.user_code import described, load_callable
+from quant.settings.user_code import OF_USER_CODE, described, load_callable
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def network_from_spec(spec: str, weights: Path | None = None) -> torch.nn.Module
     make = load_callable(spec, "export") if ".py" in spec else _torchvision_factory(spec)
     try:
         network = make() if ".py" in spec else make(weights=None)
-    except Exception as error:  # whatever the network's code raises
+    except OF_USER_CODE as error:
         raise QuantError(f"export: {spec}: {described(error, Path(spec.rpartition(':')[0]))}") from error
     if not isinstance(network, torch_module.nn.Module):
         raise QuantError(f"export: {spec}: expected a torch.nn.Module, found {type(network).__name__}")

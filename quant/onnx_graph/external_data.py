@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -69,7 +70,16 @@ def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
             "model again"
         )
     file = path.parent / relative
-    if not file.is_file():
+    try:
+        there = stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name with a zero in it
+        there = False
+    except OSError as error:
+        raise ModelError(
+            f"{path}: expected the external data of '{tensor.name}' beside the model, found a name that cannot be "
+            f"opened ({error.strerror}): '{location:.100}'"
+        ) from error
+    if not there:
         raise ModelError(
             f"{path}: expected the external data of '{tensor.name}' in '{location}' beside the model, found no such "
             "file; copy it there"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from calib.regular_files import bytes_of_file, resolved
+from calib.regular_files import resolved
 from quant.errors import SettingsError
 from quant.settings.build_settings import BuildSettings
 from quant.settings.kinds import short
 from quant.settings.run_settings import RunSettings
+from quant.settings.toml_file import table_from_toml_file
 from quant.settings.user_code import file_of, is_code
 from quant.settings.values import KINDS, checked_value
 
 CONFIG_NAME = "calib.toml"
-_MOST_BYTES = 1 << 20
 _Settings = TypeVar("_Settings", bound=RunSettings)
 
 
@@ -61,7 +61,7 @@ def build_settings_from_options(
 
 def _settings(kind: type[_Settings], options: Mapping[str, Any], folder: Path, *, allow_code: bool) -> _Settings:
     config = folder / CONFIG_NAME
-    values = _values_from_toml(config) if config.exists() else {}
+    values = _values_from_toml(config) if os.path.lexists(config) else {}
     given = {key: value for key, value in options.items() if value is not None}
     settings = kind(**(values | given))
     if not allow_code and values:
@@ -77,7 +77,7 @@ def settings_of_folder(folder: Path | None = None) -> RunSettings:
     """
     folder = folder if folder is not None else Path()
     config = folder / CONFIG_NAME
-    settings = RunSettings(**(_values_from_toml(config) if config.exists() else {}))
+    settings = RunSettings(**(_values_from_toml(config) if os.path.lexists(config) else {}))
     models = sorted(folder.glob("*.onnx"))
     return replace(settings, model=models[0]) if settings.model is None and len(models) == 1 else settings
 
@@ -116,18 +116,7 @@ def _only_model(folder: Path) -> Path:
 
 
 def _values_from_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        document = tomllib.loads(bytes_of_file(path, _MOST_BYTES).decode())
-    except RecursionError as error:
-        raise SettingsError(f"{path}: not valid TOML: nested too deeply") from error
-    except ValueError as error:  # what the parser raises, invalid UTF-8, numbers of thousands of digits
-        raise SettingsError(f"{path}: not valid TOML: {error}") from error
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    document, _ = table_from_toml_file(path)
     values = {}
     for key, value in document.items():
         name = key.replace("-", "_")

@@ -26,7 +26,7 @@ def value_of_kind(name: str, kind: str, value: Any) -> Any:  # noqa: ANN401 - se
     if value is None and kind.endswith("| None"):
         return None
     if kind.startswith("Path"):
-        expected, fits = "a path in quotes", isinstance(value, str | os.PathLike)
+        expected, fits = "a path in quotes", isinstance(value, str | os.PathLike) and value != ""
     elif kind == "bool":
         expected, fits = "true or false", isinstance(value, bool)
     elif kind.startswith("int"):

@@ -12,18 +12,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from calib.regular_files import bytes_of_file
 from quant.errors import SettingsError
 from quant.settings.kinds import short
+from quant.settings.toml_file import table_from_toml_file
 
-_MOST_BYTES = 1 << 20
 _HEADING = """\
 # Products that stay float in the INT8 build; calib run --precisions FILE takes them from here.
 # `nodes` are names of the model's nodes, or patterns with * and ?; `why` is for people.
@@ -84,20 +82,7 @@ def read_precision_file(path: Path) -> PrecisionFile:
     Raises:
         SettingsError: It cannot be read, or holds something else.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        content = bytes_of_file(path, _MOST_BYTES)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    try:
-        document = tomllib.loads(content.decode())
-    except RecursionError as error:
-        raise SettingsError(f"{path}: not valid TOML: nested too deeply") from error
-    except ValueError as error:
-        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    document, content = table_from_toml_file(path)
     unknown = sorted(document.keys() - {"float"})
     if unknown:
         raise SettingsError(f"{path}: expected [[float]] only, found {short(unknown[0])}")

@@ -11,6 +11,9 @@ from typing import Any
 
 from quant.errors import SettingsError
 
+# Whatever the user's code raises; a script that ends with sys.exit() must not end the command as if it were done.
+OF_USER_CODE = (Exception, SystemExit)
+
 
 def is_code(spec: str) -> bool:
     """Does a text name a callable in a Python file?"""
@@ -49,7 +52,7 @@ def load_callable(spec: str, what: str) -> Callable[..., Any]:
     writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         found.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
+    except OF_USER_CODE as error:
         raise SettingsError(f"{what}: {path} cannot be imported: {described(error, path)}") from error
     finally:
         sys.dont_write_bytecode = writes_none

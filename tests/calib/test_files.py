@@ -90,6 +90,23 @@ def test_a_folder_in_the_place_of_one_file_leaves_the_others_as_they_were(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_in_the_place_of_a_file_is_not_replaced(tmp_path, linked):
+    """As /dev/stdout and /dev/null would be, by who may write there."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a").write_text("old")
+    if linked:
+        (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    name = "link" if linked else "pipe"
+    with pytest.raises(CalibrationError, match=f"'{name}' is no regular file there"), Transaction(tmp_path) as files:
+        files.stage("a").write_text("new")
+        files.stage(name).write_text("new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink() == linked
+    assert (tmp_path / "a").read_text() == "old"
+
+
 def test_a_full_disk_is_one_error_and_the_older_files_stay(small_disk):
     disk = small_disk("size=64k")
     (disk / "a").write_text("old")

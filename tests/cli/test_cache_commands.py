@@ -56,6 +56,44 @@ def test_convert_there_and_back_loses_nothing(calib, finished):
     assert (finished / "f.cache").read_bytes() == original
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("model.onnx", "model.onnx: would be overwritten by the converted model; name OUT otherwise"),
+        ("other.onnx", "other.onnx: already exists and holds no cache, so it is not replaced; name OUT otherwise"),
+        ("calib.toml", "calib.toml: already exists and holds no cache, so it is not replaced; name OUT otherwise"),
+        ("boxes.json", "boxes.json: already exists and holds no cache, so it is not replaced; name OUT otherwise"),
+    ],
+)
+def test_convert_replaces_caches_alone(calib, finished, target, said):
+    shutil.copy(finished / "model.onnx", finished / "other.onnx")
+    (finished / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    before = (finished / target).read_bytes()
+    result = calib("cache", "convert", OURS, target, "--model", "model.onnx", cwd=finished)
+    assert (result.code, result.err) == (1, f"calib: error: {said}\n")
+    assert (finished / target).read_bytes() == before
+
+
+def test_convert_replaces_what_it_wrote_before_and_converts_a_text_in_its_place(calib, finished):
+    (finished / "empty.cache").touch()
+    for target in ("a.cache", "a.cache", "empty.cache", "b.onnx", "b.onnx", "c.json", "c.json"):
+        assert calib("cache", "convert", OURS, target, "--model", "model.onnx", cwd=finished).code == 0, target
+    assert calib("cache", "convert", "a.cache", "a.cache", "--tensorrt", "10.3.0", cwd=finished).code == 0
+    assert (finished / "a.cache").read_text().startswith("TRT-100300-")
+    assert calib("cache", "convert", "b.onnx", "b.onnx", "--model", "model.onnx", cwd=finished).code == 1
+
+
+@pytest.mark.parametrize("made", ["x.json", "x.onnx"])
+def test_check_reads_every_kind_of_cache(calib, finished, made):
+    assert calib("cache", "convert", OURS, made, "--model", "model.onnx", cwd=finished).code == 0
+    result = calib("cache", "check", made, "--model", "model.onnx", cwd=finished)
+    assert result.code == 0, result.err
+    assert "model: covers all " in result.out
+    refused = calib("cache", "check", made, "--for", "onnxruntime-tensorrt", cwd=finished)
+    assert refused.code == 1
+    assert f"{made}: expected TensorRT's text, which onnxruntime-tensorrt reads, found .{made[2:]}" in refused.err
+
+
 def test_convert_to_a_model_gives_the_model_that_run_builds(calib, finished, random_colours):
     assert calib("cache", "convert", OURS, "converted.onnx", "--model", "model.onnx", cwd=finished).code == 0
     outputs = random_colours(finished / "converted.onnx"), random_colours(finished / "calib-out" / "model.int8.onnx")

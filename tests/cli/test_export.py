@@ -42,11 +42,20 @@ def depends_on_values():
             return y + 10 if float(x.abs().sum()) > 0 else y
     return Branch()
 
+def scaled():
+    class Scaled(Net):
+        def forward(self, x, scale):
+            return scale * super().forward(x)
+    return Scaled()
+
 def number():
     return 3
 
 def broken():
     raise RuntimeError("no luck")
+
+def ends():
+    raise SystemExit(0)
 """
 EXPORT = ("export", "net.py:make", "--out", "out.onnx", "--data", "imgs", "--preprocess", "unit", "--input-size", "8x8")
 
@@ -121,6 +130,8 @@ def test_a_difference_above_the_tolerance_fails_and_leaves_no_file(calib, projec
     ("source", "options", "part"),
     [
         ("net.py:number", (), "net.py:number: expected a torch.nn.Module, found int"),
+        ("net.py:scaled", (), "expected a network that takes images alone, found forward(x, scale); return one that"),
+        ("net.py:ends", (), "net.py:ends: line 47: SystemExit: 0"),
         ("net.py:broken", (), "RuntimeError: no luck"),
         ("net.py:absent", (), "net.py has no callable 'absent'; it has Net, broken, depends_on_values"),
         ("none.py:make", (), "none.py: no such file; expected file.py:callable"),

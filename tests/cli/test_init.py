@@ -94,6 +94,71 @@ def test_images_of_the_model_s_size_do_not_tell_how_others_are_fitted_and_that_i
     assert "A question, resize" not in (bare / "preprocess.toml").read_text()
 
 
+@pytest.fixture
+def dated(bare):
+    """The colours in a folder for each of four days, which are no classes; returns name and colour of each image."""
+    rows = []
+    for i, image in enumerate(sorted((bare / "imgs").rglob("*.png"))):
+        colour, day = image.parent.name, bare / "imgs" / f"day {i % 4}" / "ü"
+        day.mkdir(parents=True, exist_ok=True)
+        rows.append((image.rename(day / f"{colour[0]} {i}.png").name, colour))
+    for colour in ("red", "green", "blue"):
+        (bare / "imgs" / colour).rmdir()
+    return bare, rows
+
+
+def written_table(path, rows, separator, header=None):
+    lines = [] if header is None else [header]
+    path.write_text("".join(separator.join(map(str, row)) + "\n" for row in [*lines, *rows]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "header", "said"),
+    [
+        ("Klassen.csv", ";", ("Bild", "Klasse"), "images in 'Bild', labels in 'Klasse', semicolons between"),
+        ("val.txt", " ", None, "images in column 1, labels in column 2"),
+        ("imgs/truth.tsv", "\t", None, "images in column 1, labels in column 2, tabs between (no header)"),
+    ],
+)
+def test_a_table_of_the_images_gives_labels_where_folders_are_no_classes(
+    calib, dated, report, name, separator, header, said
+):
+    folder, rows = dated
+    if separator == " ":
+        for image in (folder / "imgs").rglob("*.png"):
+            image.rename(image.with_name(image.name.replace(" ", "")))
+        rows = [(image.replace(" ", ""), colour) for image, colour in rows]
+    written_table(folder / name, rows, separator, header)
+    (folder / "README.txt").write_text("Nothing about images.\n")
+    result = calib("init", cwd=folder)
+    assert result.code == 0, result.err
+    assert f"labels: {name} (sure: {said}" in " ".join(result.out.split())
+    assert "36 of 36 images have one" in " ".join(result.out.split())
+    assert calib("run", "--precision", "fp32", cwd=folder).code == 0
+    assert report(folder)["builds"][0]["top1"] == 100
+
+
+def test_labels_that_are_not_the_model_s_are_a_question(calib, dated):
+    folder, rows = dated
+    folders = calib("init", "--look", cwd=folder)
+    asked = "labels: (a question: imgs: expected labels of the 3 classes that the model has, found 4 (day 0, "
+    assert asked in " ".join(folders.out.split())
+    written_table(folder / "labels.csv", [(name, 1 + ("blue", "green", "red").index(c)) for name, c in rows], ",")
+    table = " ".join(calib("init", cwd=folder).out.split())
+    assert (
+        "labels: labels.csv (a question: imgs: expected labels 0..2 as the model has 3 classes, found 3; they" in table
+    )
+    assert "question: labels: imgs: expected labels 0..2" in table
+    assert 'labels = "labels.csv"' in (folder / "calib.toml").read_text()
+    assert "they count from 1, so take 1 from each" in calib("run", cwd=folder).error
+
+
+def test_folders_that_are_the_model_s_classes_win_over_tables(calib, bare):
+    names = [path.name for path in sorted((bare / "imgs").rglob("*.png"))]
+    written_table(bare / "sizes.csv", [(name, i % 3) for i, name in enumerate(names)], ",", ("file", "label"))
+    assert "labels: (sure: folders of imgs are 3 classes)" in calib("init", "--look", cwd=bare).out
+
+
 def with_metadata(path, **values):
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {key: str(value) for key, value in values.items()})

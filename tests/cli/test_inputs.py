@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tests.outcome import calibration_images
@@ -189,6 +189,44 @@ def test_inputs_that_are_the_same_for_every_image(calib, colours):
                          ("factor=x", "expected NAME=VALUE such as orig_size=[640,640], found 'factor=x'"),
                          ("factor", "expected NAME=VALUE such as orig_size=[640,640], found 'factor'")):  # fmt: skip
         assert found in calib("run", "--quiet", "--input", value, cwd=colours).error
+
+
+def with_second_input(path, shape):
+    """The colour classifier whose logits are multiplied by `factor`, which is put beside the classes."""
+    model = onnx.load(path)
+    graph = model.graph
+    graph.node[-1].output[0] = "plain"
+    graph.initializer.append(numpy_helper.from_array(np.array([-1, 1]), "column"))
+    graph.node.append(helper.make_node("Reshape", ["factor", "column"], ["factors"]))
+    graph.node.append(helper.make_node("Mul", ["plain", "factors"], ["logits"], name="times"))
+    graph.input.append(helper.make_tensor_value_info("factor", TensorProto.FLOAT, shape))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(("shape", "value"), [(["N"], "2.5"), (["N"], "[2.5]"), ([], "2.5")])
+def test_a_constant_may_be_one_number_for_an_image_or_for_a_batch(calib, colours, shape, value):
+    with_second_input(colours / "model.onnx", shape)
+    result = calib("run", "--precision", "fp32", "--input", f"factor={value}", cwd=colours)
+    assert result.code == 0, result.err
+    assert fp32_of(colours)["top1"] == 100
+
+
+@pytest.mark.parametrize(("shape", "value"), [([1], "2.5"), ([1, 1], "[2.5]")])
+def test_an_input_without_a_place_for_the_images_of_a_batch_is_told(calib, colours, shape, value):
+    with_second_input(colours / "model.onnx", shape)
+    error = calib("run", "--quiet", "--input", f"factor={value}", cwd=colours).error
+    assert f"input: 'factor' takes {shape}, which has no axis for the images of a batch; make it a constant" in error
+    alone = calib(
+        "run", "--precision", "fp32", "--batch-size", 1, "--max-drop", 100, "--input", f"factor={value}", cwd=colours
+    )
+    assert alone.code == 0, alone.err
+
+
+def test_init_asks_for_the_inputs_that_images_are_not(calib, colours):
+    (colours / "calib.toml").unlink()
+    write_two_inputs(colours / "model.onnx")
+    asked = "question: input: the model has 2 inputs (input, factor), and images are one: say those that are the same"
+    assert asked in " ".join(calib("init", "--look", cwd=colours).out.split())
 
 
 def test_constants_from_calib_toml(calib, colours):

@@ -20,6 +20,9 @@ def evil_name(outputs, labels):
 
 def fails(outputs, labels):
     raise ValueError("two\\nlines")
+
+def ends(outputs, labels):
+    raise SystemExit(0)
 """
 
 
@@ -98,6 +101,7 @@ def test_in_a_sweep_the_metric_s_drop_decides(calib, project):
         ("my metrics.py:absent", "metric: my metrics.py has no callable 'absent'"),
         ("none.py:f", "metric: none.py: no such file"),
         ("my metrics.py", "metric: expected file.py:callable, found 'my metrics.py'"),
+        ("my metrics.py:ends", "line 19: SystemExit: 0"),
         ("my metrics.py:fails", "line 16: ValueError: two lines"),
     ],
 )

@@ -31,6 +31,10 @@ HEAVY = {
         (("demo",), "Missing argument 'FOLDER'"),
         (("pack", "imgs", "imgs.h5", "--size", "large"), "expected HEIGHTxWIDTH such as 256x256, found 'large'"),
         (("cache", "show"), "Missing argument 'CACHE'"),
+        (("run", "--data", ""), "'--data': expected a path, found an empty text; is a variable not set?"),
+        (("run", "--junit", ""), "'--junit': expected a path, found an empty text"),
+        (("cache", "show", ""), "'CACHE': expected a path, found an empty text"),
+        (("demo", ""), "'FOLDER': expected a path, found an empty text"),
     ],
 )
 def test_wrong_usage_exits_with_2(calib, colours, arguments, part):

@@ -64,6 +64,37 @@ def test_links_are_followed_but_not_in_circles(tmp_path, save_image):
     assert ImageFolder(tmp_path / "imgs").names == ("cat/1.png", "dog/2.png")
 
 
+def test_links_between_many_folders_are_an_error_and_no_search_without_end(tmp_path, save_image):
+    """Twelve folders with links to all others: 12! paths, none of which is a circle."""
+    names = [f"{i:02}" for i in range(12)]
+    for name in names:
+        save_image(tmp_path / "imgs" / name / "a.png")
+        for other in names:
+            if other != name:
+                (tmp_path / "imgs" / name / f"to {other}").symlink_to(tmp_path / "imgs" / other)
+    with pytest.raises(DatasetError, match="links lead to this folder in over 100 ways; give a folder without links"):
+        ImageFolder(tmp_path / "imgs")
+
+
+def test_a_folder_may_be_linked_to_from_several(tmp_path, save_image):
+    save_image(tmp_path / "shared" / "a.png")
+    for i in range(50):
+        (tmp_path / "imgs" / f"{i:02}").mkdir(parents=True)
+        (tmp_path / "imgs" / f"{i:02}" / "more").symlink_to(tmp_path / "shared")
+    assert len(ImageFolder(tmp_path / "imgs")) == 50
+
+
+def test_folders_that_are_nested_without_end_are_an_error(tmp_path, save_image):
+    deep = tmp_path / "imgs"
+    for _ in range(250):
+        deep /= "d"
+    save_image(deep / "a.png")
+    with pytest.raises(
+        DatasetError, match="lies over 200 folders deep; give a folder that holds the images themselves"
+    ):
+        ImageFolder(tmp_path / "imgs")
+
+
 def test_dangling_link_is_an_unreadable_image(tmp_path, save_image):
     save_image(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from calib.cli.parts.one_line import one_line
+from calib.cli.parts.paths import FILE
 
 if TYPE_CHECKING:
     from quant.report.views.pipelines.junit import Case
 
 option = click.option(
     "--junit",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="FILE.xml",
     help="Also write the outcome as JUnit's XML, where a build that loses too much is a failed case.",
 )

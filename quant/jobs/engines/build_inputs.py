@@ -107,7 +107,7 @@ def _with_known_sizes(model: OnnxModel, settings: BuildSettings) -> OnnxModel:
     """The model with the sizes of images and of constant inputs on its open axes, as far as they are stated."""
     constants = constants_from_texts(settings.input, model.inputs)
     ranges = bool(settings.dynamic) and batch_range_from_text(settings.dynamic).sides is not None
-    sizes: dict[str, Sequence[Any]] = {name: array.shape for name, array in constants.items()}
+    sizes: dict[str, Sequence[Any]] = {name: array.shape[1:] for name, array in constants.items()}
     size = settings.size or _size_of_preprocessing(settings) or metadata_from_model(model.graph).size
     for info in model.inputs:
         sides = info.shape[1:]

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from calib.files import Transaction
 from calib.texts import wrapped
-from datasets import ImageSource, Preprocessing, open_source
+from datasets import ImageSource, Preprocessing
 from quant.calibration.preprocessing_choice import metadata_of
-from quant.calibration.run_data import RunData
 from quant.errors import SettingsError
-from quant.jobs.first_look.fitting_preprocessing import (
-    FoundPreprocessing,
-    fitting_candidates,
-    said_preprocessing,
-    tried_preprocessing,
-    untold_resize,
-    usual_preprocessing,
-)
-from quant.jobs.first_look.project import OPEN, SURE, Guess, find_data, find_labels, find_model, labels_file
-from quant.jobs.measurement import first_batch, read_outputs
-from quant.onnx_graph.model import OnnxModel
-from quant.onnxruntime.backend import OnnxRuntimeBackend
+from quant.jobs.first_look.fitting_preprocessing import FoundPreprocessing
+from quant.jobs.first_look.project import CLASSES_NAME, OPEN, Guess, find_data, find_labels, find_model
+from quant.jobs.first_look.trial import fitting_preprocessing
 from quant.progress import Console, RecordingConsole
 from quant.settings.calib_toml import CONFIG_NAME
-from quant.settings.run_settings import RunSettings
 
 PREPROCESS_NAME = "preprocess.toml"
-_CLASSES_NAME = "classes.txt"
 _WIDTH = 100  # of comments
 
 
@@ -81,20 +66,24 @@ def look(
     metadata, inputs = metadata_of(loaded), [info.name for info in loaded.inputs]
     source, of_data = find_data(folder, data, inputs)
     place = data if data is not None else folder / str(of_data[0].value)
-    source, of_labels = find_labels(folder, source, place, inputs, metadata)
+    candidates = find_labels(folder, source, place, inputs, metadata)
+    found, labels = None, candidates[0]
+    if isinstance(labels.source, ImageSource) and len(loaded.inputs) == 1:
+        found, labels = fitting_preprocessing(folder, loaded, labels.source, candidates, listener)
     files: dict[str, str] = {}
-    names = source.class_names
-    if metadata.names is not None and names is not None and names != metadata.names and {*names} == {*metadata.names}:
-        files[_CLASSES_NAME] = "".join(f"{name}\n" for name in metadata.names)
-        of_labels = [guess for guess in of_labels if guess.key != "classes"]
-        of_labels.append(Guess("classes", _CLASSES_NAME, "the order in the model's metadata", SURE))
-        source = open_source(place, labels=labels_file(of_labels, folder), classes=metadata.names, inputs=inputs)
-    guesses = [of_model, *of_data, *of_labels]
-    found = None
-    if isinstance(source, ImageSource) and len(loaded.inputs) == 1:
-        found = _preprocessing(folder, loaded, source, listener)
+    guesses = [of_model, *of_data, *labels.guesses]
+    if labels.order is not None:
+        files[CLASSES_NAME] = "".join(f"{name}\n" for name in labels.order)
+    if found is not None:
         guesses.append(Guess("preprocess", PREPROCESS_NAME, found.because, found.certainty))
         files[PREPROCESS_NAME] = _preprocess_toml(found)
+    elif isinstance(labels.source, ImageSource):
+        names = ", ".join(info.name for info in loaded.inputs)
+        because = (
+            f"the model has {len(loaded.inputs)} inputs ({names}), and images are one: say those that are the same for "
+            'every image, as input = ["NAME=VALUE"], or give all as HDF5'
+        )
+        guesses.append(Guess("input", None, because, OPEN))
     files[CONFIG_NAME] = _calib_toml(guesses)
     if found is not None and found.resize_untold:
         guesses.append(Guess("resize", found.preprocessing.resize, found.resize_untold, OPEN))
@@ -127,36 +116,6 @@ def text_from_first_look(found: FirstLook, width: int | None = None) -> str:
         value = "" if guess.value is None else f" {guess.value}"
         lines += wrapped(f"{guess.key}:{value} ({guess.certainty}: {guess.because})", width)
     return "\n".join(lines)
-
-
-def _preprocessing(folder: Path, model: OnnxModel, source: ImageSource, console: Console) -> FoundPreprocessing:
-    said = said_preprocessing(model, metadata_of(model), source, folder)
-    if said is not None:
-        return said
-    found = _guessed_preprocessing(model, source, console)
-    return replace(found, resize_untold=untold_resize(found.preprocessing, model, source))
-
-
-def _guessed_preprocessing(model: OnnxModel, source: ImageSource, console: Console) -> FoundPreprocessing:
-    if source.labels is None:
-        return usual_preprocessing(model)
-    candidates = fitting_candidates(model)
-    if not candidates:
-        raise SettingsError(
-            f"{model.path}: no preset fits its input {list(model.inputs[0].shape)}; write preprocess.toml"
-        )
-    info = model.inputs[0]
-    bound = next(iter(candidates.values())).bound_to(info.shape, info.dtype)
-    everything = np.arange(len(source))
-    data = RunData(source, everything[:0], source, everything, bound, input_name=info.name)
-    settings = RunSettings(model=model.path, data=source.path)
-    with contextlib.closing(OnnxRuntimeBackend()) as backend:
-        runnable = backend.build(model, "fp32").runnable
-        reader, problem = read_outputs(model, runnable, first_batch(data, settings), data, console)
-        if problem:
-            console.warn(problem)
-        tried = tried_preprocessing(data, settings, model, runnable, reader)
-    return usual_preprocessing(model) if tried is None else tried
 
 
 def _calib_toml(guesses: list[Guess]) -> str:

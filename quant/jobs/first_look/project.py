@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.errors import CalibrationError
-from calib.regular_files import bytes_of_file
+from calib.regular_files import text_of_file
 from datasets import DatasetError, open_source
 from datasets.boxes.opening import has_split, is_data_yaml
+from datasets.labels.class_labels import are_labelled
 from datasets.packs.pack import SUFFIXES
 from datasets.source import AnySource, BoxSource
 from quant.errors import SettingsError
@@ -21,8 +22,10 @@ _OURS = (".int8.onnx", ".fp16.onnx", ".fp32.onnx")  # what runs write
 _TO_CALIBRATE = ("calib", "train", "imgs", "images", "data")
 _TO_EVALUATE = ("val", "valid", "validation", "test", "eval")
 _DATA_YAML = "data.yaml"  # as Ultralytics calls it, in the folder of the images
-_CLASS_FILES = ("classes.txt", "labels.txt", "names.txt")
+CLASSES_NAME = "classes.txt"
+_CLASS_FILES = (CLASSES_NAME, "labels.txt", "names.txt")
 _MOST_BYTES = 1 << 16
+_MOST_TABLES = 20  # that are tried: each reads the names of all images
 
 
 @dataclass(frozen=True)
@@ -103,43 +106,91 @@ def find_data(folder: Path, given: Path | None, inputs: list[str]) -> tuple[AnyS
     ]
 
 
+@dataclass(frozen=True)
+class FoundLabels:
+    """What may be the labels of the images.
+
+    Attributes:
+        source: The images with these labels.
+        guesses: What calib.toml is to say of them: the labels first, then the order of the classes if it is told.
+        order: The classes in the order of the model's metadata, where a file with them is needed; else None.
+    """
+
+    source: AnySource
+    guesses: tuple[Guess, ...]
+    order: tuple[str, ...] | None = None
+
+    @property
+    def table(self) -> str | None:
+        """The file of labels; None where folders or nothing are the labels."""
+        return next((guess.value for guess in self.guesses if guess.key == "labels"), None)
+
+
 def find_labels(
     folder: Path, source: AnySource, data: Path, inputs: list[str], metadata: ModelMetadata
-) -> tuple[AnySource, list[Guess]]:
-    """The labels of images: what their folders say, or files beside them; and the classes' order if a file has it."""
+) -> list[FoundLabels]:
+    """All that may be the labels of images: what their folders say, then files beside them; at least one item.
+
+    Where a file has the classes' order, they have it. Whether an output of the model answers them is not looked at.
+    """
     if isinstance(source, BoxSource):
-        return source, [Guess("labels", None, source.text, SURE)]
+        return [FoundLabels(source, (Guess("labels", None, source.text, SURE),))]
     boxed = _boxed(folder, data, inputs) if source.labels is None and data.is_dir() else None
     if boxed is not None:
         path, source = boxed
-        return source, [Guess("labels", _relative(path, folder), source.text, SURE)]
-    guesses = []
+        return [FoundLabels(source, (Guess("labels", _relative(path, folder), source.text, SURE),))]
+    found = []
     if source.labels is not None:
-        guesses.append(Guess("labels", None, f"folders of {data.name} are {_classes(source)} classes", SURE))
-    for place in (folder, data) if source.labels is None and data.is_dir() else ():
-        for path in sorted(place.glob("*.csv")):
-            try:
-                source = open_source(data, labels=path, inputs=inputs)
-            except DatasetError:  # a CSV of something else
-                continue
-            guesses.append(Guess("labels", _relative(path, folder), "a CSV with the columns file,label", SURE))
-            break
-        if source.labels is not None:
-            break
-    if source.labels is None:
-        return source, [Guess("labels", None, "none: INT8 is held against FP32's answers", SURE)]
+        because = f"folders of {data.name} are {_classes(source)} classes"
+        found.append((source, Guess("labels", None, because, SURE)))
+    for path in _tables(folder, data) if data.is_dir() else ():
+        try:
+            labelled = open_source(data, labels=path, inputs=inputs)
+        except DatasetError:  # a table of something else
+            continue
+        found.append((labelled, Guess("labels", _relative(path, folder), *_how_read(labelled, path))))
+    if not found:
+        return [FoundLabels(source, (Guess("labels", None, "none: INT8 is held against FP32's answers", SURE),))]
+    return [_in_order(folder, data, inputs, metadata, *each) for each in found]
+
+
+def _tables(folder: Path, data: Path) -> list[Path]:
+    """Files that may say the labels of the images; text files have many uses, and are looked at only in the folder."""
+    tables = [path for place in (folder, data) for kind in ("*.csv", "*.tsv") for path in sorted(place.glob(kind))]
+    return [*tables, *sorted(folder.glob("*.txt"))][:_MOST_TABLES]
+
+
+def _how_read(source: AnySource, path: Path) -> tuple[str, str]:
+    """How a table was read, for people, and how sure it is that it is meant for the images."""
+    start = f"labels: {path}, "
+    told = [note.removeprefix(start) for note in getattr(source, "notes", ()) if note.startswith(start)]
+    whole = source.labels is not None and bool(are_labelled(source.labels).all())
+    return (told[0] if told else "a table of the images"), (SURE if whole else LIKELY)
+
+
+def _in_order(
+    folder: Path, data: Path, inputs: list[str], metadata: ModelMetadata, source: AnySource, labels: Guess
+) -> FoundLabels:
+    """Labels with the order of their classes, where a file or the model's metadata tells it."""
+    table, classes = None if labels.value is None else folder / labels.value, None
     for name in _CLASS_FILES:
         if (folder / name).is_file():
             try:
-                ordered = open_source(data, labels=labels_file(guesses, folder), classes=folder / name, inputs=inputs)
+                source = open_source(data, labels=table, classes=folder / name, inputs=inputs)
             except DatasetError:  # a list of something else
                 continue
-            guesses.append(Guess("classes", name, "its names are those of the labels", LIKELY))
-            return ordered, guesses
-    if metadata.names is not None and source.class_names is not None and metadata.names != source.class_names:
-        shown = ", ".join(metadata.names[:3])
-        guesses.append(Guess("classes", None, f"the model's metadata has another order ({shown}, ...): say it", OPEN))
-    return source, guesses
+            classes = Guess("classes", name, "its names are those of the labels", LIKELY)
+            break
+    names, told = source.class_names, metadata.names
+    if told is not None and names is not None and names != told:
+        if {*names} == {*told}:
+            ordered = open_source(data, labels=table, classes=told, inputs=inputs)
+            written = Guess("classes", CLASSES_NAME, "the order in the model's metadata", SURE)
+            return FoundLabels(ordered, (labels, written), told)
+        if classes is None:
+            shown = ", ".join(told[:3])
+            classes = Guess("classes", None, f"the model's metadata has another order ({shown}, ...): say it", OPEN)
+    return FoundLabels(source, (labels,) if classes is None else (labels, classes))
 
 
 def _boxed(folder: Path, data: Path, inputs: list[str]) -> tuple[Path, BoxSource] | None:
@@ -158,7 +209,7 @@ def _boxed(folder: Path, data: Path, inputs: list[str]) -> tuple[Path, BoxSource
 def read_text(path: Path) -> str | None:
     """A small text; None where there is none."""
     try:
-        return bytes_of_file(path, _MOST_BYTES).decode()
+        return text_of_file(path, _MOST_BYTES)
     except (OSError, UnicodeDecodeError, CalibrationError):
         return None
 
@@ -182,11 +233,6 @@ def _by_name(paths: list[Path]) -> tuple[Path, Path] | None:
 
 def _classes(source: AnySource) -> int:
     return 0 if source.class_names is None else len(source.class_names)
-
-
-def labels_file(guesses: list[Guess], folder: Path) -> Path | None:
-    """The file of labels that was found; None where folders or nothing are the labels."""
-    return next((folder / guess.value for guess in guesses if guess.key == "labels" and guess.value), None)
 
 
 def _relative(path: Path, folder: Path) -> str:

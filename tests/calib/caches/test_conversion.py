@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib import CacheError, cache_from_text
-from calib.caches.cache import CalibrationCache, scale_from_amax, text_from_cache
-from calib.caches.conversion import cache_from_json, json_from_cache, version_from_text, with_header
+from calib.caches.cache import CalibrationCache, read_cache, scale_from_amax, text_from_cache
+from calib.caches.conversion import cache_from_json, json_from_cache, read_text_or_json, version_from_text, with_header
 
 ENTROPY = "TRT-8600-EntropyCalibration2"
 LEGACY = "0 3ff0000000000000 3fefff2e48e8a71e"  # TensorRT's own, of cutoff 1 and quantile 0.9999
@@ -71,6 +71,16 @@ def test_text_to_json_and_back_loses_nothing(scales):
     text = text_from_cache(CalibrationCache(ENTROPY, scales))
     there = json_from_cache(cache_from_text(text))
     assert text_from_cache(cache_from_json(there)) == text
+
+
+@pytest.mark.parametrize("text_of", [text_from_cache, json_from_cache])
+def test_an_editor_s_byte_order_mark_is_no_part_of_a_cache(tmp_path, text_of):
+    cache = CalibrationCache(ENTROPY, {"a": 0.5})
+    path = tmp_path / "x.cache"
+    path.write_text(text_of(cache), encoding="utf-8-sig")
+    assert read_text_or_json(path) == cache
+    if text_of is text_from_cache:
+        assert read_cache(path) == cache
 
 
 @given(SCALES)

@@ -25,6 +25,25 @@ def leftovers(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != "imgs")
 
 
+@pytest.mark.parametrize("block", [0, 512])  # statistics of ours begin with a block that says what they are
+def test_hdf5_that_is_no_pack_is_not_replaced(tmp_path, classes_folder, block):
+    folder = ImageFolder(classes_folder)
+    with h5py.File(tmp_path / "mine.h5", "w", userblock_size=block) as file:
+        file["measured"] = np.arange(5)
+    before = (tmp_path / "mine.h5").read_bytes()
+    with pytest.raises(DatasetError, match=r"mine\.h5: already exists and is no image pack, so it is not replaced"):
+        write_pack(folder, tmp_path / "mine.h5")
+    assert (tmp_path / "mine.h5").read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced(tmp_path, classes_folder):
+    os.mkfifo(tmp_path / "p.h5")
+    with pytest.raises(DatasetError, match=r"p\.h5: already exists and is no regular file; give another name"):
+        write_pack(ImageFolder(classes_folder), tmp_path / "p.h5")
+    assert (tmp_path / "p.h5").is_fifo()
+
+
 def test_a_pack_equals_its_folder(tmp_path, classes_folder):
     folder = ImageFolder(classes_folder)
     steps = []
@@ -119,8 +138,9 @@ def test_a_failure_midway_keeps_the_old_file_and_leaves_nothing_else(
 
 def test_an_existing_file_is_replaced(tmp_path, numbered_folder):
     (tmp_path / "p.h5").write_bytes(b"the old pack")
-    write_pack(ImageFolder(numbered_folder(2)), tmp_path / "p.h5")
-    assert len(ImagePack(tmp_path / "p.h5")) == 2
+    for count in (2, 3):
+        write_pack(ImageFolder(numbered_folder(count)), tmp_path / "p.h5")
+        assert len(ImagePack(tmp_path / "p.h5")) == count
 
 
 def test_wrong_destinations(tmp_path, numbered_folder):

@@ -154,3 +154,13 @@ def test_a_link_to_the_weights_is_followed(write, tmp_path):
     (tmp_path / "weights.bin").rename(tmp_path / "blob" / "1a2b")
     (tmp_path / "weights.bin").symlink_to(tmp_path / "blob" / "1a2b")
     np.testing.assert_array_equal(load_model(path).light.weights["w"], weights)
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [("w" * 5000, r"found a name that cannot be opened \(File name too long\): 'w{100}'$"), (".", "no such file")],
+)
+def test_a_name_that_no_weights_can_have_is_named_with_the_model(write, location, said):
+    path, _ = write(location=location)
+    with pytest.raises(ModelError, match=rf"model\.onnx: expected the external data of 'w' .*{said}"):
+        load_model(path)

@@ -108,6 +108,7 @@ def test_paths_of_options_stay_as_they_are(project):
         ('dta = "imgs"', "unknown key 'dta'; known are model, data, eval, "),
         ('[data]\npath = "imgs"', "data: expected a path in quotes, found {'path': 'imgs'}"),
         ("data = 3", "data: expected a path in quotes, found 3"),
+        ('out = ""', "out: expected a path in quotes, found ''"),
         ('num_images = "10"', "num_images: expected a whole number, found '10'"),
         ("num_images = 1.5", "num_images: expected a whole number, found 1.5"),
         ("num_images = true", "num_images: expected a whole number, found True"),
@@ -196,11 +197,23 @@ def test_the_usual_folder_may_not_be_a_link_that_came_with_the_others(project, t
     assert settings_from_options({"out": Path("calib-out")}).out == Path("calib-out")
 
 
-def test_a_file_that_is_no_text_is_refused(project):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_as_windows_editors_save_it_is_read_or_its_encoding_is_named(project, encoding):
     folder = project()
-    (folder / "calib.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(QuantError, match=r"calib\.toml: not valid TOML"):
-        settings_from_options({}, folder)
+    (folder / "calib.toml").write_bytes('data = "imgs"\n'.encode(encoding))
+    if encoding == "utf-8-sig":
+        assert settings_from_options({}, folder).data == folder / "imgs"
+    else:
+        with pytest.raises(QuantError, match=r"calib\.toml: is not UTF-8 text \(byte 0\); save it as UTF-8$"):
+            settings_from_options({}, folder)
+
+
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(project):
+    folder = project()
+    (folder / "calib.toml").unlink(missing_ok=True)
+    (folder / "calib.toml").symlink_to(folder / "gone.toml")
+    with pytest.raises(QuantError, match=r"calib\.toml: cannot be read: No such file"):
+        settings_from_options({"data": folder / "imgs"}, folder)
 
 
 def test_without_data_the_run_says_what_to_give(project):

@@ -57,7 +57,7 @@ def test_a_pattern_that_stands_for_nothing_is_an_error_that_names_what_is_near(w
         ("[[float]]\nnodes = ['a']\nprecision = 'fp16'", "expected nodes and why, found 'precision'"),
         ("float = [1]", "float 1: expected a table with nodes and why, found 1"),
         ("[[float]", "not valid TOML"),
-        (b"\xff", "not valid TOML"),
+        (b"\xff", r"is not UTF-8 text \(byte 0\); save it as UTF-8"),
         ("a = " + "[" * 5000, "not valid TOML"),
     ],
 )
@@ -66,6 +66,10 @@ def test_another_content_is_an_error_in_one_line(written, text, said):
         read_precision_file(written(text))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_an_editor_s_byte_order_mark_is_no_part_of_the_text(written):
+    assert read_precision_file(written(b"\xef\xbb\xbf" + rule("a").encode())).float_nodes(["a"]) == {"a"}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
