@@ -310,6 +310,11 @@ def _usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def repeated(constants: Mapping[str, NDArray[Any]], images: int) -> dict[str, NDArray[Any]]:
+    """Constant inputs for so many images: those with a batch axis of 1 have a row for each."""
+    return {name: np.repeat(value, images, axis=0) if value.ndim else value for name, value in constants.items()}
+
+
 class _Assembler:
     """Fills batches from chunks of any length."""
 
@@ -360,8 +365,7 @@ class _Assembler:
         count = len(self._indices)
         indices = np.array(self._indices, np.int64)
         inputs = {name: array[:count] for name, array in self._arrays.items()}
-        for name, value in self._constants.items():
-            inputs[name] = np.repeat(value, count, axis=0) if value.ndim else value
+        inputs.update(repeated(self._constants, count))
         labels = None if self._source.labels is None else self._source.labels[indices]
         sizes = np.array(self._sizes, np.int64) if self._sizes else None
         batch = Batch(inputs, indices, tuple(self._source.names[index] for index in self._indices), labels, sizes)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datasets.arrays.forms import ModelInput
 from datasets.arrays.items import Item, item_from_python
-from datasets.batches import Batch
+from datasets.batches import Batch, repeated
 from datasets.errors import SourceTypeError, UnreadableImageError
 from datasets.identity import ImageIdentity
 from datasets.preprocessing.interface import ImagePreprocessing
@@ -147,7 +147,7 @@ class PassingSamples:
             batch_size: Samples in a batch, where they come one by one.
             preprocessing: For images; None where none are expected.
             input_name: The input that images are for.
-            constants: Inputs that are the same for every sample, without the batch axis.
+            constants: Inputs that are the same for every sample, with a batch axis of 1.
         """
         self.path = Path(what)
         self.labels = None
@@ -184,8 +184,7 @@ class PassingSamples:
             SourceTypeError: Something else than samples of the model comes.
         """
         for batch in grouped(self._ready(), self._batch_size, self._most):
-            for name, value in self._constants.items():
-                batch.inputs[name] = np.repeat(value[np.newaxis], batch.size, axis=0) if value.ndim else value
+            batch.inputs.update(repeated(self._constants, batch.size))
             yield batch
 
     def _ready(self) -> Iterator[Item]:
