@@ -1,5 +1,7 @@
 # Sourced by the other scripts: a virtual environment in .venv with this project in it. CALIB_EXTRAS names the extras.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Python compiles what it imports; pip would compile every file of every package, which takes longer than installing.
+export PIP_NO_COMPILE=1
 if [ ! -x .venv/bin/python ]; then
   for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
@@ -11,5 +13,4 @@ if [ ! -x .venv/bin/python ]; then
   echo "expected Python 3.10 to 3.13 with the venv module on PATH, found none; install one" >&2
   exit 1
 fi
-# Python compiles what it imports; pip would compile every file of every package, which takes longer than installing.
-.venv/bin/python -m pip install --no-compile --quiet --disable-pip-version-check -e ".${CALIB_EXTRAS:+[$CALIB_EXTRAS]}"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${CALIB_EXTRAS:+[$CALIB_EXTRAS]}"

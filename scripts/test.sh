@@ -6,5 +6,4 @@ CALIB_EXTRAS=dev
 unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which would all compile the packages anew
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-# mypy runs beside the tests: pytest shows what it says above its last line, and fails with it.
-.venv/bin/python -m pytest -p tests.mypy_beside -p tests.compiled_once -m "not gpu" --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
+.venv/bin/python -m pytest -p tests.compiled_once -m "not gpu" --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
