@@ -1,7 +1,8 @@
 # Sourced by the other scripts: a virtual environment in .venv with this project in it. CALIB_EXTRAS names the extras.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# Python compiles what it imports; pip would compile every file of every package, which takes longer than installing.
-export PIP_NO_COMPILE=1
+# Python compiles what it imports, once; pip would compile every file of every package, which takes longer than installing.
+unset PYTHONDONTWRITEBYTECODE
+export PIP_COMPILE=0
 if [ ! -x .venv/bin/python ]; then
   for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then

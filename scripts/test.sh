@@ -3,7 +3,6 @@
 set -euo pipefail
 CALIB_EXTRAS=dev
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which would all compile the packages anew
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/python -m pytest -p tests.compiled_once -m "not gpu" --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
