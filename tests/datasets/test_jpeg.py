@@ -46,7 +46,7 @@ def by_pillow(data, wanted=None):
         return outcome(data, wanted)
 
 
-def check_same(data, wanted=None):
+def assert_same(data, wanted=None):
     found, expected = outcome(data, wanted), by_pillow(data, wanted)
     assert type(found) is type(expected)
     if isinstance(expected, str):
@@ -99,7 +99,7 @@ def test_the_pixels_are_those_of_pillow(size, seed, mode, quality, subsampling, 
     colours = {"subsampling": subsampling} if mode == "RGB" else {}
     data = encoded(picture(*size, mode, seed), quality=quality, **restart, **colours, **options)
     assert taken(data)
-    assert check_same(data, Wanted(alpha=alpha)).shape == (*size, 4 if alpha else 3)
+    assert assert_same(data, Wanted(alpha=alpha)).shape == (*size, 4 if alpha else 3)
 
 
 def test_a_file_of_a_common_kind_is_decoded_without_pillow(monkeypatch):
@@ -151,13 +151,13 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("alpha", [False, True], ids=["RGB", "RGBA"])
 def test_odd_files_give_what_pillow_gives(kind, alpha):
-    check_same(ODD[kind], Wanted(alpha=alpha))
+    assert_same(ODD[kind], Wanted(alpha=alpha))
 
 
 @pytest.mark.parametrize(("data", "pieces"), [(PLAIN, 20), (PROGRESSIVE, 20)], ids=["baseline", "progressive"])
 def test_cut_off_files_give_what_pillow_gives(data, pieces):
     for piece in range(pieces):
-        check_same(data[: len(data) * piece // pieces])
+        assert_same(data[: len(data) * piece // pieces])
 
 
 def test_spoilt_files_give_what_pillow_gives():
@@ -170,7 +170,7 @@ def test_spoilt_files_give_what_pillow_gives():
         if chance.random() < 0.3:
             at = chance.randrange(len(spoilt))
             spoilt[at:at] = bytes((0xFF, chance.randrange(256)))
-        ends.add((taken(bytes(spoilt)), isinstance(check_same(bytes(spoilt)), str)))
+        ends.add((taken(bytes(spoilt)), isinstance(assert_same(bytes(spoilt)), str)))
     assert ends == {(True, False), (False, False), (False, True)}
 
 
@@ -181,7 +181,7 @@ def test_a_progressive_picture_without_its_last_scans_is_left_to_pillow(scans):
     assert len(starts) == 10
     data = PROGRESSIVE[: starts[scans]] + b"\xff\xd9"
     assert not taken(data)
-    assert check_same(data).shape == (33, 47, 3)
+    assert assert_same(data).shape == (33, 47, 3)
     hidden = PROGRESSIVE[: starts[scans]] + segment(0xFE, PROGRESSIVE[starts[scans] : -2][:900]) + b"\xff\xd9"
     assert not taken(hidden)  # a scan inside a comment is none
     assert not taken(data + PROGRESSIVE[starts[scans] :])  # nor is one behind the picture's end
@@ -192,7 +192,7 @@ def test_only_a_picture_that_exif_turns_is_decoded_by_pillow(orientation, monkey
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(picture(16, 32), exif=exif)
-    assert check_same(data).shape == ((32, 16, 3) if orientation in (5, 6, 7, 8) else (16, 32, 3))
+    assert assert_same(data).shape == ((32, 16, 3) if orientation in (5, 6, 7, 8) else (16, 32, 3))
     pixels = []
     monkeypatch.setattr(jpeg, "_decoded", lambda *arguments: pixels.append(arguments))
     decode_image(io.BytesIO(data), "x", "JPEG")
